@@ -1,0 +1,4 @@
+#pragma once
+// Everything a program needs: `#include <towline/towline.hpp>`.
+
+#include <towline/engine.hpp>
