@@ -52,6 +52,8 @@ struct KeyBlock {
   TimePoint since{};
   /// The head went to the dead letters under `park_key`: the tail stays parked until somebody releases it.
   bool held = false;
+  /// How many records are parked behind it. Filled by list_key_blocks, ignored by PutKeyBlock.
+  std::uint64_t parked_count = 0;
 };
 
 struct IdempotencyRecord {
@@ -185,6 +187,8 @@ class Store {
   virtual Result<std::optional<DeadLetter>> find_dead_letter(const MessageId& id) = 0;
   virtual Result<Page<DeadLetter>> list_dead_letters(const DeadLetterQuery& query) = 0;
   virtual Result<std::vector<DeadLetterGroup>> group_dead_letters(const DeadLetterQuery& query) = 0;
+  /// Of each id: whether the group's inbox holds it and it has not expired.
+  virtual Result<std::vector<bool>> inbox_contains(std::string_view group, std::span<const MessageId> ids) = 0;
   virtual Result<std::optional<IdempotencyRecord>> find_idempotency(std::string_view scope, std::string_view key) = 0;
   virtual Result<StoreStatistics> statistics() = 0;
   virtual Result<SweepReport> sweep(const SweepRequest& request) = 0;

@@ -167,6 +167,9 @@ class Transport {
   /// Idempotent. kTopologyMismatch when the topic exists with other settings. Undeclared topics are made on first use
   /// as Topology{} says.
   virtual Result<void> declare(const Topology& topology) = 0;
+  /// The settings of a topic, as declared or as its first use would make it (`partition_count` then is the given one).
+  /// They never change afterwards, so the engine asks once per topic.
+  virtual Result<Topology> topology(std::string_view topic, std::uint32_t partition_count_default) = 0;
   /// Any thread; concurrent calls share a commit. All or nothing except for answers with `rejected`; empty vector: every
   /// one was stored. The envelopes are moved from only on success. On kUnavailable, kIoError or kTimeout the outcome is
   /// unknown; every other error means that nothing was stored.
