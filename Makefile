@@ -1,0 +1,53 @@
+# The commands of the project. Everything they build lands in build/, everything they fetch in .deps/.
+.PHONY: help demo test bench faults sim asan tsan fuzz tidy clean
+.DEFAULT_GOAL := help
+
+INPUT ?=
+ARGS ?=
+SEEDS ?= 20000
+FUZZ_S ?= 60
+
+help:
+	@echo 'make demo [INPUT=file]  install what is missing, build, run orders through crashes, print the verdict ("-": stdin)'
+	@echo 'make test               the same set-up, then every test; the last line says N passed, M failed'
+	@echo 'make bench [ARGS=...]   the benchmarks, each beside the limit it is measured against'
+	@echo 'make faults             the fault experiments at full size'
+	@echo 'make sim [SEEDS=n]      the simulator over n seeds (build/dev/tests/sim --seed N replays one)'
+	@echo 'make asan | tsan        the tests under the address and undefined-behaviour sanitizers, or the thread sanitizer'
+	@echo 'make fuzz [FUZZ_S=s]    each fuzz target for s seconds'
+	@echo 'make tidy               the checks of the source tree itself'
+	@echo 'make clean              remove build/ (.deps/ stays)'
+
+demo:
+	@scripts/bootstrap core
+	@scripts/build release towline_demo
+	@build/release/demo/towline_demo $(if $(INPUT),--input '$(INPUT)') $(ARGS)
+
+test:
+	@scripts/bootstrap test
+	@scripts/run-tests
+
+asan tsan faults:
+	@scripts/bootstrap test
+	@scripts/run-tests $@
+
+bench:
+	@scripts/bootstrap test
+	@scripts/build release towline_bench
+	@scripts/run-bench $(ARGS)
+
+sim:
+	@scripts/bootstrap test
+	@scripts/build dev sim
+	@build/dev/tests/sim --seeds $(SEEDS) $(ARGS)
+
+fuzz:
+	@scripts/bootstrap fuzz
+	@scripts/build fuzz all
+	@scripts/run-fuzz $(FUZZ_S)
+
+tidy:
+	@python3 tests/tidy/tidy.py
+
+clean:
+	rm -rf build
