@@ -174,7 +174,7 @@ class Store {
   /// Capabilities::is_store only: like claim_due, but moves the due records to the transport in the same transaction.
   /// Records that are too late by their misfire rule are claimed and returned instead.
   virtual Result<DueBatch> promote_due(const DueRequest& request) = 0;
-  /// Any thread. Makes a waiting claim_due or promote_due return early.
+  /// Any thread. Makes a waiting claim_due or promote_due return early, or the next one that would wait.
   virtual void wake() noexcept = 0;
 
   virtual Result<std::optional<ScheduleRecord>> find_schedule(const MessageId& id) = 0;

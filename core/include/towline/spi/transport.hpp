@@ -121,7 +121,7 @@ class Subscription {
   /// First settles, then hands out at most count_max envelopes. Waits for some until the deadline, but not when
   /// anything was settled. After kUnavailable or kIoError the settlements may or may not have happened: settle them again.
   virtual Result<Received> receive(const ReceiveRequest& request) = 0;
-  /// Any thread. Makes a waiting receive() return early.
+  /// Any thread. Makes a waiting receive() return early, or the next one that would wait: a wake is never lost.
   virtual void wake() noexcept = 0;
   /// Any thread. Extends every lease that this subscription holds to now + SubscribeOptions::lease, membership and
   /// partitions too. Returns the leases (Token::lease) found lost.
