@@ -24,21 +24,17 @@ if(NOT TOWLINE_SQLITE_VERSION_NUMBER GREATER_EQUAL 3051003)
 endif()
 message(STATUS "SQLite ${TOWLINE_SQLITE_VERSION} from ${TOWLINE_SQLITE_DIR}")
 
-# The public names: every function and variable declared in sqlite3.h.
+# The public names: every function and variable that sqlite3.h declares. Semicolons and brackets mean something to
+# CMake's lists, so they are replaced before the text is searched.
 set(TOWLINE_SQLITE_INCLUDE "${PROJECT_BINARY_DIR}/sqlite/include")
-file(STRINGS "${TOWLINE_SQLITE_DIR}/sqlite3.h" lines REGEX "sqlite3_[a-z0-9_]+(\\(|\\[\\]|;)")
-set(names "")
-foreach(line IN LISTS lines)
-  if(line MATCHES "^SQLITE_API.*[ *](sqlite3_[a-z0-9_]+)(\\(|\\[\\]|;)" OR
-     line MATCHES "^(sqlite3_[a-z0-9_]+)\\(")
-    list(APPEND names "${CMAKE_MATCH_1}")
-  endif()
-endforeach()
-# Declarations that break the line after the type are caught by reading the whole text once more.
 file(READ "${TOWLINE_SQLITE_DIR}/sqlite3.h" text)
-string(REGEX MATCHALL "SQLITE_API[^;(]*[ \n*]sqlite3[a-z0-9_]+[ \n]*\\(" declarations "${text}")
+string(REPLACE ";" "@" text "${text}")
+string(REPLACE "[" "@" text "${text}")
+string(REPLACE "]" "@" text "${text}")
+string(REGEX MATCHALL "SQLITE_API[^@(]*[ \n*]sqlite3[a-z0-9_]+[ \n]*[@(]" declarations "${text}")
+set(names "")
 foreach(declaration IN LISTS declarations)
-  if(declaration MATCHES "(sqlite3[a-z0-9_]+)[ \n]*\\($")
+  if(declaration MATCHES "(sqlite3[a-z0-9_]+)[ \n]*[@(]$")
     list(APPEND names "${CMAKE_MATCH_1}")
   endif()
 endforeach()

@@ -1,6 +1,7 @@
 // Runs a fuzz target without a fuzzer: first every file of the folders named on the command line, then --count inputs
 // that are a pure function of their number (random bytes, and mutations of the corpus). The same inputs every time,
 // so a failure is reproduced by running it again; the number or the file is printed before anything can crash it.
+#include <algorithm>
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
@@ -14,6 +15,9 @@
 #include <string>
 #include <vector>
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+extern "C" void __sanitizer_set_death_callback(void (*callback)());
+#endif
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
 
 namespace {
@@ -30,9 +34,19 @@ void report_current() {
   std::fprintf(stderr, "fuzz replay: failed on %s\n", g_current);
 }
 
-void on_abort(int) {
+void on_signal(int) {
   report_current();
   std::_Exit(1);
+}
+
+// A sanitizer prints its own report first; without one, the signal is all there is.
+void watch_failures() {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  __sanitizer_set_death_callback(report_current);
+#else
+  std::signal(SIGSEGV, on_signal);
+#endif
+  std::signal(SIGABRT, on_signal);
 }
 
 // SplitMix64: small, seedable with any number, the same on every machine.
@@ -109,8 +123,7 @@ void run(const Bytes& bytes) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::signal(SIGABRT, on_abort);
-  std::signal(SIGSEGV, on_abort);
+  watch_failures();
   std::set_terminate([] {
     report_current();
     std::_Exit(1);
@@ -126,6 +139,7 @@ int main(int argc, char** argv) {
       files.emplace_back(argv[i]);
     }
   }
+  std::sort(files.begin(), files.end());
   g_current = g_buffer;
   std::vector<Bytes> corpus;
   for (const auto& file : files) {
