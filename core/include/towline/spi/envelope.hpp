@@ -43,6 +43,8 @@ struct Envelope {
 
   /// 1-based: handler failures so far, plus one.
   std::uint32_t attempt = 1;
+  /// The wait that preceded this attempt; decorrelated jitter continues from it.
+  Duration retry_delay{0};
   /// How often the process died while this message alone was in its hands.
   std::uint32_t crashes = 0;
   /// How often it was sent back from the dead letters.
