@@ -1,0 +1,76 @@
+#pragma once
+// Topic patterns. A topic is words between dots: "orders.eu.created". In a pattern a word may also be
+//
+//     *    exactly one word
+//     #    any number of words, also none; anywhere
+//     >    one or more words; only as the last (the same as "*.#")
+//
+//     orders.*    orders.eu, orders.us           not orders, not orders.eu.created
+//     orders.#    orders, orders.eu, orders.eu.created
+//     #.created   created, orders.created, orders.eu.created
+//     #           every topic
+//
+// A topic without wildcards is a pattern that matches itself alone. Letter case counts. Matching is pure, never
+// allocates and takes at most words(pattern) * length(topic) steps; no pattern makes it slow.
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <towline/result.hpp>
+
+namespace towline::policy {
+
+/// One compiled pattern. Immutable, so any number of threads may share it.
+class TopicPattern {
+ public:
+  /// Errors: kInvalidTopic for what base::check_topic_pattern refuses.
+  [[nodiscard]] static Result<TopicPattern> compile(std::string_view pattern);
+
+  /// `topic` is a valid topic; for other text the answer is only safe, not meaningful.
+  [[nodiscard]] bool matches(std::string_view topic) const noexcept;
+  /// Whether it holds a wildcard.
+  [[nodiscard]] bool has_wildcard() const noexcept { return !words_.empty(); }
+  /// As it was given.
+  [[nodiscard]] const std::string& text() const noexcept { return text_; }
+
+ private:
+  enum class Kind : std::uint8_t { kWord, kOne, kAny };
+  struct Word {
+    Kind kind = Kind::kWord;
+    std::uint16_t begin = 0;  // kWord: its place in text_
+    std::uint16_t length = 0;
+  };
+
+  explicit TopicPattern(std::string text) : text_(std::move(text)) {}
+  [[nodiscard]] bool word_fits(const Word& word, std::string_view topic_word) const noexcept;
+
+  std::string text_;
+  std::vector<Word> words_;  // empty: no wildcard, text_ is the topic
+};
+
+/// The patterns of one subscription. A topic that several of them match is matched once: `matches` is yes or no.
+class TopicPatternSet {
+ public:
+  TopicPatternSet() = default;
+  /// Errors: kInvalidTopic naming the first bad pattern.
+  [[nodiscard]] static Result<TopicPatternSet> compile(const std::vector<std::string>& patterns);
+
+  /// Whether any pattern matches. An empty set matches nothing.
+  [[nodiscard]] bool matches(std::string_view topic) const noexcept;
+  [[nodiscard]] bool empty() const noexcept { return topics_.empty() && patterns_.empty(); }
+  /// The members without a wildcard, sorted, each once: topics that can be declared before they are seen.
+  [[nodiscard]] const std::vector<std::string>& topics() const noexcept { return topics_; }
+  /// The members with a wildcard, in the order given.
+  [[nodiscard]] const std::vector<TopicPattern>& patterns() const noexcept { return patterns_; }
+
+ private:
+  std::vector<std::string> topics_;
+  std::vector<TopicPattern> patterns_;
+};
+
+/// Whether the text holds a wildcard word, so that it names many topics.
+[[nodiscard]] bool is_topic_pattern(std::string_view text) noexcept;
+
+}  // namespace towline::policy
