@@ -1,0 +1,94 @@
+// Runs the suite and prints one line per scenario and provider: id, name, provider, language, pass |
+// skip(reason) | fail. A scenario with several tests passes when all of them do. Reads: scenarios.txt and
+// capabilities.txt.
+
+#include "conformance/providers.hpp"
+#include "conformance/scenarios.hpp"
+
+#include <cstdio>
+#include <gtest/gtest.h>
+#include <map>
+#include <string>
+#include <utility>
+
+namespace towline::conformance {
+namespace {
+
+class Report final : public ::testing::EmptyTestEventListener {
+ public:
+  void OnTestEnd(const ::testing::TestInfo& info) override {
+    const std::string id = id_of_test(info.name());
+    if (id.empty()) return;
+    const std::string name = info.name();
+    const std::size_t slash = name.rfind('/');
+    const std::string provider = slash == std::string::npos ? "-" : name.substr(slash + 1);
+    Line& line = lines_[{id, provider}];
+    const ::testing::TestResult& result = *info.result();
+    if (result.Failed()) {
+      line.failed = true;
+    } else if (result.Skipped()) {
+      for (int i = 0; i < result.total_part_count(); ++i)
+        line.reason = result.GetTestPartResult(i).message();
+      while (!line.reason.empty() && line.reason.back() == '\n')
+        line.reason.pop_back();
+    } else {
+      line.passed = true;
+    }
+  }
+
+  void OnTestProgramEnd(const ::testing::UnitTest& unit_test) override {
+    if (unit_test.test_to_run_count() == unit_test.total_test_count()) add_untested();
+    for (const auto& [key, line] : lines_) {
+      const Scenario* scenario = find_scenario(key.first);
+      const char* name = scenario != nullptr ? scenario->name.c_str() : "?";
+      std::string verdict = "skip(" + line.reason + ")";
+      if (line.passed) verdict = "pass";
+      if (line.failed) verdict = "fail";
+      std::printf("%s %s %s cpp %s\n", key.first.c_str(), name, key.second.c_str(), verdict.c_str());
+    }
+    std::fflush(stdout);
+  }
+
+  /// Rows of the capability table that are out of date: the scenario passed on that provider.
+  [[nodiscard]] int stale_row_count() const {
+    int count = 0;
+    for (const auto& [key, line] : lines_) {
+      if (!line.passed || !skip_reason(key.first, key.second)) continue;
+      std::printf("capabilities.txt: %s passes on %s; its row must go\n", key.first.c_str(),
+                  key.second.c_str());
+      ++count;
+    }
+    return count;
+  }
+
+ private:
+  struct Line {
+    bool passed = false;
+    bool failed = false;
+    std::string reason;
+  };
+
+  // Scenarios that no test stands for: the capability table says why, for every provider.
+  void add_untested() {
+    for (const Skip& skip : skips()) {
+      if (skip.provider != "*") continue;
+      for (const ProviderRow& row : providers()) {
+        Line& line = lines_[{skip.id, row.name}];
+        if (!line.passed && !line.failed && line.reason.empty()) line.reason = skip.reason;
+      }
+    }
+  }
+
+  std::map<std::pair<std::string, std::string>, Line> lines_;
+};
+
+}  // namespace
+}  // namespace towline::conformance
+
+int main(int argc, char** argv) {
+  ::testing::InitGoogleTest(&argc, argv);
+  auto* report = new towline::conformance::Report;  // owned by the listeners
+  ::testing::UnitTest::GetInstance()->listeners().Append(report);
+  const int failed = RUN_ALL_TESTS();
+  return failed != 0 || report->stale_row_count() != 0 ? 1 : 0;
+}
