@@ -187,6 +187,8 @@ class Store {
   virtual Result<std::optional<DeadLetter>> find_dead_letter(const MessageId& id) = 0;
   virtual Result<Page<DeadLetter>> list_dead_letters(const DeadLetterQuery& query) = 0;
   virtual Result<std::vector<DeadLetterGroup>> group_dead_letters(const DeadLetterQuery& query) = 0;
+  /// The message that holds this dedup id now; nullopt when none does. "" is held by none.
+  virtual Result<std::optional<MessageId>> find_dedup(std::string_view topic, std::string_view dedup_id) = 0;
   /// Of each id: whether the group's inbox holds it and it has not expired.
   virtual Result<std::vector<bool>> inbox_contains(std::string_view group, std::span<const MessageId> ids) = 0;
   virtual Result<std::optional<IdempotencyRecord>> find_idempotency(std::string_view scope, std::string_view key) = 0;
