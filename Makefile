@@ -8,12 +8,12 @@ SEEDS ?= 20000
 FUZZ_S ?= 60
 
 help:
-	@echo 'make demo [INPUT=file]  install what is missing, build, run orders through crashes, print the verdict ("-": stdin)'
+	@echo 'make demo [INPUT=file]  install what is missing, build, run orders through crashes ("-": stdin)'
 	@echo 'make test               the same set-up, then every test; the last line says N passed, M failed'
 	@echo 'make bench [ARGS=...]   the benchmarks, each beside the limit it is measured against'
 	@echo 'make faults             the fault experiments at full size'
 	@echo 'make sim [SEEDS=n]      the simulator over n seeds (build/dev/tests/sim --seed N replays one)'
-	@echo 'make asan | tsan        the tests under the address and undefined-behaviour sanitizers, or the thread sanitizer'
+	@echo 'make asan | tsan        the tests under the address and undefined-behaviour, or the thread sanitizer'
 	@echo 'make fuzz [FUZZ_S=s]    each fuzz target for s seconds'
 	@echo 'make tidy               the checks of the source tree itself'
 	@echo 'make clean              remove build/ (.deps/ stays)'

@@ -1,9 +1,9 @@
-# The compile and link flags of everything built here, as two interface targets that are linked privately, so none
-# of them reaches a project that uses the library:
+# The compile and link flags of everything built here, as two interface targets that are linked privately, so
+# none of them reaches a project that uses the library:
 #   towline_flags     language level, hardening, sanitizer (SQLite gets these too)
 #   towline_warnings  the warnings our own code is held to
 if(NOT TOWLINE_SANITIZE MATCHES "^(address|thread)?$")
-  message(FATAL_ERROR "TOWLINE_SANITIZE is '${TOWLINE_SANITIZE}'; it takes an empty value, address or thread.")
+  message(FATAL_ERROR "TOWLINE_SANITIZE is '${TOWLINE_SANITIZE}'; it takes nothing, address or thread.")
 endif()
 
 if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
@@ -13,8 +13,8 @@ endif()
 add_library(towline_flags INTERFACE)
 add_library(towline_warnings INTERFACE)
 target_compile_features(towline_flags INTERFACE cxx_std_20)
-target_compile_options(towline_flags INTERFACE -fvisibility=hidden $<$<COMPILE_LANGUAGE:CXX>:-fvisibility-inlines-hidden>
-                       -fstack-protector-strong)
+target_compile_options(towline_flags INTERFACE -fvisibility=hidden -fstack-protector-strong
+                       $<$<COMPILE_LANGUAGE:CXX>:-fvisibility-inlines-hidden>)
 target_link_options(towline_flags INTERFACE -Wl,-z,relro,-z,now)
 target_compile_options(towline_warnings INTERFACE -Wall -Wextra -Wpedantic -Wshadow
                        $<$<BOOL:${TOWLINE_WERROR}>:-Werror>)
@@ -27,11 +27,11 @@ else()
   set(sanitize "")
   # Fortified string functions need optimisation, and blind the address sanitizer's own checks.
   target_compile_options(towline_flags INTERFACE
-                         $<$<NOT:$<CONFIG:Debug>>:-U_FORTIFY_SOURCE> $<$<NOT:$<CONFIG:Debug>>:-D_FORTIFY_SOURCE=2>)
+                         "$<$<NOT:$<CONFIG:Debug>>:-U_FORTIFY_SOURCE;-D_FORTIFY_SOURCE=2>")
 endif()
 if(TOWLINE_BUILD_FUZZ)
   if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
-    message(FATAL_ERROR "TOWLINE_BUILD_FUZZ needs clang, for libFuzzer; use `cmake --preset fuzz` or `make fuzz`.")
+    message(FATAL_ERROR "TOWLINE_BUILD_FUZZ needs clang, for libFuzzer; use the preset fuzz, or `make fuzz`.")
   endif()
   list(APPEND sanitize -fsanitize=fuzzer-no-link)
 endif()

@@ -1,9 +1,9 @@
 # towline_layer(<name> <folder> SEES <folder>... [LINK <target>...])
 #
-# Makes the object library <name> from every source under core/src/<folder>. It can include the public headers, its
-# own folder and the folders it SEES, and nothing else: its include root is a folder of links to exactly these.
-# A folder that is missing or has no sources is skipped; its headers are still visible to the layers above.
-# The objects of all layers are collected in the global property TOWLINE_LAYERS.
+# Makes the object library <name> from every source under core/src/<folder>. It can include the public
+# headers, its own folder and the folders it SEES, and nothing else: its include root is a folder of links to
+# exactly these. A folder that is missing or has no sources is skipped; its headers are still visible to the
+# layers above. The objects of all layers are collected in the global property TOWLINE_LAYERS.
 function(towline_layer name folder)
   cmake_parse_arguments(PARSE_ARGV 2 arg "" "" "SEES;LINK")
   set(source "${PROJECT_SOURCE_DIR}/core/src")

@@ -1,6 +1,7 @@
-// Runs a fuzz target without a fuzzer: first every file of the folders named on the command line, then --count inputs
-// that are a pure function of their number (random bytes, and mutations of the corpus). The same inputs every time,
-// so a failure is reproduced by running it again; the number or the file is printed before anything can crash it.
+// Runs a fuzz target without a fuzzer: first every file of the folders named on the command line, then
+// --count inputs that are a pure function of their number (random bytes, and mutations of the corpus). The
+// same inputs every time, so a failure is reproduced by running it again; the number or the file is printed
+// before anything can crash it.
 #include <algorithm>
 #include <csignal>
 #include <cstddef>
@@ -81,7 +82,8 @@ void mutate(Bytes& bytes, Random& random) {
         if (!bytes.empty()) bytes[at] = static_cast<std::uint8_t>(bytes[at] ^ (1u << random.below(8)));
         break;
       case 2:
-        bytes.insert(bytes.begin() + static_cast<std::ptrdiff_t>(at), static_cast<std::uint8_t>(random.next()));
+        bytes.insert(bytes.begin() + static_cast<std::ptrdiff_t>(at),
+                     static_cast<std::uint8_t>(random.next()));
         break;
       case 3:
         bytes.resize(at);
