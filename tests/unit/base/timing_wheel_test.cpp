@@ -146,16 +146,18 @@ TEST(TimingWheel, FiredMayCancelAndDestroyTimersThatAreDueInTheSameAdvance) {
 }
 
 TEST(TimingWheel, ATimerThatAlwaysArmsItselfForNowCannotHoldTheCaller) {
-  TimingWheel wheel;
-  NumberedTimer timer;
-  wheel.arm(timer, at_ms(10));
-  for (int round = 1; round <= 3; ++round) {
-    int calls = 0;
-    wheel.advance(at_ms(100), [&](Timer& t) { ++calls, wheel.arm(t, at_ms(50)); });
-    EXPECT_EQ(calls, 1);
-    EXPECT_LE(wheel.next().value(), at_ms(100));
+  for (std::int64_t again_ms : {50, 100}) {
+    TimingWheel wheel;
+    NumberedTimer timer;
+    wheel.arm(timer, at_ms(10));
+    for (int round = 1; round <= 3; ++round) {
+      int calls = 0;
+      wheel.advance(at_ms(100), [&](Timer& t) { ++calls, wheel.arm(t, at_ms(again_ms)); });
+      EXPECT_EQ(calls, 1);
+      EXPECT_LE(wheel.next().value(), at_ms(100));
+    }
+    wheel.cancel(timer);
   }
-  wheel.cancel(timer);
 }
 
 TEST(TimingWheel, FiredMayArmTimersForLaterWhileTimeCrossesLevels) {
