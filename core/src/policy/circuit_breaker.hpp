@@ -12,17 +12,20 @@
 // are ignored, so a burst of stragglers cannot reopen a circuit that is being probed: each admission carries the number of
 // the circuit's period, and only results of the present period count.
 //
-// The window is `sampling` long and cut in 10 slices; results leave it a slice at a time, so it covers 90 to 100 % of
-// `sampling`. Cost and memory do not depend on the number of results. Time that goes back is taken as standing still. Not
-// thread-safe: one per subscription, on its lane.
+// Every admitted message must be fed exactly once, with kIgnored when nothing is known of it (lease lost, released): a probe
+// that is never heard of again keeps its place.
+//
+// Cost and memory do not depend on the number of results (see sliding_window.hpp). Time that goes back is taken as standing
+// still. Not thread-safe: one per subscription, on its lane.
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 
 #include <towline/options.hpp>
 #include <towline/time.hpp>
+
+#include "policy/sliding_window.hpp"
 
 namespace towline::policy {
 
@@ -37,7 +40,8 @@ enum class BreakerState : std::uint8_t { kClosed, kOpen, kHalfOpen };
 class CircuitBreaker {
  public:
   /// `options` were validated; with `enabled` false everything is allowed and the state stays closed.
-  explicit CircuitBreaker(const BreakerOptions& options) noexcept : options_(options) {}
+  explicit CircuitBreaker(const BreakerOptions& options) noexcept
+      : options_(options), window_(options.sampling) {}
 
   /// How many messages may be taken in now: SIZE_MAX when closed, 0 when open, the free probe places when half-open.
   /// Moves from open to half-open when the time has come. Taking them in is admit().
@@ -56,22 +60,16 @@ class CircuitBreaker {
   [[nodiscard]] std::uint64_t opened_count() const noexcept { return opened_count_; }
 
  private:
-  static constexpr std::size_t kSliceCount = 10;
-  struct Slice {
-    std::int64_t number = INT64_MIN;  // which slice of time it holds; none yet
-    std::uint64_t successes = 0;
-    std::uint64_t failures = 0;
-  };
+  enum Kind : std::size_t { kSuccesses, kFailures, kKindCount };
 
   MonotonicTime not_before(MonotonicTime now) noexcept;
-  Slice& slice_at(MonotonicTime now) noexcept;
-  [[nodiscard]] bool has_tripped(MonotonicTime now) const noexcept;
-  [[nodiscard]] std::int64_t slice_number(MonotonicTime now) const noexcept;
+  [[nodiscard]] bool has_tripped(MonotonicTime now) noexcept;
+  void feed_probe(MonotonicTime now, BreakerSignal signal) noexcept;
   void enter(BreakerState state, MonotonicTime now) noexcept;
 
   BreakerOptions options_;
   BreakerState state_ = BreakerState::kClosed;
-  std::array<Slice, kSliceCount> slices_{};
+  SlidingWindow<kKindCount> window_;
   MonotonicTime latest_ = MonotonicTime::min();
   MonotonicTime open_until_{};
   std::uint64_t period_ = 1;

@@ -2,7 +2,9 @@
 
 #include "policy/partition.hpp"
 
+#ifndef XXH_INLINE_ALL
 #define XXH_INLINE_ALL
+#endif
 #include <xxhash.h>
 
 namespace towline::policy {
