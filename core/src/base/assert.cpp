@@ -3,13 +3,20 @@
 #include "base/assert.hpp"
 
 #include <atomic>
-#include <cstdio>
-#include <cstdlib>
+#include <stdexcept>
+#include <string>
 
 namespace towline::base {
 namespace {
 
 std::atomic<AssertionHandler> installed_handler{nullptr};
+
+// An exception that leaves a noexcept function ends the process, and the runtime prints its text on the way:
+// the abort and the line on standard error that we want, without any I/O of our own.
+[[noreturn]] void raise(const AssertionFailure& failure) {
+  throw std::logic_error("towline: assertion failed: " + std::string(failure.condition) + " (" +
+                         failure.file + ":" + std::to_string(failure.line) + ")");
+}
 
 }  // namespace
 
@@ -19,12 +26,12 @@ AssertionHandler set_assertion_handler(AssertionHandler handler) noexcept {
 
 bool assertion_failed(const char* condition, const char* file, int line) noexcept {
   const AssertionFailure failure{condition, file, line};
-  if (const AssertionHandler handler = installed_handler.load(std::memory_order_acquire); handler != nullptr) {
+  if (const AssertionHandler handler = installed_handler.load(std::memory_order_acquire);
+      handler != nullptr) {
     handler(failure);
     return false;
   }
-  std::fprintf(stderr, "towline: assertion failed: %s (%s:%d)\n", condition, file, line);
-  std::abort();
+  raise(failure);
 }
 
 }  // namespace towline::base

@@ -1,11 +1,12 @@
 #pragma once
-// Checks of our own state machines, kept in release builds. A false one is a bug of towline, never of its user: bad input
-// is refused with an Error long before. We live inside somebody's process, so in release the engine installs a handler
-// that stops the *engine* (every later call answers kInternal) and the process lives on. Without a handler, as in unit
-// tests and tools, the process aborts, because a test must not pass over a broken invariant.
+// Checks of our own state machines, kept in release builds. A false one is a bug of towline, never of its
+// user: bad input is refused with an Error long before. We live inside somebody's process, so in release the
+// engine installs a handler that stops the *engine* (every later call answers kInternal) and the process
+// lives on. Without a handler, as in unit tests and tools, the process aborts, because a test must not pass
+// over a broken invariant.
 //
-// The handler is the one piece of state that is shared by the whole process: an assertion deep in a pure function has no
-// path to the engine that called it.
+// The handler is the one piece of state that is shared by the whole process: an assertion deep in a pure
+// function has no path to the engine that called it.
 
 namespace towline::base {
 
@@ -16,7 +17,8 @@ struct AssertionFailure {
   int line;
 };
 
-/// Called on the thread that found the failure. May return; the code after the assertion then goes on. Must not throw.
+/// Called on the thread that found the failure. May return; the code after the assertion then goes on. Must
+/// not throw.
 using AssertionHandler = void (*)(const AssertionFailure& failure) noexcept;
 
 /// Installs `handler` for the process and returns the one before; nullptr: abort. Any thread.
@@ -27,6 +29,7 @@ bool assertion_failed(const char* condition, const char* file, int line) noexcep
 
 }  // namespace towline::base
 
-/// True when `condition` holds. Where going on would do harm, leave: `if (!TOWLINE_ASSERT(n > 0)) return error;`
+/// True when `condition` holds. Where going on would do harm, leave: `if (!TOWLINE_ASSERT(n > 0)) return
+/// error;`
 #define TOWLINE_ASSERT(condition) \
   ((condition) ? true : ::towline::base::assertion_failed(#condition, __FILE__, __LINE__))

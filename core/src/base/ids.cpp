@@ -23,7 +23,8 @@ int hex_value(char c) noexcept {
 }
 
 Error invalid_id(std::string_view text) {
-  return Error{ErrorCode::kInvalidId, "id '" + base::escape(text, 64) + "' is not a UUID of 36 characters, like " +
+  return Error{ErrorCode::kInvalidId, "id '" + base::escape(text, 64) +
+                                          "' is not a UUID of 36 characters, like " +
                                           "'01890a5d-ac96-774b-bcce-b302099a8057'"};
 }
 
@@ -68,7 +69,8 @@ namespace {
 
 constexpr std::uint64_t kTicksPerMillisecond = 4096;
 constexpr std::uint64_t kTailMask = (std::uint64_t{1} << 62) - 1;
-// Some ticks below the end of 48 bits of milliseconds, so that counting on at the bound cannot overflow the field.
+// Some ticks below the end of 48 bits of milliseconds, so that counting on at the bound cannot overflow the
+// field.
 constexpr std::uint64_t kTickMax = (std::uint64_t{1} << 60) - (std::uint64_t{1} << 24);
 
 std::uint64_t tick_of(TimePoint time) noexcept {
@@ -127,7 +129,8 @@ void IdSource::fill(std::span<MessageId> ids, TimePoint now, spi::Rng& rng) noex
 
 TimePoint time_of(const MessageId& id) noexcept {
   std::uint64_t head = 0;
-  for (std::size_t i = 0; i < 8; ++i) head = head << 8 | id.bytes[i];
+  for (std::size_t i = 0; i < 8; ++i)
+    head = head << 8 | id.bytes[i];
   const std::uint64_t milliseconds = head >> 16;
   const std::uint64_t fraction = head & 0xFFF;
   return from_us(static_cast<std::int64_t>(milliseconds * 1000 + fraction * 1000 / kTicksPerMillisecond));

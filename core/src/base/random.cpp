@@ -30,11 +30,14 @@ std::uint64_t mix(std::uint64_t value) noexcept {
   return value ^ (value >> 31);
 }
 
-std::uint64_t derive_seed(std::uint64_t seed, std::uint64_t stream) noexcept { return mix(seed ^ mix(stream)); }
+std::uint64_t derive_seed(std::uint64_t seed, std::uint64_t stream) noexcept {
+  return mix(seed ^ mix(stream));
+}
 
 SeededRng::SeededRng(std::uint64_t seed) noexcept {
   // splitmix64 never gives four zeros in a row, the one state that xoshiro cannot leave.
-  for (std::size_t i = 0; i < state_.size(); ++i) state_[i] = mix(seed + i * kGoldenStep);
+  for (std::size_t i = 0; i < state_.size(); ++i)
+    state_[i] = mix(seed + i * kGoldenStep);
 }
 
 std::uint64_t SeededRng::next() noexcept {
@@ -51,12 +54,13 @@ std::uint64_t SeededRng::next() noexcept {
 
 std::uint64_t uniform_below(spi::Rng& rng, std::uint64_t bound) noexcept {
   if (bound == 0) return 0;
-  // A draw falls into one of `bound` equal buckets by its high half; the few that would make some buckets larger than
-  // others are drawn again.
+  // A draw falls into one of `bound` equal buckets by its high half; the few that would make some buckets
+  // larger than others are drawn again.
   Product product = multiply(rng.next(), bound);
   if (product.low < bound) {
     const std::uint64_t surplus = (0 - bound) % bound;
-    while (product.low < surplus) product = multiply(rng.next(), bound);
+    while (product.low < surplus)
+      product = multiply(rng.next(), bound);
   }
   return product.high;
 }

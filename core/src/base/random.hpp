@@ -1,5 +1,6 @@
 #pragma once
-// Seeded random numbers: the same seed gives the same run, on every machine and with every compiler. Not for secrets.
+// Seeded random numbers: the same seed gives the same run, on every machine and with every compiler. Not for
+// secrets.
 
 #include <array>
 #include <cstdint>
@@ -8,14 +9,15 @@
 
 namespace towline::base {
 
-/// One step of splitmix64: a bijection of 64-bit numbers that mixes well. Also turns a seed and a stream number into the
-/// seed of an independent stream: `mix(seed ^ mix(stream))`.
+/// One step of splitmix64: a bijection of 64-bit numbers that mixes well. Also turns a seed and a stream
+/// number into the seed of an independent stream: `mix(seed ^ mix(stream))`.
 [[nodiscard]] std::uint64_t mix(std::uint64_t value) noexcept;
 
 /// Seed of stream `stream` of a run: one for each lane, so that lanes do not share numbers.
 [[nodiscard]] std::uint64_t derive_seed(std::uint64_t seed, std::uint64_t stream) noexcept;
 
-/// xoshiro256** (Blackman and Vigna), its state filled from the seed by splitmix64. Not thread-safe: one per lane.
+/// xoshiro256** (Blackman and Vigna), its state filled from the seed by splitmix64. Not thread-safe: one per
+/// lane.
 class SeededRng final : public spi::Rng {
  public:
   explicit SeededRng(std::uint64_t seed) noexcept;

@@ -1,4 +1,5 @@
-// Escaping, redaction and the nearest name. The rule of redaction: decide what is surely harmless and show only that.
+// Escaping, redaction and the nearest name. The rule of redaction: decide what is surely harmless and show
+// only that.
 
 #include "base/text.hpp"
 
@@ -37,7 +38,8 @@ Character decode_utf8(std::string_view text) noexcept {
   return {code, length};
 }
 
-// Control characters, line and paragraph separators, marks that change the writing direction, the byte order mark.
+// Control characters, line and paragraph separators, marks that change the writing direction, the byte order
+// mark.
 bool is_unsafe(std::uint32_t code) noexcept {
   return code < 0x20 || (code >= 0x7F && code <= 0x9F) || code == 0x200E || code == 0x200F || code == 0x61C ||
          (code >= 0x2028 && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069) || code == 0xFEFF;
@@ -66,7 +68,8 @@ std::size_t append_escaped(std::string& out, std::string_view text) {
     return character.length;
   }
   const std::size_t length = std::max<std::size_t>(character.length, 1);
-  for (std::size_t i = 0; i < length; ++i) append_hex_escape(out, text[i]);
+  for (std::size_t i = 0; i < length; ++i)
+    append_hex_escape(out, text[i]);
   return length;
 }
 
@@ -114,7 +117,7 @@ bool starts_with_ignoring_case(std::string_view text, std::string_view prefix) n
   return text.size() >= prefix.size() && equals_ignoring_case(text.substr(0, prefix.size()), prefix);
 }
 
-// ---- redaction -------------------------------------------------------------------------------------------------------
+// ---- redaction ------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -122,7 +125,9 @@ namespace {
 std::size_t scheme_length(std::string_view url) noexcept {
   if (url.empty() || !is_letter(url[0])) return 0;
   std::size_t i = 1;
-  while (i < url.size() && (is_letter(url[i]) || is_digit(url[i]) || url[i] == '+' || url[i] == '-' || url[i] == '.')) ++i;
+  while (i < url.size() &&
+         (is_letter(url[i]) || is_digit(url[i]) || url[i] == '+' || url[i] == '-' || url[i] == '.'))
+    ++i;
   return i < url.size() && url[i] == ':' ? i + 1 : 0;
 }
 
@@ -146,15 +151,16 @@ std::string decode_percent_leniently(std::string_view text) {
 }
 
 bool sounds_secret(std::string_view name) {
-  constexpr std::array<std::string_view, 10> kSecretWords = {"pass", "pwd",  "secret", "token",  "auth",
+  constexpr std::array<std::string_view, 10> kSecretWords = {"pass", "pwd", "secret", "token",  "auth",
                                                              "cred", "key", "sign",   "cookie", "private"};
   const std::string decoded = to_lower(decode_percent_leniently(name));
   return std::any_of(kSecretWords.begin(), kSecretWords.end(),
                      [&](std::string_view word) { return decoded.find(word) != std::string::npos; });
 }
 
-// The part after the scheme when it has no '@'. Files and names are shown. In an address, what follows the colon must be a
-// port, else somebody forgot the host and this is "user:password". Whatever is neither is hidden.
+// The part after the scheme when it has no '@'. Files and names are shown. In an address, what follows the
+// colon must be a port, else somebody forgot the host and this is "user:password". Whatever is neither is
+// hidden.
 std::string redact_address(std::string_view scheme, std::string_view rest) {
   if (scheme == "sqlite:" || scheme == "memory:" || scheme == "file:") return std::string(rest);
   if (!rest.starts_with("//")) {
@@ -171,8 +177,9 @@ std::string redact_address(std::string_view scheme, std::string_view rest) {
     const std::size_t end = std::min(rest.find(',', at), end_of_address);
     const std::string_view host = rest.substr(at, end - at);
     const std::size_t colon = host.find(':');
-    const bool is_port = colon == std::string_view::npos ||
-                         (host.size() - colon <= 6 && std::all_of(host.begin() + colon + 1, host.end(), is_digit));
+    const bool is_port =
+        colon == std::string_view::npos ||
+        (host.size() - colon <= 6 && std::all_of(host.begin() + colon + 1, host.end(), is_digit));
     if (!is_port) return std::string(rest.substr(0, at + colon + 1)) + "***";
     at = end + 1;
   }
@@ -194,8 +201,8 @@ std::string redact_parameters(std::string_view text) {
     if (end == std::string_view::npos) end = text.size();
     const std::string_view piece = text.substr(at, end - at);
     const std::size_t equals = piece.find('=');
-    const bool is_parameter =
-        equals != std::string_view::npos && equals > 0 && std::all_of(piece.begin(), piece.begin() + equals, is_name_byte);
+    const bool is_parameter = equals != std::string_view::npos && equals > 0 &&
+                              std::all_of(piece.begin(), piece.begin() + equals, is_name_byte);
     if (is_parameter) hiding = sounds_secret(piece.substr(0, equals));
     // A separator that may belong to a hidden value is hidden with it; one that ends a value is shown.
     if (is_parameter && hiding) {
@@ -234,20 +241,22 @@ std::string redact_url(std::string_view url) {
   return escape(redact_parameters(shown), 256);
 }
 
-// ---- the nearest name ------------------------------------------------------------------------------------------------
+// ---- the nearest name -----------------------------------------------------------------------------------
 
 namespace {
 
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   // Three rows of the table of distances between prefixes: two above, above, and the current one.
   std::vector<std::size_t> before(b.size() + 1), above(b.size() + 1), row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) above[j] = j;
+  for (std::size_t j = 0; j <= b.size(); ++j)
+    above[j] = j;
   for (std::size_t i = 1; i <= a.size(); ++i) {
     row[0] = i;
     for (std::size_t j = 1; j <= b.size(); ++j) {
       const bool same = lower(a[i - 1]) == lower(b[j - 1]);
       row[j] = std::min({above[j] + 1, row[j - 1] + 1, above[j - 1] + (same ? 0 : 1)});
-      const bool swapped = i > 1 && j > 1 && lower(a[i - 1]) == lower(b[j - 2]) && lower(a[i - 2]) == lower(b[j - 1]);
+      const bool swapped =
+          i > 1 && j > 1 && lower(a[i - 1]) == lower(b[j - 2]) && lower(a[i - 2]) == lower(b[j - 1]);
       if (swapped) row[j] = std::min(row[j], before[j - 2] + 1);
     }
     std::swap(before, above);

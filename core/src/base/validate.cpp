@@ -1,5 +1,5 @@
-// The checks behind every public call. They run for each message, so the accepting path neither allocates nor copies;
-// texts are made only for an error.
+// The checks behind every public call. They run for each message, so the accepting path neither allocates nor
+// copies; texts are made only for an error.
 
 #include "base/validate.hpp"
 
@@ -30,7 +30,8 @@ Error refuse(ErrorCode code, std::string_view field, std::string_view value, std
   return Error{code, std::move(message)};
 }
 
-Error refuse_length(ErrorCode code, std::string_view field, std::string_view value, std::size_t low, std::size_t high) {
+Error refuse_length(ErrorCode code, std::string_view field, std::string_view value, std::size_t low,
+                    std::size_t high) {
   std::string problem = "has " + std::to_string(value.size()) + " bytes; it must have ";
   problem += low == 0 ? "at most " : std::to_string(low) + " to ";
   problem += std::to_string(high);
@@ -41,18 +42,22 @@ Error refuse_length(ErrorCode code, std::string_view field, std::string_view val
 std::string at_byte(std::size_t position) { return " at byte " + std::to_string(position + 1); }
 
 bool is_reserved_topic(std::string_view topic) noexcept {
-  return topic.starts_with('$') || topic.starts_with("_INBOX") || topic.starts_with("amq.") || topic.starts_with("__");
+  return topic.starts_with('$') || topic.starts_with("_INBOX") || topic.starts_with("amq.") ||
+         topic.starts_with("__");
 }
 
 enum class Wildcards : bool { kRefused, kAllowed };
 
 Result<void> check_tokens(std::string_view topic, std::string_view field, Wildcards wildcards) {
-  const auto bad = [&](std::string_view problem) { return refuse(ErrorCode::kInvalidTopic, field, topic, problem); };
+  const auto bad = [&](std::string_view problem) {
+    return refuse(ErrorCode::kInvalidTopic, field, topic, problem);
+  };
   if (topic.empty() || topic.size() > kTopicLengthMax) {
     return refuse_length(ErrorCode::kInvalidTopic, field, topic, 1, kTopicLengthMax);
   }
   if (is_reserved_topic(topic)) {
-    return bad("begins with a prefix that belongs to a server ($, _INBOX, amq., __); choose another first word");
+    return bad(
+        "begins with a prefix that belongs to a server ($, _INBOX, amq., __); choose another first word");
   }
   std::size_t token = 0;  // where the current token begins
   for (std::size_t i = 0; i <= topic.size(); ++i) {
@@ -72,7 +77,8 @@ Result<void> check_tokens(std::string_view topic, std::string_view field, Wildca
       if (c == '>' && i + 1 != topic.size()) return bad("has '>' before its last token; use '#' there");
       continue;
     }
-    return bad("has a byte that is not allowed" + at_byte(i) + "; use letters, digits, '-', '_' and dots between them");
+    return bad("has a byte that is not allowed" + at_byte(i) +
+               "; use letters, digits, '-', '_' and dots between them");
   }
   return {};
 }
@@ -91,7 +97,8 @@ Result<void> check_name(std::string_view name, std::string_view field) {
   if (name.empty() || name.size() > kNameLengthMax) {
     return refuse_length(ErrorCode::kInvalidName, field, name, 1, kNameLengthMax);
   }
-  const auto bad = std::find_if_not(name.begin(), name.end(), [](char c) { return is_token_byte(c) || c == '.'; });
+  const auto bad =
+      std::find_if_not(name.begin(), name.end(), [](char c) { return is_token_byte(c) || c == '.'; });
   if (bad == name.end()) return {};
   return refuse(ErrorCode::kInvalidName, field, name,
                 "has a byte that is not allowed" + at_byte(static_cast<std::size_t>(bad - name.begin())) +
@@ -104,7 +111,8 @@ Result<void> check_key(std::string_view key, std::string_view field) {
 }
 
 Result<void> check_id(std::string_view id, std::string_view field) {
-  if (id.empty() || id.size() > kIdLengthMax) return refuse_length(ErrorCode::kInvalidId, field, id, 1, kIdLengthMax);
+  if (id.empty() || id.size() > kIdLengthMax)
+    return refuse_length(ErrorCode::kInvalidId, field, id, 1, kIdLengthMax);
   const auto bad = std::find_if_not(id.begin(), id.end(), is_visible);
   if (bad == id.end()) return {};
   return refuse(ErrorCode::kInvalidId, field, id,
@@ -112,12 +120,14 @@ Result<void> check_id(std::string_view id, std::string_view field) {
                     "; encode it, for example as hex");
 }
 
-// ---- headers ---------------------------------------------------------------------------------------------------------
+// ---- headers --------------------------------------------------------------------------------------------
 
 bool is_reserved_header(std::string_view name) noexcept {
   constexpr std::array<std::string_view, 5> kNames = {"x-death", "x-delay", "x-delivery-count", "cc", "bcc"};
-  constexpr std::array<std::string_view, 5> kPrefixes = {"towline-", "nats-", "x-first-death-", "x-last-death-", "amq"};
-  return std::any_of(kNames.begin(), kNames.end(), [&](auto reserved) { return equals_ignoring_case(name, reserved); }) ||
+  constexpr std::array<std::string_view, 5> kPrefixes = {"towline-", "nats-", "x-first-death-",
+                                                         "x-last-death-", "amq"};
+  return std::any_of(kNames.begin(), kNames.end(),
+                     [&](auto reserved) { return equals_ignoring_case(name, reserved); }) ||
          std::any_of(kPrefixes.begin(), kPrefixes.end(),
                      [&](auto prefix) { return starts_with_ignoring_case(name, prefix); });
 }
@@ -128,7 +138,8 @@ Result<void> check_header_name(std::string_view name) {
   if (name.empty() || name.size() > kHeaderNameLengthMax) {
     return refuse_length(ErrorCode::kInvalidHeader, "header name", name, 1, kHeaderNameLengthMax);
   }
-  const auto bad = std::find_if_not(name.begin(), name.end(), [](char c) { return is_visible(c) && c != ':'; });
+  const auto bad =
+      std::find_if_not(name.begin(), name.end(), [](char c) { return is_visible(c) && c != ':'; });
   if (bad != name.end()) {
     return refuse(ErrorCode::kInvalidHeader, "header name", name,
                   "has a byte that is not allowed" + at_byte(static_cast<std::size_t>(bad - name.begin())) +
@@ -159,24 +170,28 @@ Result<void> check_header_value(std::string_view name, std::string_view value) {
 
 Result<void> check_headers(const Headers& headers) {
   if (headers.size() > kHeaderCountMax) {
-    return Error{ErrorCode::kHeadersTooLarge, "headers: " + std::to_string(headers.size()) + " are given; at most " +
-                                                  std::to_string(kHeaderCountMax) + " are allowed"};
+    return Error{ErrorCode::kHeadersTooLarge, "headers: " + std::to_string(headers.size()) +
+                                                  " are given; at most " + std::to_string(kHeaderCountMax) +
+                                                  " are allowed"};
   }
   std::size_t bytes = 0;
-  for (const auto& [name, value] : headers) bytes += name.size() + value.size();
+  for (const auto& [name, value] : headers)
+    bytes += name.size() + value.size();
   if (bytes > kHeaderBytesMax) {
-    return Error{ErrorCode::kHeadersTooLarge, "headers: names and values have " + std::to_string(bytes) +
-                                                  " bytes together; at most " + std::to_string(kHeaderBytesMax) +
-                                                  " are allowed, put more into the payload"};
+    return Error{ErrorCode::kHeadersTooLarge,
+                 "headers: names and values have " + std::to_string(bytes) + " bytes together; at most " +
+                     std::to_string(kHeaderBytesMax) + " are allowed, put more into the payload"};
   }
   for (std::size_t i = 0; i < headers.size(); ++i) {
     const auto& [name, value] = headers[i];
     if (auto bad = check_header_name(name); !bad) return bad;
     if (auto bad = check_header_value(name, value); !bad) return bad;
-    const bool repeated = std::any_of(headers.begin(), headers.begin() + static_cast<std::ptrdiff_t>(i),
-                                      [&](const auto& other) { return equals_ignoring_case(other.first, name); });
+    const bool repeated =
+        std::any_of(headers.begin(), headers.begin() + static_cast<std::ptrdiff_t>(i),
+                    [&](const auto& other) { return equals_ignoring_case(other.first, name); });
     if (repeated) {
-      return refuse(ErrorCode::kInvalidHeader, "header name", name, "occurs twice (case is ignored); join the values");
+      return refuse(ErrorCode::kInvalidHeader, "header name", name,
+                    "occurs twice (case is ignored); join the values");
     }
   }
   return {};
@@ -199,9 +214,12 @@ Result<void> check_traceparent(std::string_view traceparent) {
   if (traceparent.size() > kLength) {
     // Later versions may append fields; version 00 may not.
     const std::string_view more = traceparent.substr(kLength);
-    if (version == "00" || more[0] != '-' || !std::all_of(more.begin(), more.end(), is_visible)) return bad(kForm);
+    if (version == "00" || more[0] != '-' || !std::all_of(more.begin(), more.end(), is_visible))
+      return bad(kForm);
   }
-  const auto is_zero = [](std::string_view id) { return id.find_first_not_of('0') == std::string_view::npos; };
+  const auto is_zero = [](std::string_view id) {
+    return id.find_first_not_of('0') == std::string_view::npos;
+  };
   if (is_zero(traceparent.substr(3, 32))) return bad("has an all-zero trace id");
   if (is_zero(traceparent.substr(36, 16))) return bad("has an all-zero parent id");
   return {};
@@ -214,20 +232,23 @@ Result<void> check_content_type(std::string_view content_type) {
   const auto bad = std::find_if_not(content_type.begin(), content_type.end(), is_printable);
   if (bad == content_type.end()) return {};
   return refuse(ErrorCode::kInvalidHeader, "content_type", content_type,
-                "has a byte that is not printable ASCII" + at_byte(static_cast<std::size_t>(bad - content_type.begin())));
+                "has a byte that is not printable ASCII" +
+                    at_byte(static_cast<std::size_t>(bad - content_type.begin())));
 }
 
-// ---- numbers and times -----------------------------------------------------------------------------------------------
+// ---- numbers and times ----------------------------------------------------------------------------------
 
 Result<void> check_priority(std::uint8_t priority) {
   if (priority <= kPriorityMax) return {};
-  return Error{ErrorCode::kInvalidArgument, "priority is " + std::to_string(priority) + ", but must be 0 (normal) to 9"};
+  return Error{ErrorCode::kInvalidArgument,
+               "priority is " + std::to_string(priority) + ", but must be 0 (normal) to 9"};
 }
 
 Result<void> check_delay(Duration delay, Duration delay_max, std::string_view field) {
   if (delay >= Duration::zero() && delay <= delay_max) return {};
   return Error{ErrorCode::kInvalidDelay, std::string(field) + " is " + std::to_string(delay.count()) +
-                                             " us, but must be between 0 and " + std::to_string(delay_max.count()) +
+                                             " us, but must be between 0 and " +
+                                             std::to_string(delay_max.count()) +
                                              " us (engine option delay_ms_max)"};
 }
 
@@ -236,12 +257,12 @@ Result<void> check_due_at(TimePoint due_at, TimePoint now, Duration delay_max, s
   if (due_at <= now) return {};
   const auto distance = static_cast<std::uint64_t>(to_us(due_at)) - static_cast<std::uint64_t>(to_us(now));
   if (delay_max >= Duration::zero() && distance <= static_cast<std::uint64_t>(delay_max.count())) return {};
-  return Error{ErrorCode::kInvalidDelay, std::string(field) + " is " + std::to_string(distance) +
-                                             " us from now, but must be at most " + std::to_string(delay_max.count()) +
-                                             " us from now (engine option delay_ms_max)"};
+  return Error{ErrorCode::kInvalidDelay,
+               std::string(field) + " is " + std::to_string(distance) + " us from now, but must be at most " +
+                   std::to_string(delay_max.count()) + " us from now (engine option delay_ms_max)"};
 }
 
-// ---- a whole message -------------------------------------------------------------------------------------------------
+// ---- a whole message ------------------------------------------------------------------------------------
 
 namespace {
 
@@ -263,7 +284,8 @@ Result<void> check_message(const Message& message, const MessageBounds& bounds, 
   if (auto bad = check_topic(message.topic); !bad) return bad;
   if (message.payload.size() > bounds.payload_bytes_max) {
     return Error{ErrorCode::kPayloadTooLarge, "payload has " + std::to_string(message.payload.size()) +
-                                                  " bytes; at most " + std::to_string(bounds.payload_bytes_max) +
+                                                  " bytes; at most " +
+                                                  std::to_string(bounds.payload_bytes_max) +
                                                   " are allowed (engine option payload_bytes_max)"};
   }
   if (message.key) {

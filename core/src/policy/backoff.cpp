@@ -1,5 +1,5 @@
-// The order that matters: base wait, cap, jitter, cap. The cap comes first so that jitter spreads around the cap and not
-// around a number far above it, and again last so that jitter cannot pass it.
+// The order that matters: base wait, cap, jitter, cap. The cap comes first so that jitter spreads around the
+// cap and not around a number far above it, and again last so that jitter cannot pass it.
 
 #include "policy/backoff.hpp"
 
@@ -78,13 +78,14 @@ Count decorrelated(const RetryOptions& options, std::uint32_t failures, Duration
                    spi::Rng& rng) noexcept {
   const Count initial = std::min(not_negative(options.initial_delay), cap);
   if (failures == 1) return initial;
-  const Count before = previous > Duration::zero() ? previous.count() : delay_without_jitter(options, failures - 1).count();
+  const Count before =
+      previous > Duration::zero() ? previous.count() : delay_without_jitter(options, failures - 1).count();
   return between(initial, std::min(multiply_saturating(before, 3), cap), rng);
 }
 
 // `count` is capped already.
-Count with_jitter(const RetryOptions& options, Count count, std::uint32_t failures, Duration previous, Count cap,
-                  spi::Rng& rng) noexcept {
+Count with_jitter(const RetryOptions& options, Count count, std::uint32_t failures, Duration previous,
+                  Count cap, spi::Rng& rng) noexcept {
   switch (options.jitter) {
     case JitterKind::kNone: return count;
     case JitterKind::kProportional: {
@@ -111,7 +112,8 @@ Duration delay_without_jitter(const RetryOptions& options, std::uint32_t failure
   return Duration(std::min(base_count(options, std::max(failures, 1u)), not_negative(options.delay_max)));
 }
 
-Duration delay_after(const RetryOptions& options, std::uint32_t failures, Duration previous, spi::Rng& rng) noexcept {
+Duration delay_after(const RetryOptions& options, std::uint32_t failures, Duration previous,
+                     spi::Rng& rng) noexcept {
   failures = std::max(failures, 1u);
   return finish(options, base_count(options, failures), failures, previous, rng);
 }
@@ -119,7 +121,8 @@ Duration delay_after(const RetryOptions& options, std::uint32_t failures, Durati
 std::optional<Duration> retry_delay(const RetryOptions& options, std::uint32_t failures, Duration previous,
                                     const ErrorInfo& error, spi::Rng& rng) {
   failures = std::max(failures, 1u);
-  if (options.kind != BackoffKind::kCustom || !options.custom) return delay_after(options, failures, previous, rng);
+  if (options.kind != BackoffKind::kCustom || !options.custom)
+    return delay_after(options, failures, previous, rng);
   try {
     const std::optional<Duration> answer = options.custom(failures, error);
     if (!answer) return std::nullopt;
@@ -137,7 +140,8 @@ Result<void> check_retry(const RetryOptions& options) {
   if (options.kind == BackoffKind::kCustom && !options.custom) {
     return bad("retry.kind is custom, but retry.custom is not set; give a function");
   }
-  const bool uses_initial_delay = options.kind != BackoffKind::kSequence && options.kind != BackoffKind::kCustom;
+  const bool uses_initial_delay =
+      options.kind != BackoffKind::kSequence && options.kind != BackoffKind::kCustom;
   if (uses_initial_delay && options.delay_max < options.initial_delay) {
     return bad("retry.delay_ms_max is " + std::to_string(options.delay_max.count() / 1000) +
                " ms, but must be at least retry.initial_delay_ms, which is " +

@@ -1,4 +1,5 @@
-// A change of state begins a new period and an empty window: what is known of the circuit before says nothing about it now.
+// A change of state begins a new period and an empty window: what is known of the circuit before says nothing
+// about it now.
 
 #include "policy/circuit_breaker.hpp"
 
@@ -56,7 +57,8 @@ void CircuitBreaker::feed_probe(MonotonicTime now, BreakerSignal signal) noexcep
     enter(BreakerState::kOpen, now);
   } else if (signal == BreakerSignal::kSuccess) {
     ++probes_succeeded_;
-    if (probes_succeeded_ >= static_cast<std::uint64_t>(options_.probe_count)) enter(BreakerState::kClosed, now);
+    if (probes_succeeded_ >= static_cast<std::uint64_t>(options_.probe_count))
+      enter(BreakerState::kClosed, now);
   }
 }
 

@@ -11,10 +11,20 @@
 namespace towline::policy {
 namespace {
 
-constexpr std::array<std::string_view, 14> kNotFailures = {
-    "ERR_CANCELLED",  "Cancelled",  "Canceled",         "CancelledError",       "CanceledError",
-    "ERR_CIRCUIT_OPEN", "AbortError", "CircuitOpen",    "CircuitOpenError",     "BrokenCircuitError",
-    "CancelledException", "OperationCancelled", "OperationCanceledException", "BrokenCircuitException"};
+constexpr std::array<std::string_view, 14> kNotFailures = {"ERR_CANCELLED",
+                                                           "Cancelled",
+                                                           "Canceled",
+                                                           "CancelledError",
+                                                           "CanceledError",
+                                                           "ERR_CIRCUIT_OPEN",
+                                                           "AbortError",
+                                                           "CircuitOpen",
+                                                           "CircuitOpenError",
+                                                           "BrokenCircuitError",
+                                                           "CancelledException",
+                                                           "OperationCancelled",
+                                                           "OperationCanceledException",
+                                                           "BrokenCircuitException"};
 
 constexpr std::array<std::string_view, 6> kTransientParts = {"Transient",   "Connection", "Network",
                                                              "Unavailable", "Timeout",    "TimedOut"};
@@ -27,7 +37,8 @@ std::string_view last_part(std::string_view type) noexcept {
 
 template <typename Names>
 bool any_names(const Names& names, std::string_view type) noexcept {
-  return std::any_of(names.begin(), names.end(), [&](std::string_view name) { return names_type(name, type); });
+  return std::any_of(names.begin(), names.end(),
+                     [&](std::string_view name) { return names_type(name, type); });
 }
 
 bool contains_ignoring_case(std::string_view text, std::string_view part) noexcept {
@@ -59,7 +70,8 @@ FailureClass by_name(std::string_view type, const ClassifyOptions& options) {
   if (any_names(kNotFailures, type)) return FailureClass::kNotAFailure;
   if (type == "ERR_CORRUPT_ENVELOPE") return FailureClass::kDecode;
   if (any_part(options.permanent_patterns, type)) return FailureClass::kPermanent;
-  if (any_part(options.transient_patterns, type) || any_part(kTransientParts, type)) return FailureClass::kTransient;
+  if (any_part(options.transient_patterns, type) || any_part(kTransientParts, type))
+    return FailureClass::kTransient;
   return options.otherwise;
 }
 
@@ -70,7 +82,8 @@ bool names_type(std::string_view name, std::string_view type) noexcept {
   return name == type || (last_part(name) == name && last_part(type) == name);
 }
 
-Classification classify(const ErrorInfo& error, std::optional<Duration> retry_after, const ClassifyOptions& options) {
+Classification classify(const ErrorInfo& error, std::optional<Duration> retry_after,
+                        const ClassifyOptions& options) {
   if (retry_after) retry_after = std::max(*retry_after, Duration::zero());
   if (const auto answer = ask_predicate(error, options)) {
     return {*answer, *answer == FailureClass::kThrottled ? retry_after : std::nullopt};

@@ -5,16 +5,18 @@
 //     2. a wait that came with the error (a throttled dependency)      -> throttled
 //     3. permanent_types, exact names                                  -> permanent
 //     4. transient_types, exact names                                  -> transient
-//     5. our own codes: ERR_CANCELLED, ERR_CIRCUIT_OPEN, and the names that languages give to cancellation and to an
+//     5. our own codes: ERR_CANCELLED, ERR_CIRCUIT_OPEN, and the names that languages give to cancellation
+//     and to an
 //        open circuit, exact                                           -> not a failure
 //        ERR_CORRUPT_ENVELOPE                                          -> decode
 //     6. permanent_patterns, part of the name                          -> permanent
 //     7. transient_patterns, and Transient, Connection, Network, Unavailable, Timeout, TimedOut -> transient
 //     8. `otherwise`, which by default is transient: an unknown error is tried again
 //
-// An exact name is the whole type name, or its last part when the name in the list has none of its own: "BadOrder" also
-// means "shop.errors.BadOrder" and "shop::BadOrder". Exact names compare byte for byte; parts of names ignore case.
-// "Cancel" inside a name means nothing: "OrderCancelled" may well be a failure of the business.
+// An exact name is the whole type name, or its last part when the name in the list has none of its own:
+// "BadOrder" also means "shop.errors.BadOrder" and "shop::BadOrder". Exact names compare byte for byte; parts
+// of names ignore case. "Cancel" inside a name means nothing: "OrderCancelled" may well be a failure of the
+// business.
 
 #include <optional>
 
@@ -30,7 +32,8 @@ struct Classification {
   std::optional<Duration> retry_after;
 };
 
-/// `retry_after`: the wait that the handler's error carried. A predicate that throws counts as answering nullopt.
+/// `retry_after`: the wait that the handler's error carried. A predicate that throws counts as answering
+/// nullopt.
 [[nodiscard]] Classification classify(const ErrorInfo& error, std::optional<Duration> retry_after,
                                       const ClassifyOptions& options);
 

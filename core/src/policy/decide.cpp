@@ -16,7 +16,8 @@ bool is_expired(const DeliveryFacts& facts) noexcept { return facts.now >= facts
 // Without overflow for any two points in time.
 bool older_than(const DeliveryFacts& facts, Duration age) noexcept {
   if (facts.now <= facts.published_at) return false;
-  const auto elapsed = static_cast<std::uint64_t>(to_us(facts.now)) - static_cast<std::uint64_t>(to_us(facts.published_at));
+  const auto elapsed =
+      static_cast<std::uint64_t>(to_us(facts.now)) - static_cast<std::uint64_t>(to_us(facts.published_at));
   return elapsed > static_cast<std::uint64_t>(std::max<Duration::rep>(age.count(), 0));
 }
 
@@ -25,8 +26,10 @@ Duration bounded_by_expiry(const DeliveryFacts& facts, Duration delay) noexcept 
   delay = std::max(delay, Duration::zero());
   if (facts.expires_at == kNever) return delay;
   if (is_expired(facts)) return Duration::zero();
-  const auto left = static_cast<std::uint64_t>(to_us(facts.expires_at)) - static_cast<std::uint64_t>(to_us(facts.now));
-  return static_cast<std::uint64_t>(delay.count()) > left ? Duration(static_cast<Duration::rep>(left)) : delay;
+  const auto left =
+      static_cast<std::uint64_t>(to_us(facts.expires_at)) - static_cast<std::uint64_t>(to_us(facts.now));
+  return static_cast<std::uint64_t>(delay.count()) > left ? Duration(static_cast<Duration::rep>(left))
+                                                          : delay;
 }
 
 std::uint32_t saturating_increment(std::uint32_t value) noexcept {
@@ -90,16 +93,20 @@ Decision to_dead_letters(DeadLetterReason reason, Counted counted, const Deliver
 
 bool names_dead_letter_type(const ErrorInfo& error, const DecisionRules& rules) {
   const auto& types = rules.dead_letters.error_types;
-  return std::any_of(types.begin(), types.end(), [&](const auto& name) { return names_type(name, error.type); });
+  return std::any_of(types.begin(), types.end(),
+                     [&](const auto& name) { return names_type(name, error.type); });
 }
 
 // A counted failure that may be tried again. `asked_delay`: the wait that a nak asked for.
-Decision after_transient(const ErrorInfo& error, std::optional<Duration> asked_delay, const DeliveryFacts& facts,
-                         const DecisionRules& rules, spi::Rng& rng) {
+Decision after_transient(const ErrorInfo& error, std::optional<Duration> asked_delay,
+                         const DeliveryFacts& facts, const DecisionRules& rules, spi::Rng& rng) {
   const std::uint32_t failures = saturating_increment(failures_before(facts));
-  const auto give_up = [&](DeadLetterReason reason) { return to_dead_letters(reason, Counted::kYes, facts, rules); };
+  const auto give_up = [&](DeadLetterReason reason) {
+    return to_dead_letters(reason, Counted::kYes, facts, rules);
+  };
   if (names_dead_letter_type(error, rules)) return give_up(DeadLetterReason::kPermanent);
-  if (facts.ordered && rules.on_key_failure == KeyFailure::kSkip) return give_up(DeadLetterReason::kExhausted);
+  if (facts.ordered && rules.on_key_failure == KeyFailure::kSkip)
+    return give_up(DeadLetterReason::kExhausted);
   if (failures >= rules.retry.max_attempts) return give_up(DeadLetterReason::kExhausted);
   if (rules.dead_letters.age_max > Duration::zero() && older_than(facts, rules.dead_letters.age_max)) {
     return give_up(DeadLetterReason::kMaxAge);
@@ -112,7 +119,8 @@ Decision after_transient(const ErrorInfo& error, std::optional<Duration> asked_d
   return again_counted(*delay, facts);
 }
 
-Decision after_failure(const Outcome& outcome, const DeliveryFacts& facts, const DecisionRules& rules, spi::Rng& rng) {
+Decision after_failure(const Outcome& outcome, const DeliveryFacts& facts, const DecisionRules& rules,
+                       spi::Rng& rng) {
   const Classification found = classify(outcome.error, outcome.delay, rules.classify);
   Decision decision;
   switch (found.failure_class) {
@@ -153,12 +161,14 @@ Decision decide_intake(const DeliveryFacts& facts, const DecisionRules& rules) {
   return unchanged(Action::kHandle, facts);
 }
 
-Decision decide(const Outcome& outcome, const DeliveryFacts& facts, const DecisionRules& rules, spi::Rng& rng) {
+Decision decide(const Outcome& outcome, const DeliveryFacts& facts, const DecisionRules& rules,
+                spi::Rng& rng) {
   switch (outcome.kind) {
     case Outcome::Kind::kAck: return finished(facts);
     case Outcome::Kind::kRelease: return unchanged(Action::kRelease, facts);
     case Outcome::Kind::kDefer: return again_uncounted(outcome.delay.value_or(Duration::zero()), facts);
-    case Outcome::Kind::kDeadLetter: return to_dead_letters(DeadLetterReason::kManual, Counted::kNo, facts, rules);
+    case Outcome::Kind::kDeadLetter:
+      return to_dead_letters(DeadLetterReason::kManual, Counted::kNo, facts, rules);
     case Outcome::Kind::kNak: {
       Decision decision = after_transient(outcome.error, outcome.delay, facts, rules, rng);
       decision.breaker = BreakerSignal::kFailure;

@@ -1,6 +1,7 @@
 #pragma once
-// The one table of what happens to a message: before its handler may start, and after the handler is done. The engine
-// asks here and carries out the answer; nothing else decides about retries, dead letters or blocked keys.
+// The one table of what happens to a message: before its handler may start, and after the handler is done.
+// The engine asks here and carries out the answer; nothing else decides about retries, dead letters or
+// blocked keys.
 //
 // Before the handler (decide_intake), first row that fits:
 //
@@ -16,9 +17,9 @@
 //     release              no                 back to the transport, unchanged
 //     defer(d)             no                 again after d
 //     dead_letter          no                 dead letter  kManual
-//     nak                  yes                as a transient failure; with a delay, that wait instead of the policy's
+//     nak                  yes                as a transient failure; its own delay replaces the policy's
 //     fail, by its class:
-//       not a failure      no                 the engine stops: back to the transport; else again after initial_delay
+//       not a failure      no                 again after initial_delay; when stopping, as release
 //       throttled(d)       no                 again after d; without d after the policy's wait
 //       decode             yes                dead letter  kDecode
 //       permanent          yes                dead letter  kPermanent
@@ -29,19 +30,20 @@
 //           published longer ago than dead_letters.age_max dead letter  kMaxAge
 //           now >= expires_at                              dead letter  kExpired
 //           the custom backoff says stop                   dead letter  kExhausted
-//           the retry budget is spent                      again after delay_max, or later if the wait is longer
+//           the retry budget is spent                      again after delay_max at least
 //           else                                           again after the policy's wait
 //
 // dead_letters.error_types applies to every counted failure, so it also reaches what is classed transient.
 //
-// Times to live: a wait never reaches beyond expires_at. Due then, the message is found expired before its handler
-// starts, and never earlier than that.
+// Times to live: a wait never reaches beyond expires_at. Due then, the message is found expired before its
+// handler starts, and never earlier than that.
 //
 // Where dead letters are switched off, "dead letter" is "discard": done, and counted.
 //
-// Keys: in an ordered subscription (`ordered`: the message has an order key) every "again" blocks its key, whoever caused
-// it, because what follows must not overtake it. When the head of a blocked key is done (ack, dead letter or discard) the
-// next one of the key is let through. Under kParkKey a dead letter holds the key instead, until a person releases it.
+// Keys: in an ordered subscription (`ordered`: the message has an order key) every "again" blocks its key,
+// whoever caused it, because what follows must not overtake it. When the head of a blocked key is done (ack,
+// dead letter or discard) the next one of the key is let through. Under kParkKey a dead letter holds the key
+// instead, until a person releases it.
 //
 // Pure, but for one draw of `rng` for jitter.
 
@@ -66,7 +68,8 @@ struct DeliveryFacts {
   std::uint32_t attempt = 1;  ///< 1-based: failures so far, plus one
   std::uint32_t crashes = 0;
   bool undecodable = false;
-  /// The subscription is ordered and the message has an order key in it. In key order, messages without a key have none.
+  /// The subscription is ordered and the message has an order key in it. In key order, messages without a key
+  /// have none.
   bool ordered = false;
   /// It is the head of a blocked key (Envelope::heads_key).
   bool heads_key = false;
@@ -102,7 +105,7 @@ enum class Action : std::uint8_t {
 /// What happens to the order key, in the same unit as the action.
 enum class KeyEffect : std::uint8_t {
   kNone,     ///< nothing: no order, or no block is concerned
-  kBlock,    ///< put a block on the key with the new schedule record as its head (replacing the block that it headed)
+  kBlock,    ///< put a block on the key, headed by the new schedule record (replaces the one it headed)
   kAdvance,  ///< the head is done: unpark the next one, or drop the block (UnparkNext)
   kHold      ///< put (or keep) a block that only a person ends (KeyBlock::held)
 };
@@ -111,8 +114,8 @@ struct Decision {
   Action action = Action::kAck;
   KeyEffect key_effect = KeyEffect::kNone;
   Duration delay{0};  ///< kAgain; never negative
-  /// The envelope's attempt from now on: grown by one when the failure counted and it is tried again. For dead letters:
-  /// see `failures`.
+  /// The envelope's attempt from now on: grown by one when the failure counted and it is tried again. For
+  /// dead letters: see `failures`.
   std::uint32_t attempt = 1;
   /// Failures so far, this one included: DeadLetter::attempt.
   std::uint32_t failures = 0;
@@ -130,8 +133,8 @@ struct Decision {
 /// Whether the handler may start.
 [[nodiscard]] Decision decide_intake(const DeliveryFacts& facts, const DecisionRules& rules);
 
-/// What becomes of the message. A kFail outcome with a `delay` is a failure that carried the wait to take (HandlerError::
-/// retry_after). A handler that ran out of time is a kFail with the type "HandlerTimeout".
+/// What becomes of the message. A kFail outcome with a `delay` is a failure that carried the wait to take
+/// (see HandlerError). A handler that ran out of time is a kFail with the type "HandlerTimeout".
 [[nodiscard]] Decision decide(const Outcome& outcome, const DeliveryFacts& facts, const DecisionRules& rules,
                               spi::Rng& rng);
 

@@ -58,7 +58,8 @@ bool Filter::compare(const Test& test, const Literal& literal, std::string_view 
     order = text <=> std::string_view(literal.text);
   } else if (const auto number = parse_filter_number(text)) {
     const bool both_whole = number->is_whole && literal.kind == Literal::Kind::kWhole;
-    order = both_whole ? std::partial_ordering(number->whole <=> literal.whole) : number->real <=> literal.real;
+    order =
+        both_whole ? std::partial_ordering(number->whole <=> literal.whole) : number->real <=> literal.real;
   }
   switch (test.op) {
     case Operator::kEqual:
@@ -80,8 +81,12 @@ bool Filter::holds(const Test& test, const spi::Envelope& envelope) noexcept {
   switch (test.field) {
     case Field::kHeader: value = find_header(envelope.headers, test.header); break;
     case Field::kTopic: value = unless_empty(envelope.topic); break;
-    case Field::kKey: if (envelope.key) value = *envelope.key; break;
-    case Field::kId: if (!envelope.id.empty()) value = buffer.write(envelope.id); break;
+    case Field::kKey:
+      if (envelope.key) value = *envelope.key;
+      break;
+    case Field::kId:
+      if (!envelope.id.empty()) value = buffer.write(envelope.id);
+      break;
     case Field::kContentType: value = unless_empty(envelope.content_type); break;
     case Field::kCorrelationId: value = unless_empty(envelope.correlation_id); break;
     case Field::kCausationId: value = unless_empty(envelope.causation_id); break;
@@ -103,8 +108,14 @@ bool Filter::matches(const spi::Envelope& envelope) const noexcept {
   for (std::size_t at = 0; at < program_.size();) {
     const Step& step = program_[at];
     switch (step.kind) {
-      case Step::Kind::kTest: truth = holds(tests_[step.operand], envelope); ++at; break;
-      case Step::Kind::kNot: truth = !truth; ++at; break;
+      case Step::Kind::kTest:
+        truth = holds(tests_[step.operand], envelope);
+        ++at;
+        break;
+      case Step::Kind::kNot:
+        truth = !truth;
+        ++at;
+        break;
       case Step::Kind::kSkipIfFalse: at = truth ? at + 1 : step.operand; break;
       case Step::Kind::kSkipIfTrue: at = truth ? step.operand : at + 1; break;
     }

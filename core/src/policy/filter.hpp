@@ -1,5 +1,6 @@
 #pragma once
-// The filter language: which messages of a topic a consumer wants, by their headers and by what the envelope says.
+// The filter language: which messages of a topic a consumer wants, by their headers and by what the envelope
+// says.
 //
 //     region = 'eu' and $priority >= 5
 //     type in ('order.created', 'order.paid') or exists vip
@@ -19,11 +20,13 @@
 //     text       = "'" any bytes, '' for one quote "'"
 //     number     = [-] digits [. digits] [e [+-] digits]
 //
-// A bare name is a header, compared byte for byte, made of letters, digits, '_', '-' and '.', and begins with a letter or
-// '_'; a header of another form, or named like a word of the language, is put in double quotes. A "$" names a field of
-// the envelope: $topic $key $id $content_type $correlation_id $causation_id $dedup_id (text), $priority $partition
-// $attempt $redrives $size (numbers; $size is of the payload in bytes). A text field that is empty and a message without
-// a key count as missing, as a header that is not there does; an empty header and an empty key are present.
+// A bare name is a header, compared byte for byte, made of letters, digits, '_', '-' and '.', and begins with
+// a letter or '_'. A header of another form, or named like a word of the language, is put in double quotes.
+//
+// A "$" names a field of the envelope: $topic $key $id $content_type $correlation_id $causation_id $dedup_id
+// (texts), $priority $partition $attempt $redrives $size (numbers; $size is of the payload in bytes). A text
+// field that is empty and the key of a message without one count as missing, as a header that is not there
+// does; an empty header and an empty key are present.
 //
 // Truth. The literal decides how a value is compared:
 //
@@ -38,13 +41,13 @@
 //                                  != true
 //     numeric field      text      as the field's digits
 //
-// So a test of a missing value is always false, also with "!=", and "not (a = 'x')" is true where a is missing, which is
-// how to ask for that. There is no third truth value: not, and, or are the ordinary ones. Whole numbers are compared
-// exactly, others as doubles; a value is a number only if the whole text has the form above, without blanks and within the
-// range of doubles.
+// So a test of a missing value is always false, also with "!=", and "not (a = 'x')" is true where a is
+// missing, which is how to ask for that. There is no third truth value: not, and, or are the ordinary ones.
+// Whole numbers are compared exactly, others as doubles; a value is a number only if the whole text has the
+// form above, without blanks and within the range of doubles.
 //
-// Evaluation is pure, allocates nothing and takes at most one pass over the headers per test. Bounds: 4,096 bytes, 64
-// levels of parentheses and "not".
+// Evaluation is pure, allocates nothing and takes at most one pass over the headers per test. Bounds: 4,096
+// bytes, 64 levels of parentheses and "not".
 
 #include <cstddef>
 #include <cstdint>
@@ -60,12 +63,13 @@ namespace towline::policy {
 inline constexpr std::size_t kFilterLengthMax = 4096;
 inline constexpr std::size_t kFilterDepthMax = 64;
 
-/// A compiled filter. Immutable, so any number of threads may share it. The default one lets everything through.
+/// A compiled filter. Immutable, so any number of threads may share it. The default one lets everything
+/// through.
 class Filter {
  public:
   Filter() = default;
-  /// Blank text is the filter that lets everything through. Errors: kInvalidFilter with the offset of the first byte that
-  /// does not fit, and what was expected there.
+  /// Blank text is the filter that lets everything through. Errors: kInvalidFilter with the offset of the
+  /// first byte that does not fit, and what was expected there.
   [[nodiscard]] static Result<Filter> compile(std::string_view text);
 
   [[nodiscard]] bool matches(const spi::Envelope& envelope) const noexcept;
@@ -76,10 +80,31 @@ class Filter {
   friend class FilterParser;
 
   enum class Field : std::uint8_t {
-    kHeader, kTopic, kKey, kId, kContentType, kCorrelationId, kCausationId, kDedupId,
-    kPriority, kPartition, kAttempt, kRedrives, kSize
+    kHeader,
+    kTopic,
+    kKey,
+    kId,
+    kContentType,
+    kCorrelationId,
+    kCausationId,
+    kDedupId,
+    kPriority,
+    kPartition,
+    kAttempt,
+    kRedrives,
+    kSize
   };
-  enum class Operator : std::uint8_t { kEqual, kNotEqual, kLess, kLessEqual, kGreater, kGreaterEqual, kIn, kPrefix, kExists };
+  enum class Operator : std::uint8_t {
+    kEqual,
+    kNotEqual,
+    kLess,
+    kLessEqual,
+    kGreater,
+    kGreaterEqual,
+    kIn,
+    kPrefix,
+    kExists
+  };
   struct Literal {
     enum class Kind : std::uint8_t { kText, kWhole, kReal } kind = Kind::kText;
     std::string text;
@@ -92,8 +117,8 @@ class Filter {
     std::string header;
     std::vector<Literal> literals;
   };
-  // The expression as a straight program over one truth value, so that evaluation needs no recursion and stops as soon as
-  // the answer is known.
+  // The expression as a straight program over one truth value, so that evaluation needs no recursion and
+  // stops as soon as the answer is known.
   struct Step {
     enum class Kind : std::uint8_t { kTest, kNot, kSkipIfFalse, kSkipIfTrue } kind = Kind::kTest;
     std::uint32_t operand = 0;  // kTest: which test; kSkip...: the step to go on with

@@ -1,6 +1,6 @@
 #pragma once
-// What the filter language takes for a number, for literals and for values alike: [-] digits [. digits] [e [+-] digits],
-// the whole text, nothing else. Not "inf", not "0x10", not "1.", not " 1".
+// What the filter language takes for a number, for literals and for values alike: [-] digits [. digits] [e
+// [+-] digits], the whole text, nothing else. Not "inf", not "0x10", not "1.", not " 1".
 
 #include <charconv>
 #include <cstddef>
@@ -20,7 +20,8 @@ struct FilterNumber {
 [[nodiscard]] constexpr std::size_t filter_number_length(std::string_view text) noexcept {
   const auto digits_at = [&](std::size_t at) {
     std::size_t end = at;
-    while (end < text.size() && text[end] >= '0' && text[end] <= '9') ++end;
+    while (end < text.size() && text[end] >= '0' && text[end] <= '9')
+      ++end;
     return end;
   };
   const std::size_t sign = text.starts_with('-') ? 1 : 0;

@@ -1,5 +1,5 @@
-// From the text of a filter to its program: a recursive descent over the grammar of filter.hpp that writes steps as it
-// goes. The depth is bounded before each descent, so no input can exhaust the stack.
+// From the text of a filter to its program: a recursive descent over the grammar of filter.hpp that writes
+// steps as it goes. The depth is bounded before each descent, so no input can exhaust the stack.
 
 #include <array>
 #include <string>
@@ -16,7 +16,9 @@ constexpr bool is_letter(char c) noexcept { return (c >= 'a' && c <= 'z') || (c 
 constexpr bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 constexpr bool is_blank(char c) noexcept { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 constexpr bool begins_name(char c) noexcept { return is_letter(c) || c == '_'; }
-constexpr bool continues_name(char c) noexcept { return begins_name(c) || is_digit(c) || c == '-' || c == '.'; }
+constexpr bool continues_name(char c) noexcept {
+  return begins_name(c) || is_digit(c) || c == '-' || c == '.';
+}
 
 constexpr std::array<std::string_view, 6> kWords = {"and", "or", "not", "in", "prefix", "exists"};
 
@@ -35,8 +37,9 @@ class FilterParser {
 
   Result<Filter> parse() {
     if (text_.size() > kFilterLengthMax) {
-      return Error{ErrorCode::kInvalidFilter, "filter has " + std::to_string(text_.size()) + " bytes; at most " +
-                                                  std::to_string(kFilterLengthMax) + " are allowed"};
+      return Error{ErrorCode::kInvalidFilter, "filter has " + std::to_string(text_.size()) +
+                                                  " bytes; at most " + std::to_string(kFilterLengthMax) +
+                                                  " are allowed"};
     }
     skip_blanks();
     if (at_ == text_.size()) return Filter{};
@@ -52,7 +55,7 @@ class FilterParser {
   using Operator = Filter::Operator;
   using Field = Filter::Field;
 
-  // ---- text ----------------------------------------------------------------------------------------------------------
+  // ---- text ---------------------------------------------------------------------------------------------
 
   bool fail_at(std::size_t offset, const std::string& problem) {
     if (!error_) {
@@ -63,12 +66,14 @@ class FilterParser {
   }
 
   bool fail(std::string_view expected) {
-    const std::string found = at_ == text_.size() ? "the end" : "'" + base::escape(text_.substr(at_, 12), 40) + "'";
+    const std::string found =
+        at_ == text_.size() ? "the end" : "'" + base::escape(text_.substr(at_, 12), 40) + "'";
     return fail_at(at_, "expected " + std::string(expected) + ", found " + found);
   }
 
   void skip_blanks() {
-    while (at_ < text_.size() && is_blank(text_[at_])) ++at_;
+    while (at_ < text_.size() && is_blank(text_[at_]))
+      ++at_;
   }
 
   void advance(std::size_t count) {
@@ -79,7 +84,8 @@ class FilterParser {
   [[nodiscard]] std::string_view peek_name() const {
     if (at_ == text_.size() || !begins_name(text_[at_])) return {};
     std::size_t end = at_ + 1;
-    while (end < text_.size() && continues_name(text_[end])) ++end;
+    while (end < text_.size() && continues_name(text_[end]))
+      ++end;
     return text_.substr(at_, end - at_);
   }
 
@@ -95,10 +101,10 @@ class FilterParser {
     return true;
   }
 
-  // ---- expressions ---------------------------------------------------------------------------------------------------
+  // ---- expressions --------------------------------------------------------------------------------------
 
-  // Operands joined by `word`: after each but the last, a step that leaves the chain when the answer is known. A skip out
-  // of "a and b" lands behind the chain with the truth value that decided it.
+  // Operands joined by `word`: after each but the last, a step that leaves the chain when the answer is
+  // known. A skip out of "a and b" lands behind the chain with the truth value that decided it.
   template <typename Operand>
   bool parse_chain(std::string_view word, Step::Kind skip, Operand operand) {
     std::vector<std::size_t> skips;
@@ -126,7 +132,8 @@ class FilterParser {
     const bool negated = take_word("not");
     if (!negated && !take("(")) return parse_test();
     if (depth_ == kFilterDepthMax) {
-      return fail_at(at_, "more than " + std::to_string(kFilterDepthMax) + " levels of parentheses and 'not'");
+      return fail_at(at_,
+                     "more than " + std::to_string(kFilterDepthMax) + " levels of parentheses and 'not'");
     }
     ++depth_;
     if (negated) {
@@ -140,7 +147,7 @@ class FilterParser {
     return true;
   }
 
-  // ---- tests ---------------------------------------------------------------------------------------------------------
+  // ---- tests --------------------------------------------------------------------------------------------
 
   bool parse_test() {
     Test test;
@@ -160,8 +167,9 @@ class FilterParser {
     const std::string_view name = peek_name();
     if (name.empty()) return fail("a header name, a $field, 'exists', 'not' or '('");
     if (is_word_of_the_language(name)) {
-      return fail_at(at_, "'" + std::string(name) + "' is a word of the language; a header of that name goes in double "
-                          "quotes");
+      return fail_at(at_, "'" + std::string(name) +
+                              "' is a word of the language; a header of that name goes in double "
+                              "quotes");
     }
     test.header = name;
     advance(name.size());
@@ -207,12 +215,13 @@ class FilterParser {
   }
 
   bool parse_operator(Test& test) {
-    static constexpr std::array<std::pair<std::string_view, Operator>, 6> kSymbols = {{{"!=", Operator::kNotEqual},
-                                                                                      {"<=", Operator::kLessEqual},
-                                                                                      {">=", Operator::kGreaterEqual},
-                                                                                      {"=", Operator::kEqual},
-                                                                                      {"<", Operator::kLess},
-                                                                                      {">", Operator::kGreater}}};
+    static constexpr std::array<std::pair<std::string_view, Operator>, 6> kSymbols = {
+        {{"!=", Operator::kNotEqual},
+         {"<=", Operator::kLessEqual},
+         {">=", Operator::kGreaterEqual},
+         {"=", Operator::kEqual},
+         {"<", Operator::kLess},
+         {">", Operator::kGreater}}};
     for (const auto& [symbol, op] : kSymbols) {
       if (take(symbol)) {
         test.op = op;
@@ -231,7 +240,8 @@ class FilterParser {
 
   bool parse_operands(Test& test) {
     if (test.op != Operator::kIn) {
-      if (test.op == Operator::kPrefix && (at_ == text_.size() || text_[at_] != '\'')) return fail("a text in quotes");
+      if (test.op == Operator::kPrefix && (at_ == text_.size() || text_[at_] != '\''))
+        return fail("a text in quotes");
       return parse_literal(test);
     }
     if (!take("(")) return fail("'(' and a list");
@@ -247,7 +257,8 @@ class FilterParser {
     if (length == 0) return fail("a text in single quotes or a number");
     const auto number = parse_filter_number(text_.substr(at_, length));
     const bool runs_on = at_ + length < text_.size() && (continues_name(text_[at_ + length]));
-    if (!number || runs_on) return fail_at(at_, "not a number that can be compared; a text goes in single quotes");
+    if (!number || runs_on)
+      return fail_at(at_, "not a number that can be compared; a text goes in single quotes");
     Literal literal;
     literal.kind = number->is_whole ? Literal::Kind::kWhole : Literal::Kind::kReal;
     literal.whole = number->whole;

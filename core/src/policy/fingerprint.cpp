@@ -22,7 +22,9 @@ constexpr std::size_t kFrameBytesMax = 512;
 
 constexpr bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 constexpr bool is_letter(char c) noexcept { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-constexpr bool is_hex(char c) noexcept { return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
+constexpr bool is_hex(char c) noexcept {
+  return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+}
 constexpr bool is_word(char c) noexcept { return is_letter(c) || is_digit(c) || c == '_'; }
 constexpr bool is_blank(char c) noexcept { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
@@ -46,7 +48,10 @@ std::size_t uuid_length(std::string_view text) noexcept {
 std::size_t quoted_length(std::string_view text, char before) noexcept {
   const char quote = text[0];
   if ((quote != '\'' && quote != '"' && quote != '`') || is_word(before)) return 0;
-  const std::size_t end = text.find_first_of(std::string_view(quote == '\'' ? "'\n" : quote == '"' ? "\"\n" : "`\n"), 1);
+  const std::size_t end = text.find_first_of(std::string_view(quote == '\''  ? "'\n"
+                                                              : quote == '"' ? "\"\n"
+                                                                             : "`\n"),
+                                             1);
   return end != std::string_view::npos && text[end] == quote ? end + 1 : 0;
 }
 
@@ -58,7 +63,8 @@ std::size_t number_length(std::string_view text, char before) noexcept {
   if (!is_word(before)) {
     const std::size_t hex = hex_run(text);
     const bool stands_alone = hex == text.size() || !is_word(text[hex]);
-    if (hex >= 8 && stands_alone && std::any_of(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(hex), is_digit)) {
+    if (hex >= 8 && stands_alone &&
+        std::any_of(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(hex), is_digit)) {
       return hex;
     }
   }
@@ -102,11 +108,13 @@ std::string normalize(std::string_view text, bool quotes) {
   return out;
 }
 
-// ---- stacks ----------------------------------------------------------------------------------------------------------
+// ---- stacks ---------------------------------------------------------------------------------------------
 
 std::string_view trim(std::string_view line) noexcept {
-  while (!line.empty() && is_blank(line.front())) line.remove_prefix(1);
-  while (!line.empty() && is_blank(line.back())) line.remove_suffix(1);
+  while (!line.empty() && is_blank(line.front()))
+    line.remove_prefix(1);
+  while (!line.empty() && is_blank(line.back()))
+    line.remove_suffix(1);
   return line;
 }
 
@@ -131,11 +139,13 @@ std::vector<std::string_view> keep(const std::vector<std::string_view>& lines, P
 std::vector<std::string_view> top_frames(std::string_view stack) {
   if (stack.size() > kStackBytesMax) stack.remove_prefix(stack.size() - kStackBytesMax);
   const std::vector<std::string_view> lines = lines_of(stack);
-  std::vector<std::string_view> frames = keep(lines, [](std::string_view line) { return line.starts_with("File \""); });
+  std::vector<std::string_view> frames =
+      keep(lines, [](std::string_view line) { return line.starts_with("File \""); });
   if (!frames.empty()) {
     std::reverse(frames.begin(), frames.end());
   } else {
-    frames = keep(lines, [](std::string_view line) { return line.starts_with("at ") || line.starts_with('#'); });
+    frames =
+        keep(lines, [](std::string_view line) { return line.starts_with("at ") || line.starts_with('#'); });
     if (frames.empty()) frames = lines;
   }
   if (frames.size() > kFrameCountMax) frames.resize(kFrameCountMax);
@@ -144,11 +154,14 @@ std::vector<std::string_view> top_frames(std::string_view stack) {
 
 // Folders differ between machines: of "/usr/lib/python3.11/shop/orders.py" the last part is kept.
 std::string without_folders(std::string_view frame) {
-  constexpr auto ends_path = [](char c) { return is_blank(c) || c == '(' || c == '"' || c == '\'' || c == '<'; };
+  constexpr auto ends_path = [](char c) {
+    return is_blank(c) || c == '(' || c == '"' || c == '\'' || c == '<';
+  };
   std::string out;
   for (const char c : frame) {
     if (c == '/' || c == '\\') {
-      while (!out.empty() && !ends_path(out.back())) out.pop_back();
+      while (!out.empty() && !ends_path(out.back()))
+        out.pop_back();
     } else {
       out.push_back(c);
     }
@@ -159,13 +172,16 @@ std::string without_folders(std::string_view frame) {
 std::string hex16(std::uint64_t value) {
   constexpr char kDigits[] = "0123456789abcdef";
   std::string text(16, '0');
-  for (std::size_t i = 16; i-- > 0; value >>= 4) text[i] = kDigits[value & 15];
+  for (std::size_t i = 16; i-- > 0; value >>= 4)
+    text[i] = kDigits[value & 15];
   return text;
 }
 
 }  // namespace
 
-std::string normalize_message(std::string_view message) { return normalize(message.substr(0, kMessageBytesMax), true); }
+std::string normalize_message(std::string_view message) {
+  return normalize(message.substr(0, kMessageBytesMax), true);
+}
 
 std::string fingerprint(const ErrorInfo& error) {
   std::string material = error.type;

@@ -1,13 +1,14 @@
 #pragma once
-// Which partition a key belongs to. Part of the wire format: the same key must go to the same partition in every process,
-// every language and every later version, so neither the hash nor the seeds ever change.
+// Which partition a key belongs to. Part of the wire format: the same key must go to the same partition in
+// every process, every language and every later version, so neither the hash nor the seeds ever change.
 //
 //     partition = XXH3_64(key bytes, seed kPartitionSeed) mod partition_count
 //     lane      = XXH3_64(key bytes, seed kLaneSeed) mod lane_count
 //
-// XXH3_64 is the published 64-bit XXH3 with a seed; keys are hashed as bytes (text as UTF-8); the remainder is of the
-// unsigned number. Two seeds, because with one the keys of a partition would use only some of the lanes behind it.
-// tests/unit/policy/partition_vectors.txt holds 1,000 keys with their partition of 64, for every language to check.
+// XXH3_64 is the published 64-bit XXH3 with a seed; keys are hashed as bytes (text as UTF-8); the remainder
+// is of the unsigned number. Two seeds, because with one the keys of a partition would use only some of the
+// lanes behind it. tests/unit/policy/partition_vectors.txt holds 1,000 keys with their partition of 64, for
+// every language to check.
 
 #include <cstdint>
 #include <optional>
@@ -24,8 +25,8 @@ inline constexpr std::uint64_t kLaneSeed = 0x746F776C696E6532;       // "towline
 /// 0 <= result < partition_count; 0 when the count is 0. The empty key is a key like any other.
 [[nodiscard]] std::uint32_t partition_of(std::string_view key, std::uint32_t partition_count) noexcept;
 
-/// Of a message: by its key, and without one by its id, which spreads such messages evenly and stays the same over retry
-/// and redrive.
+/// Of a message: by its key, and without one by its id, which spreads such messages evenly and stays the same
+/// over retry and redrive.
 [[nodiscard]] std::uint32_t partition_of(const std::optional<std::string>& key, const MessageId& id,
                                          std::uint32_t partition_count) noexcept;
 

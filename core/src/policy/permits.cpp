@@ -8,7 +8,9 @@
 
 namespace towline::policy {
 
-bool PermitQueue::fits(std::uint64_t weight) const noexcept { return in_use_ <= limit_ && weight <= limit_ - in_use_; }
+bool PermitQueue::fits(std::uint64_t weight) const noexcept {
+  return in_use_ <= limit_ && weight <= limit_ - in_use_;
+}
 
 std::uint64_t PermitQueue::available() const noexcept {
   return waiting_.empty() && in_use_ < limit_ ? limit_ - in_use_ : 0;

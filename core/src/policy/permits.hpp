@@ -1,13 +1,13 @@
 #pragma once
-// Who may run: a limit with a queue, first come, first served. A pure state machine; the caller holds its own lock around
-// each call, and wakes the tickets that a call answers as granted.
+// Who may run: a limit with a queue, first come, first served. A pure state machine; the caller holds its own
+// lock around each call, and wakes the tickets that a call answers as granted.
 //
-// A release hands the freed permits to the waiters at the head inside the same call. Nobody who comes later can slip in
-// between, which is what makes `in_use <= limit` hold at every moment. (Only after a shrink in_use may be above the new
-// limit; then nothing is granted until enough came back.)
+// A release hands the freed permits to the waiters at the head inside the same call. Nobody who comes later
+// can slip in between, which is what makes `in_use <= limit` hold at every moment. (Only after a shrink
+// in_use may be above the new limit; then nothing is granted until enough came back.)
 //
-// Strictly in order: a head that needs more than is free makes those behind it wait, so a heavy waiter is never starved.
-// A newcomer queues when anybody waits, even if there would be room for it.
+// Strictly in order: a head that needs more than is free makes those behind it wait, so a heavy waiter is
+// never starved. A newcomer queues when anybody waits, even if there would be room for it.
 //
 //     acquire -> granted                       release
 //             -> queued  -> granted (by a release, cancel or set_limit of somebody else)
@@ -39,18 +39,21 @@ class PermitQueue {
   };
   struct Changes {
     std::vector<Ticket> granted;  ///< in the order they came
-    std::vector<Ticket> evicted;  ///< set_limit: their weight is above the new limit, they can never be granted
+    std::vector<Ticket>
+        evicted;  ///< set_limit: their weight is above the new limit, they can never be granted
   };
 
-  explicit PermitQueue(std::uint64_t limit, std::size_t waiting_max) : limit_(limit), waiting_max_(waiting_max) {}
+  explicit PermitQueue(std::uint64_t limit, std::size_t waiting_max)
+      : limit_(limit), waiting_max_(waiting_max) {}
 
   [[nodiscard]] Acquired acquire(std::uint64_t weight = 1);
   /// Granted or not, never queued. False also when there is room but others wait.
   [[nodiscard]] bool try_acquire(std::uint64_t weight = 1);
-  /// Gives `weight` back and answers who may go on. Giving back more than is out is a bug of the caller (asserted).
+  /// Gives `weight` back and answers who may go on. Giving back more than is out is a bug of the caller
+  /// (asserted).
   [[nodiscard]] Changes release(std::uint64_t weight = 1);
-  /// The ticket gives up. `cancelled` is false when it was granted, evicted or cancelled before: a granted one then holds
-  /// permits and must release them. Others may move up.
+  /// The ticket gives up. `cancelled` is false when it was granted, evicted or cancelled before: a granted
+  /// one then holds permits and must release them. Others may move up.
   struct Cancelled {
     bool cancelled = false;
     Changes changes;

@@ -1,4 +1,5 @@
-// The level is kept in millionths of a token: at a rate of r per second exactly r of them come in each microsecond.
+// The level is kept in millionths of a token: at a rate of r per second exactly r of them come in each
+// microsecond.
 
 #include "policy/rate_limit.hpp"
 

@@ -1,7 +1,8 @@
 #pragma once
-// At most so many per second: a token bucket. It fills with `rate` tokens a second up to `burst` and starts full; each
-// start takes one. In any span of t seconds at most burst + rate * t are taken. Whole-number arithmetic, so nothing drifts
-// however long it runs. Time that goes back is taken as standing still. Not thread-safe.
+// At most so many per second: a token bucket. It fills with `rate` tokens a second up to `burst` and starts
+// full; each start takes one. In any span of t seconds at most burst + rate * t are taken. Whole-number
+// arithmetic, so nothing drifts however long it runs. Time that goes back is taken as standing still. Not
+// thread-safe.
 
 #include <cstdint>
 
@@ -18,16 +19,16 @@ class RateLimit {
   [[nodiscard]] std::uint64_t available(MonotonicTime now) noexcept;
   /// Takes all `count` or nothing.
   [[nodiscard]] bool take(MonotonicTime now, std::uint64_t count = 1) noexcept;
-  /// The earliest time at which take(count) may succeed, `now` when it would at once; MonotonicTime::max() when `count` is
-  /// more than the bucket holds.
+  /// The earliest time at which take(count) may succeed, `now` when it would at once; MonotonicTime::max()
+  /// when `count` is more than the bucket holds.
   [[nodiscard]] MonotonicTime ready_at(MonotonicTime now, std::uint64_t count = 1) noexcept;
 
  private:
   void fill(MonotonicTime now) noexcept;
 
-  std::uint64_t rate_;     // tokens per second, so millionths of a token per microsecond
-  std::uint64_t burst_;    // tokens
-  std::uint64_t level_;    // millionths of a token
+  std::uint64_t rate_;   // tokens per second, so millionths of a token per microsecond
+  std::uint64_t burst_;  // tokens
+  std::uint64_t level_;  // millionths of a token
   MonotonicTime filled_at_{};
   bool started_ = false;
 };

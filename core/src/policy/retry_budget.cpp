@@ -1,4 +1,5 @@
-// The share is computed for the count that the retry would make it, so the ratio is never exceeded at the moment of taking.
+// The share is computed for the count that the retry would make it, so the ratio is never exceeded at the
+// moment of taking.
 
 #include "policy/retry_budget.hpp"
 

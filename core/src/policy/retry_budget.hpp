@@ -1,10 +1,11 @@
 #pragma once
-// Retry budget: when a dependency is down, every message fails, and every failure asks for a retry; the retries must not
-// become most of the load. Within the last minute retries may be at most `ratio` of the deliveries; beyond it a retry
-// waits the longest delay of its policy (decide.hpp, `budget_spent`). Nothing is ever dropped by it.
+// Retry budget: when a dependency is down, every message fails, and every failure asks for a retry; the
+// retries must not become most of the load. Within the last minute retries may be at most `ratio` of the
+// deliveries; beyond it a retry waits the longest delay of its policy (decide.hpp, `budget_spent`). Nothing
+// is ever dropped by it.
 //
-// A few retries a minute are always allowed, because a share of next to nothing is nothing: a consumer with one message a
-// minute must be able to retry it. Pure; not thread-safe; constant memory (sliding_window.hpp).
+// A few retries a minute are always allowed, because a share of next to nothing is nothing: a consumer with
+// one message a minute must be able to retry it. Pure; not thread-safe; constant memory (sliding_window.hpp).
 
 #include <cstdint>
 

@@ -1,8 +1,8 @@
 #pragma once
-// Counts over the last so many seconds, in constant memory and constant time however many are counted. The window is cut
-// in 10 slices and old counts leave it a slice at a time, so it covers 90 to 100 % of its length. A slice that has aged is
-// emptied when its turn comes again: nothing has to run while time merely passes. Time that goes back is taken as standing
-// still.
+// Counts over the last so many seconds, in constant memory and constant time however many are counted. The
+// window is cut in 10 slices and old counts leave it a slice at a time, so it covers 90 to 100 % of its
+// length. A slice that has aged is emptied when its turn comes again: nothing has to run while time merely
+// passes. Time that goes back is taken as standing still.
 
 #include <algorithm>
 #include <array>
@@ -18,7 +18,8 @@ template <std::size_t kKinds>
 class SlidingWindow {
  public:
   explicit SlidingWindow(Duration length) noexcept
-      : slice_length_us_(std::max<std::int64_t>(length.count() / static_cast<std::int64_t>(kSliceCount), 1)) {}
+      : slice_length_us_(std::max<std::int64_t>(length.count() / static_cast<std::int64_t>(kSliceCount), 1)) {
+  }
 
   void add(MonotonicTime now, std::size_t kind, std::uint64_t count = 1) noexcept {
     const std::int64_t number = advance(now);
@@ -33,7 +34,8 @@ class SlidingWindow {
     std::array<std::uint64_t, kKinds> sums{};
     for (const Slice& slice : slices_) {
       if (slice.number < oldest) continue;
-      for (std::size_t kind = 0; kind < kKinds; ++kind) sums[kind] += slice.counts[kind];
+      for (std::size_t kind = 0; kind < kKinds; ++kind)
+        sums[kind] += slice.counts[kind];
     }
     return sums;
   }

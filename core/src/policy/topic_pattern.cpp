@@ -1,6 +1,6 @@
-// Matching walks topic and pattern word by word. When a word does not fit, the last '#' takes one word more and the walk
-// goes on behind it; going back to an earlier '#' is never needed, since the last one can take whatever an earlier one
-// could leave.
+// Matching walks topic and pattern word by word. When a word does not fit, the last '#' takes one word more
+// and the walk goes on behind it; going back to an earlier '#' is never needed, since the last one can take
+// whatever an earlier one could leave.
 
 #include "policy/topic_pattern.hpp"
 
@@ -11,7 +11,9 @@
 namespace towline::policy {
 namespace {
 
-constexpr bool is_wildcard(std::string_view word) noexcept { return word == "*" || word == "#" || word == ">"; }
+constexpr bool is_wildcard(std::string_view word) noexcept {
+  return word == "*" || word == "#" || word == ">";
+}
 
 // Calls f(word, begin) for each word between dots.
 template <typename F>
@@ -45,7 +47,8 @@ Result<TopicPattern> TopicPattern::compile(std::string_view pattern) {
   for_each_word(pattern, [&](std::string_view word, std::size_t begin) {
     if (word == "#") {
       // "#.#" is "#": one less to go through.
-      if (compiled.words_.empty() || compiled.words_.back().kind != Kind::kAny) compiled.words_.push_back({Kind::kAny});
+      if (compiled.words_.empty() || compiled.words_.back().kind != Kind::kAny)
+        compiled.words_.push_back({Kind::kAny});
     } else if (word == "*") {
       compiled.words_.push_back({Kind::kOne});
     } else if (word == ">") {
@@ -87,7 +90,8 @@ bool TopicPattern::matches(std::string_view topic) const noexcept {
       return false;
     }
   }
-  while (at < words_.size() && words_[at].kind == Kind::kAny) ++at;
+  while (at < words_.size() && words_[at].kind == Kind::kAny)
+    ++at;
   return at == words_.size();
 }
 
@@ -109,7 +113,8 @@ Result<TopicPatternSet> TopicPatternSet::compile(const std::vector<std::string>&
 
 bool TopicPatternSet::matches(std::string_view topic) const noexcept {
   if (std::binary_search(topics_.begin(), topics_.end(), topic, std::less<>{})) return true;
-  return std::any_of(patterns_.begin(), patterns_.end(), [&](const TopicPattern& p) { return p.matches(topic); });
+  return std::any_of(patterns_.begin(), patterns_.end(),
+                     [&](const TopicPattern& p) { return p.matches(topic); });
 }
 
 bool is_topic_pattern(std::string_view text) noexcept {

@@ -10,8 +10,8 @@
 //     #.created   created, orders.created, orders.eu.created
 //     #           every topic
 //
-// A topic without wildcards is a pattern that matches itself alone. Letter case counts. Matching is pure, never
-// allocates and takes at most words(pattern) * length(topic) steps; no pattern makes it slow.
+// A topic without wildcards is a pattern that matches itself alone. Letter case counts. Matching is pure,
+// never allocates and takes at most words(pattern) * length(topic) steps; no pattern makes it slow.
 
 #include <cstdint>
 #include <string>
@@ -50,7 +50,8 @@ class TopicPattern {
   std::vector<Word> words_;  // empty: no wildcard, text_ is the topic
 };
 
-/// The patterns of one subscription. A topic that several of them match is matched once: `matches` is yes or no.
+/// The patterns of one subscription. A topic that several of them match is matched once: `matches` is yes or
+/// no.
 class TopicPatternSet {
  public:
   TopicPatternSet() = default;
