@@ -76,5 +76,5 @@ target_compile_definitions(towline_sqlite_objects PRIVATE
   SQLITE_OMIT_LOAD_EXTENSION
   SQLITE_OMIT_DEPRECATED
   SQLITE_OMIT_SHARED_CACHE)
-target_compile_options(towline_sqlite_objects PRIVATE -O3 -w
+target_compile_options(towline_sqlite_objects PRIVATE -w $<$<NOT:$<CONFIG:Debug>>:-O3>
                        -include "${TOWLINE_SQLITE_INCLUDE}/towline_sqlite3_names.h")

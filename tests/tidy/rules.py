@@ -1,4 +1,4 @@
-"""The rules. Each is a function of the tree that returns findings, sentences that begin with file and line."""
+"""The rules. Each is a function of the tree that returns findings, each with file and line."""
 import os
 import re
 import subprocess
@@ -213,8 +213,8 @@ def purity(tree):
             hits += [(line, f"<{target}>") for line, target in headers if target in known]
             if hits and not tree.allowed("purity", path, group):
                 line, word = min(hits)
-                findings.append(f"{path}:{line}: `{word}` and {len(hits) - 1} more ({group}); it has Clock, Rng, "
-                                "Store and Transport for that")
+                findings.append(f"{path}:{line}: `{word}` and {len(hits) - 1} more ({group}); it has Clock, "
+                                "Rng, Store and Transport for that")
     return findings
 
 
@@ -229,8 +229,8 @@ def hash_order(tree):
         for name in sorted(names):
             for match in re.finditer(rf":\s*(?:this->)?{name}\s*\)|\b{name}\s*\.\s*begin\s*\(", code):
                 if not tree.allowed("hash_order", path, name):
-                    findings.append(f"{path}:{line_of(code, match.start())}: walks the hash table `{name}`; its "
-                                    "order is not defined: use an ordered container, or sort first")
+                    findings.append(f"{path}:{line_of(code, match.start())}: walks the hash table "
+                                    f"`{name}`, whose order is not defined; sort first")
     return findings
 
 

@@ -4,8 +4,8 @@
     tests/tidy/tidy.py [--results file.xml] [--root folder]
 
 Every rule of rules.py runs over the tree; before that, selftest.py plants breaches of each rule in a scratch
-tree and requires the rule to name them, so a rule that has stopped working is a failure and not a silence. What
-a rule must let pass in one place, and why, is a line of exceptions.txt; a line nothing needs is a finding too.
+tree and requires the rule to name them, so a rule that has stopped working is a failure and not a silence.
+What a rule must let pass in one place, and why, is a line of exceptions.txt; a line without use is a finding.
 """
 import argparse
 import sys
