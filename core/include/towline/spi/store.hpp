@@ -34,6 +34,8 @@ struct ScheduleRecord {
   TimePoint due_at{};
   /// Waits behind a blocked key and has no due time until it is unparked.
   bool parked = false;
+  /// With `parked`: the KeyBlock::key it waits behind (in partition order that is "", whatever the message's key).
+  std::string order_key;
   Duration skip_if_late_by{0};
   Version version = 0;
   /// In order of putting; orders parked records of one key. Set by the store.
@@ -73,11 +75,12 @@ struct IdempotencyRecord {
 
 // ---- writes ----------------------------------------------------------------------------------------------------------
 
-struct PutSchedule { ScheduleRecord record; };  ///< kConflict when the id exists. Honours Envelope::dedup_id like publish
+struct PutSchedule { ScheduleRecord record; };  ///< kConflict when the id exists or the dedup id is held (not checked for
+                                                ///< retries: envelope.group set); kNotFound when parked without a block
 struct EraseSchedule { MessageId id; Version version = 0; };                     ///< kNotFound, kConflict
 struct MoveSchedule { MessageId id; Version version = 0; TimePoint due_at{}; };  ///< also unparks; kNotFound, kConflict
 struct UnparkNext {  ///< the first parked record of the key gets due_at and heads_key, and becomes the block's head;
-  std::string group, topic, key;  ///< when there is none the block is erased. kNotFound when there is no block
+  std::string group, topic, key;  ///< when there is none the block is erased. `held` ends. kNotFound when there is no block
   std::uint32_t partition = 0;
   TimePoint due_at{};
 };

@@ -1,0 +1,186 @@
+// Pausing, draining and closing a consumer. The order of closing is the order of the data: intake, handlers, outcomes, then
+// the subscription; the threads go last, and a thread whose handler never returns is left alone.
+
+#include <algorithm>
+
+#include "engine/consumer_core.hpp"
+
+namespace towline::engine {
+namespace {
+
+constexpr Duration kLook = std::chrono::milliseconds(20);
+constexpr Duration kJoinGrace = std::chrono::milliseconds(200);
+
+}  // namespace
+
+Result<void> ConsumerCore::pause() {
+  if (closed_.load()) return Error{ErrorCode::kClosed, "the consumer is closed"};
+  paused_.store(true);
+  return {};
+}
+
+Result<void> ConsumerCore::resume() {
+  if (closed_.load()) return Error{ErrorCode::kClosed, "the consumer is closed"};
+  paused_.store(false);
+  dispatcher_.wake_lane();
+  return {};
+}
+
+bool ConsumerCore::idle() const { return dispatcher_.gauge().in_hand == 0; }
+
+Result<void> ConsumerCore::wait_idle(MonotonicTime deadline) {
+  std::unique_lock lock(control_);
+  while (!idle()) {
+    const MonotonicTime now = context_->clock->monotonic();
+    if (now >= deadline) {
+      return Error{ErrorCode::kTimeout, std::to_string(dispatcher_.gauge().in_hand) + " deliveries are still in flight"};
+    }
+    context_->clock->wait_until(lock, control_changed_, std::min(deadline, now + kLook));
+  }
+  return {};
+}
+
+Result<void> ConsumerCore::drain(Duration timeout) {
+  if (auto paused = pause(); !paused) return paused;
+  dispatcher_.wake_lane();
+  return wait_idle(context_->clock->monotonic() + timeout);
+}
+
+Result<void> ConsumerCore::set_concurrency(std::int64_t concurrency) {
+  if (concurrency < 1 || concurrency > 4096) {
+    return Error{ErrorCode::kInvalidConfig,
+                 "consumer.concurrency is " + std::to_string(concurrency) + ", but must be between 1 and 4096"};
+  }
+  if (closed_.load()) return Error{ErrorCode::kClosed, "the consumer is closed"};
+  dispatcher_.set_concurrency(concurrency);
+  const std::lock_guard lock(control_);
+  for (auto i = static_cast<std::int64_t>(workers_.size()); lane_running_ && i < concurrency; ++i) {
+    ++workers_running_;
+    workers_.emplace_back([core = shared_from_this(), i] { core->worker_main(static_cast<std::size_t>(i)); });
+  }
+  return {};
+}
+
+ConsumerStatistics ConsumerCore::statistics() const {
+  const Settler::Counts& counts = settler_.counts;
+  const Dispatcher::Gauge gauge = dispatcher_.gauge();
+  ConsumerStatistics out;
+  out.received = received_.load();
+  out.acked = counts.acked.load();
+  out.failed = counts.failed.load();
+  out.retried = counts.retried.load();
+  out.deferred = counts.deferred.load();
+  out.dead_lettered = counts.dead_lettered.load();
+  out.filtered = counts.filtered.load();
+  out.expired = counts.expired.load();
+  out.timed_out = counts.timed_out.load();
+  out.lease_lost = counts.lease_lost.load();
+  out.duplicates = counts.duplicates.load();
+  out.discarded = counts.discarded.load();
+  out.in_flight = gauge.in_hand;
+  out.running = gauge.running;
+  out.running_max = gauge.running_max;
+  out.stuck = gauge.stuck;
+  out.blocked_keys = dispatcher_.blocked_key_count();
+  out.paused = paused_.load();
+  out.breaker_open = breaker_open_.load();
+  return out;
+}
+
+void ConsumerCore::renew() {
+  if (closed_.load() || !subscription_) return;
+  auto lost = subscription_->renew();
+  if (!lost) {
+    if (!closing_.load()) context_->log(LogLevel::kWarning, "keeper", identity_ + ": " + lost.error().to_string());
+    return;
+  }
+  if (lost->empty()) return;
+  const std::size_t count = dispatcher_.mark_lost(*lost);
+  if (count > 0) {
+    context_->log(LogLevel::kWarning, "keeper",
+                  identity_ + ": lost the leases of " + std::to_string(count) + " deliveries");
+  }
+}
+
+Result<std::uint64_t> ConsumerCore::close(std::optional<Duration> timeout) {
+  if (current_consumer() == this) {
+    // Inside its own handler it cannot wait for that handler: the engine's keeper closes it in a moment.
+    paused_.store(true);
+    close_requested_.store(true);
+    return std::uint64_t{0};
+  }
+  std::unique_lock lock(control_);
+  if (closing_.exchange(true)) {
+    // Another thread closes it: the answer is the same for both.
+    while (!closed_.load()) control_changed_.wait(lock);
+    return stuck_at_close_;
+  }
+  lock.unlock();
+  const bool threaded = lane_.joinable();
+  const MonotonicTime deadline = context_->clock->monotonic() + timeout.value_or(context_->options.drain_timeout);
+  paused_.store(true);
+  if (threaded) {
+    dispatcher_.wake_lane();
+    (void)wait_idle_or_stuck(deadline);
+  }
+  const std::uint64_t stuck = shut_down(threaded);
+  lock.lock();
+  stuck_at_close_ = stuck;
+  closed_.store(true);
+  control_changed_.notify_all();
+  return stuck;
+}
+
+bool ConsumerCore::wait_idle_or_stuck(MonotonicTime deadline) {
+  if (wait_idle(deadline)) return true;
+  // Out of time: tell the handlers, and give those that listen a moment to leave.
+  dispatcher_.request_stop_of_running();
+  return wait_idle(context_->clock->monotonic() + kJoinGrace).ok();
+}
+
+std::uint64_t ConsumerCore::shut_down(bool threaded) {
+  stopping_.store(true, std::memory_order_release);
+  dispatcher_.stop_workers();
+  if (subscription_) subscription_->wake();
+  if (lane_.joinable()) lane_.join();
+  std::uint64_t stuck = 0;
+  {
+    std::unique_lock lock(control_);
+    const MonotonicTime deadline = context_->clock->monotonic() + kJoinGrace;
+    while (workers_running_ > 0 && context_->clock->monotonic() < deadline) {
+      context_->clock->wait_until(lock, control_changed_, deadline);
+    }
+    stuck = workers_running_;
+  }
+  for (std::thread& worker : workers_) {
+    // A handler that never returns keeps its thread and, through it, this object; all it can do is return.
+    if (stuck == 0) {
+      worker.join();
+    } else {
+      worker.detach();
+    }
+  }
+  workers_.clear();
+  // The lane has gone: this thread takes its place for the last round, which settles what came in meanwhile.
+  if (threaded && !context_->failure()) step(context_->clock->monotonic());
+  if (subscription_) {
+    if (auto closed = subscription_->close(); !closed && !context_->failure()) {
+      context_->log(LogLevel::kWarning, "consumer", identity_ + ": " + closed.error().to_string());
+    }
+  }
+  settler_.abandon(Error{ErrorCode::kClosed, "the consumer was closed before this was settled"});
+  dispatcher_.close_all();
+  return stuck;
+}
+
+void ConsumerCore::abandon() {
+  closing_.store(true);
+  closed_.store(true);
+  stopping_.store(true);
+  dispatcher_.stop_workers();
+  settler_.abandon(Error{ErrorCode::kClosed, "the consumer is gone"});
+  dispatcher_.close_all();
+  subscription_.reset();
+}
+
+}  // namespace towline::engine

@@ -1,0 +1,129 @@
+#pragma once
+// One consumer: its subscription, its lane, its workers.
+//
+// The lane runs one round after another: collect outcomes -> plan settlements -> receive (which settles, then hands out) ->
+// close the books -> take in what came -> admit it to the dispatcher. Workers only run handlers. In a simulation nobody has
+// threads: step() is one round of the lane, take_one() and finish() play a worker.
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <variant>
+#include <vector>
+
+#include <towline/consumer.hpp>
+#include <towline/spi/transport.hpp>
+
+#include "engine/context.hpp"
+#include "engine/dispatcher.hpp"
+#include "engine/settler.hpp"
+#include "policy/circuit_breaker.hpp"
+#include "policy/filter.hpp"
+#include "policy/topic_pattern.hpp"
+
+namespace towline::engine {
+
+using AnyHandler = std::variant<Handler, OutcomeHandler, BatchHandler>;
+
+class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
+ public:
+  /// Validates, subscribes. Errors: those of Engine::consume.
+  static Result<std::shared_ptr<ConsumerCore>> create(std::shared_ptr<Context> context, std::vector<std::string> patterns,
+                                                      ConsumerOptions options, AnyHandler handler);
+  ~ConsumerCore();
+
+  /// Told of every dead letter that this consumer stored; set once, before start().
+  void set_entry_listener(std::function<void(const DeadLetter&)> listener) { entry_listener_ = std::move(listener); }
+  /// Starts the lane and the workers.
+  void start();
+  /// One round of the lane. `wait_until`: how long it may wait for something to do.
+  void step(MonotonicTime wait_until);
+  /// For stepping without workers: the next delivery whose handler may start, marked as running.
+  [[nodiscard]] std::optional<Delivery> take_one();
+  /// Runs the consumer's own handler on it, or finishes it with the given outcome; a late one changes nothing.
+  void run_one(Delivery& delivery);
+  void finish(Delivery& delivery, Outcome outcome);
+
+  /// Keeper's thread: renews what the subscription holds.
+  void renew();
+
+  Result<void> pause();
+  Result<void> resume();
+  Result<void> drain(Duration timeout);
+  Result<void> set_concurrency(std::int64_t concurrency);
+  [[nodiscard]] ConsumerStatistics statistics() const;
+  Result<std::uint64_t> close(std::optional<Duration> timeout);
+  /// What a crash does: nothing is settled or released.
+  void abandon();
+  [[nodiscard]] bool closed() const noexcept { return closed_.load(); }
+  [[nodiscard]] bool close_requested() const noexcept { return close_requested_.load(); }
+  /// Whether nothing is in hand. For settle_down().
+  [[nodiscard]] bool idle() const;
+  [[nodiscard]] std::uint64_t rounds() const noexcept { return rounds_.load(); }
+
+  // For Delivery.
+  Result<void> settle(DeliveryState& state, Outcome outcome, bool wait);
+  Result<void> extend(DeliveryState& state, Duration by);
+  Result<void> progress(DeliveryState& state, std::string note);
+  [[nodiscard]] std::stop_token stop_token(DeliveryState& state);
+  Result<void> transaction(DeliveryState& state, const std::function<Result<void>(SqlTransaction&)>& body);
+
+  [[nodiscard]] const std::string& group() const noexcept { return options_.group; }
+  [[nodiscard]] const std::string& identity() const noexcept { return identity_; }
+
+ private:
+  ConsumerCore(std::shared_ptr<Context> context, std::vector<std::string> patterns, ConsumerOptions options,
+               AnyHandler handler);
+  Result<void> subscribe();
+  void lane_main();
+  void worker_main(std::size_t index);
+  void run_chunk(std::size_t worker, std::vector<DeliveryPtr>& chunk);
+  void run_batch(std::vector<DeliveryPtr>& chunk, std::vector<DeliveryPtr>& acked, std::vector<Decided>& others);
+  [[nodiscard]] Outcome call(Delivery& delivery);
+  void note_result(DeliveryPtr& state, Outcome outcome, std::vector<DeliveryPtr>& acked, std::vector<Decided>& others);
+
+  [[nodiscard]] std::size_t intake_credit(MonotonicTime now);
+  void take_in(std::vector<spi::Delivery> deliveries);
+  [[nodiscard]] bool admit_one(DeliveryPtr& state);
+  void load_blocks(const spi::Delivery& delivery);
+  void ack_first(std::vector<DeliveryPtr>& fresh);
+  void drop_handled_before(std::vector<DeliveryPtr>& fresh);
+  void feed_breaker(MonotonicTime now);
+  void account(std::size_t count, std::size_t bytes);
+  Result<void> wait_idle(MonotonicTime deadline);
+  bool wait_idle_or_stuck(MonotonicTime deadline);
+  std::uint64_t shut_down(bool threaded);
+
+  const std::shared_ptr<Context> context_;
+  const std::vector<std::string> patterns_;
+  const ConsumerOptions options_;
+  const AnyHandler handler_;
+  std::string identity_;
+  std::shared_ptr<ConsumerLink> link_;
+  policy::TopicPatternSet pattern_set_;
+  std::optional<policy::Filter> filter_;
+  policy::CircuitBreaker breaker_;
+  Dispatcher dispatcher_;
+  Settler settler_;
+  std::unique_ptr<spi::Subscription> subscription_;
+  std::thread lane_;
+  std::vector<std::thread> workers_;
+  mutable std::mutex control_;  ///< pause, close and thread bookkeeping
+  std::condition_variable control_changed_;
+  std::size_t workers_running_ = 0;
+  bool lane_running_ = false;
+  std::uint64_t stuck_at_close_ = 0;
+  std::atomic<bool> paused_{false}, breaker_open_{false}, stopping_{false}, closed_{false}, close_requested_{false};
+  std::atomic<bool> closing_{false};
+  std::atomic<std::uint64_t> received_{0}, rounds_{0};
+  MonotonicTime retry_receive_at_{};
+  std::function<void(const DeadLetter&)> entry_listener_;
+};
+
+/// The consumer whose handler runs on the calling thread, or null.
+[[nodiscard]] ConsumerCore* current_consumer() noexcept;
+
+}  // namespace towline::engine

@@ -1,0 +1,105 @@
+// Shared state of one engine; see the header.
+
+#include "engine/context.hpp"
+
+#include <pthread.h>
+
+namespace towline::engine {
+namespace {
+
+std::atomic<std::uint64_t> g_fork_generation{0};
+
+/// A child of fork() has none of our threads and must not touch the parent's files, so it must know that it is one.
+const bool g_fork_watched = [] {
+  return ::pthread_atfork(nullptr, nullptr, [] { g_fork_generation.fetch_add(1); }) == 0;
+}();
+
+}  // namespace
+
+std::uint64_t fork_generation() noexcept { return g_fork_generation.load(std::memory_order_relaxed); }
+
+Context::Context(EngineOptions engine_options, spi::Provider provider, std::shared_ptr<spi::Clock> engine_clock,
+                 std::uint64_t seed)
+    : options(std::move(engine_options)),
+      store(std::move(provider.store)),
+      transport(std::move(provider.transport)),
+      clock(std::move(engine_clock)),
+      capabilities(transport->capabilities()),
+      findings(std::move(provider.findings)),
+      fork_generation_(fork_generation()),
+      rng_(seed) {
+  (void)g_fork_watched;
+}
+
+Result<void> Context::check_open() const {
+  if (fork_generation_ != fork_generation()) {
+    return Error{ErrorCode::kForked, "this engine was opened before fork(); open a new one in the child process"};
+  }
+  if (closed()) return Error{ErrorCode::kClosed, "the engine is closed"};
+  if (failed_.load(std::memory_order_acquire)) return *failure();
+  return {};
+}
+
+void Context::fail(const Error& error) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (failure_) return;
+    failure_ = error;
+  }
+  failed_.store(true, std::memory_order_release);
+  log(LogLevel::kError, "engine", "stopped: " + error.to_string());
+}
+
+std::optional<Error> Context::failure() const {
+  const std::lock_guard lock(mutex_);
+  return failure_;
+}
+
+MessageId Context::make_id() {
+  MessageId id;
+  make_ids({&id, 1});
+  return id;
+}
+
+void Context::make_ids(std::span<MessageId> ids) {
+  const TimePoint now = clock->now();
+  const std::lock_guard lock(mutex_);
+  id_source_.fill(ids, now, rng_);
+}
+
+base::SeededRng Context::make_rng() {
+  const std::lock_guard lock(mutex_);
+  return base::SeededRng(rng_.next());
+}
+
+Result<std::uint32_t> Context::partition_count(std::string_view topic) {
+  {
+    const std::lock_guard lock(mutex_);
+    const auto it = partition_counts_.find(std::string(topic));
+    if (it != partition_counts_.end()) return it->second;
+  }
+  auto topology = transport->topology(topic, static_cast<std::uint32_t>(options.partition_count));
+  if (!topology) return std::move(topology).error();
+  const std::uint32_t count = std::max<std::uint32_t>(1, topology->partition_count);
+  const std::lock_guard lock(mutex_);
+  // Only a cache: a program that makes topics without end must not make it grow without end.
+  if (partition_counts_.size() >= 10000) partition_counts_.clear();
+  partition_counts_.emplace(topic, count);
+  return count;
+}
+
+void Context::record_lateness(std::span<const Duration> lateness) {
+  const std::lock_guard lock(mutex_);
+  for (const Duration late : lateness) lateness_.add(late.count() > 0 ? static_cast<std::uint64_t>(late.count()) : 0);
+}
+
+base::Histogram Context::lateness() const {
+  const std::lock_guard lock(mutex_);
+  return lateness_;
+}
+
+void Context::log(LogLevel level, std::string_view station, std::string_view text) const {
+  if (options.log) options.log(LogRecord{level, station, text});
+}
+
+}  // namespace towline::engine

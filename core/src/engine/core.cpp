@@ -1,0 +1,292 @@
+// Core; see the header for its threads. The order of shutting down: no new calls -> consumers (intake, handlers, outcomes,
+// subscriptions) -> scheduler, keeper, janitor -> store. Never the store before a thread that uses it.
+
+#include "engine/core.hpp"
+
+#include <algorithm>
+
+#include "base/text.hpp"
+#include "base/validate.hpp"
+
+namespace towline::engine {
+namespace {
+
+constexpr std::size_t kConsumersMax = 10000;
+constexpr Duration kSafetyPoll = std::chrono::seconds(1);
+constexpr Duration kKeeperPoll = std::chrono::milliseconds(50);
+
+thread_local const Core* t_engine_thread = nullptr;
+
+}  // namespace
+
+Core::Core(EngineOptions options, spi::Provider provider, std::shared_ptr<spi::Clock> clock, std::uint64_t seed)
+    : context_(std::make_shared<Context>(std::move(options), std::move(provider), std::move(clock), seed)),
+      publisher_(context_),
+      scheduler_(context_),
+      dead_letters_(context_),
+      idempotency_(context_),
+      janitor_(context_, dead_letters_) {}
+
+std::shared_ptr<Core> Core::create(EngineOptions options, spi::Provider provider, std::shared_ptr<spi::Clock> clock,
+                                   std::uint64_t seed, bool threads) {
+  std::shared_ptr<Core> core(new Core(std::move(options), std::move(provider), std::move(clock), seed));
+  if (threads) core->start();
+  return core;
+}
+
+Core::~Core() {
+  // The facade closes the engine before the last handle goes; what is left here is a simulation's crash.
+  abandon();
+  if (closer_.joinable()) {
+    closer_.get_id() == std::this_thread::get_id() ? closer_.detach() : closer_.join();
+  }
+}
+
+void Core::start() {
+  threads_.emplace_back([this] { scheduler_main(); });
+  threads_.emplace_back([this] { keeper_main(); });
+  threads_.emplace_back([this] { janitor_main(); });
+}
+
+bool Core::wait(MonotonicTime until) {
+  std::unique_lock lock(mutex_);
+  while (!stopping_ && context_->clock->monotonic() < until) context_->clock->wait_until(lock, changed_, until);
+  return !stopping_;
+}
+
+void Core::scheduler_main() {
+  t_engine_thread = this;
+  while (!context_->closed()) {
+    const std::uint64_t fired = context_->counters.fired.load();
+    const MonotonicTime begin = context_->clock->monotonic();
+    scheduler_.step(begin + kSafetyPoll);
+    scheduler_rounds_.fetch_add(1);
+    // An error or a spent rate answers at once: do not run against it.
+    const bool idle_at_once = context_->counters.fired.load() == fired && context_->clock->monotonic() - begin < kKeeperPoll;
+    if (idle_at_once && !wait(begin + std::chrono::milliseconds(1))) return;
+  }
+}
+
+void Core::keeper_main() {
+  t_engine_thread = this;
+  MonotonicTime renew_at = context_->clock->monotonic() + context_->options.lease / 3;
+  for (;;) {
+    if (!wait(std::min(renew_at, context_->clock->monotonic() + kKeeperPoll))) return;
+    for (const auto& consumer : consumers()) {
+      if (consumer->close_requested() && !consumer->closed()) (void)consumer->close(std::nullopt);
+    }
+    if (context_->clock->monotonic() < renew_at) continue;
+    step_keeper();
+    renew_at = context_->clock->monotonic() + context_->options.lease / 3;
+  }
+}
+
+void Core::janitor_main() {
+  t_engine_thread = this;
+  MonotonicTime next = context_->clock->monotonic() + context_->options.sweep_interval;
+  while (wait(next)) next = janitor_.step(context_->clock->monotonic());
+}
+
+void Core::step_scheduler() { scheduler_.step(context_->clock->monotonic()); }
+
+void Core::step_keeper() {
+  for (const auto& consumer : consumers()) consumer->renew();
+}
+
+void Core::step_janitor() { (void)janitor_.step(context_->clock->monotonic()); }
+
+std::vector<std::shared_ptr<ConsumerCore>> Core::consumers() {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(consumers_, [](const auto& consumer) { return consumer->closed(); });
+  return consumers_;
+}
+
+Result<std::shared_ptr<ConsumerCore>> Core::consume(std::vector<std::string> patterns, ConsumerOptions options,
+                                                    AnyHandler handler) {
+  if (auto closed = context_->check_open(); !closed) return std::move(closed).error();
+  const std::string group = options.group;
+  const DeadLettersOptions policy = options.dead_letters;
+  const bool named = !options.name.empty();
+  auto consumer = ConsumerCore::create(context_, std::move(patterns), std::move(options), std::move(handler));
+  if (!consumer) return consumer;
+  {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(consumers_, [](const auto& known) { return known->closed(); });
+    Error refused{ErrorCode::kClosed, "the engine is closed"};
+    bool refuse = closing_;
+    if (consumers_.size() >= kConsumersMax) {
+      refuse = true;
+      refused = {ErrorCode::kLimitExceeded, "this engine has 10,000 consumers already; close some"};
+    }
+    for (const auto& known : consumers_) {
+      if (!named || known->identity() != (*consumer)->identity()) continue;
+      refuse = true;
+      refused = {ErrorCode::kAlreadySubscribed, "this engine has a consumer named '" + known->identity() +
+                                                    "' already; close it first or choose another name"};
+    }
+    if (refuse) {
+      (void)(*consumer)->close(Duration{0});
+      return refused;
+    }
+    consumers_.push_back(*consumer);
+  }
+  dead_letters_.redrive_automatically(group, policy);
+  (*consumer)->set_entry_listener([this, policy](const DeadLetter& entry) { dead_letters_.note(entry, policy); });
+  if (!threads_.empty()) (*consumer)->start();
+  return consumer;
+}
+
+Result<void> Core::declare_topic(std::string_view topic, const TopicOptions& options) {
+  if (auto bad = base::check_topic(topic); !bad) return bad;
+  if (auto bad = validate(options); !bad) return bad;
+  spi::Topology topology;
+  topology.topic = std::string(topic);
+  topology.kind = static_cast<spi::TopicKind>(options.type);
+  topology.partition_count = static_cast<std::uint32_t>(options.partition_count);
+  topology.retention = options.retention;
+  return context_->transport->declare(topology);
+}
+
+Result<void> Core::release_key(std::string_view group, std::string_view topic, std::string_view key) {
+  auto blocks = context_->store->list_key_blocks(group, topic, std::nullopt);
+  if (!blocks) return std::move(blocks).error();
+  for (const spi::KeyBlock& block : *blocks) {
+    if (block.key != key) continue;
+    const spi::Unit unit{{spi::UnparkNext{block.group, block.topic, block.key, block.partition, context_->clock->now()}}};
+    auto done = context_->store->commit({&unit, 1});
+    if (!done) return std::move(done).error();
+    return done->empty() ? Result<void>{} : done->front();
+  }
+  return Error{ErrorCode::kNotFound, "no key '" + base::escape(key, 64) + "' of this group and topic is blocked"};
+}
+
+Result<EngineStatistics> Core::statistics() {
+  if (auto closed = context_->check_open(); !closed) return std::move(closed).error();
+  auto stored = context_->store->statistics();
+  if (!stored) return std::move(stored).error();
+  const Counters& counters = context_->counters;
+  EngineStatistics out;
+  out.published = counters.published.load();
+  out.duplicates = counters.duplicates.load();
+  out.rejected = counters.rejected.load();
+  out.unknown = counters.unknown.load();
+  out.fired = counters.fired.load();
+  out.redriven = counters.redriven.load();
+  out.swept = counters.swept.load();
+  out.scheduled_now = stored->scheduled;
+  out.parked_now = stored->parked;
+  std::copy(std::begin(stored->dead_letters), std::end(stored->dead_letters), std::begin(out.dead_letters));
+  out.idempotency_records = stored->idempotency_records;
+  out.store_bytes = stored->bytes;
+  const base::Histogram lateness = context_->lateness();
+  out.lateness_p50_us = lateness.quantile(0.5);
+  out.lateness_p99_us = lateness.quantile(0.99);
+  out.lateness_max_us = lateness.max();
+  return out;
+}
+
+Health Core::health() {
+  if (auto open = context_->check_open(); !open) return {false, open.error().to_string()};
+  if (auto stored = context_->store->statistics(); !stored) return {false, stored.error().to_string()};
+  return {true, {}};
+}
+
+Result<void> Core::settle_down(Duration timeout) {
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  // Quiet means: every lane and the scheduler went round twice and nothing was due, waiting or in hand at the end of it.
+  for (int quiet = 0; quiet < 2;) {
+    if (auto closed = context_->check_open(); !closed) return closed;
+    auto busy = is_busy();
+    if (!busy) return std::move(busy).error();
+    quiet = *busy ? 0 : quiet + 1;
+    if (std::chrono::steady_clock::now() >= deadline) {
+      return Error{ErrorCode::kTimeout, "the engine did not become quiet in time"};
+    }
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, std::chrono::milliseconds(1));
+  }
+  return {};
+}
+
+Result<bool> Core::is_busy() {
+  scheduler_.wake();
+  for (const auto& consumer : consumers()) {
+    if (!consumer->idle()) return true;
+  }
+  spi::ScheduleQuery query;
+  query.count_max = 1;
+  auto due = context_->store->list_schedule(query);
+  if (!due) return std::move(due).error();
+  if (!due->items.empty() && due->items.front().due_at <= context_->clock->now()) return true;
+  auto groups = context_->transport->statistics();
+  if (!groups) return std::move(groups).error();
+  for (const spi::GroupStatistics& group : *groups) {
+    if ((group.waiting > 0 || group.in_flight > 0) && group.member_count > 0 && takes_part(group)) return true;
+  }
+  return false;
+}
+
+bool Core::takes_part(const spi::GroupStatistics& group) {
+  for (const auto& consumer : consumers()) {
+    if (consumer->group() == group.group && !consumer->statistics().paused) return true;
+  }
+  return false;
+}
+
+void Core::stop_threads() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  scheduler_.wake();
+  for (std::thread& thread : threads_) {
+    if (thread.joinable()) thread.join();
+  }
+}
+
+Result<std::uint64_t> Core::close(std::optional<Duration> timeout) {
+  std::unique_lock lock(mutex_);
+  if (current_consumer() != nullptr || t_engine_thread == this) {
+    // Inside a handler or one of our own threads: it cannot wait for itself, so another thread does the work.
+    if (!closing_ && !closer_.joinable()) {
+      closer_ = std::thread([core = shared_from_this(), timeout] { (void)core->close(timeout); });
+    }
+    return std::uint64_t{0};
+  }
+  if (closing_) {
+    changed_.wait(lock, [&] { return closed_; });
+    return stuck_;
+  }
+  closing_ = true;
+  lock.unlock();
+  std::uint64_t stuck = 0;
+  const MonotonicTime deadline = context_->clock->monotonic() + timeout.value_or(context_->options.drain_timeout);
+  for (const auto& consumer : consumers()) {
+    const Duration left = std::max(Duration{0}, deadline - context_->clock->monotonic());
+    if (auto closed = consumer->close(left)) stuck += *closed;
+  }
+  context_->mark_closed();
+  stop_threads();
+  lock.lock();
+  consumers_.clear();
+  stuck_ = stuck;
+  closed_ = true;
+  changed_.notify_all();
+  return stuck;
+}
+
+void Core::abandon() {
+  std::vector<std::shared_ptr<ConsumerCore>> consumers;
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_) return;
+    closing_ = closed_ = true;
+    consumers.swap(consumers_);
+  }
+  context_->mark_closed();
+  stop_threads();
+  for (const auto& consumer : consumers) consumer->abandon();
+}
+
+}  // namespace towline::engine

@@ -1,0 +1,90 @@
+#pragma once
+// Core: one engine. Builds the stations, drives them with a few named threads, and shuts down in order.
+//
+//     scheduler lane   moves what is due to its topics
+//     keeper           renews leases at a third of their length, closes what asked to be closed from inside a handler
+//     janitor          expiry, alerts, automatic redrives
+//     per consumer     one lane and `concurrency` workers
+//
+// Without threads (a simulation) nothing runs by itself: the owner calls the step functions in any order it likes.
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include <towline/engine.hpp>
+
+#include "engine/consumer_core.hpp"
+#include "engine/context.hpp"
+#include "engine/dead_letters.hpp"
+#include "engine/idempotency.hpp"
+#include "engine/janitor.hpp"
+#include "engine/publisher.hpp"
+#include "engine/scheduler.hpp"
+
+namespace towline::engine {
+
+class Core : public std::enable_shared_from_this<Core> {
+ public:
+  /// `options` were validated. `threads` false: for stepping by hand.
+  static std::shared_ptr<Core> create(EngineOptions options, spi::Provider provider, std::shared_ptr<spi::Clock> clock,
+                                      std::uint64_t seed, bool threads);
+  ~Core();
+
+  Context& context() noexcept { return *context_; }
+  Publisher& publisher() noexcept { return publisher_; }
+  Scheduler& scheduler() noexcept { return scheduler_; }
+  DeadLetters& dead_letters() noexcept { return dead_letters_; }
+  Idempotency& idempotency() noexcept { return idempotency_; }
+
+  Result<std::shared_ptr<ConsumerCore>> consume(std::vector<std::string> patterns, ConsumerOptions options,
+                                                AnyHandler handler);
+  Result<void> declare_topic(std::string_view topic, const TopicOptions& options);
+  Result<void> release_key(std::string_view group, std::string_view topic, std::string_view key);
+  Result<EngineStatistics> statistics();
+  Health health();
+  Result<void> settle_down(Duration timeout);
+  Result<std::uint64_t> close(std::optional<Duration> timeout);
+
+  // ---- stepping by hand ----------------------------------------------------------------------------------------------
+
+  /// One round of the scheduler, of the keeper, of the janitor. Never waits.
+  void step_scheduler();
+  void step_keeper();
+  void step_janitor();
+  [[nodiscard]] std::vector<std::shared_ptr<ConsumerCore>> consumers();
+  /// What a crash does: everything in memory is gone, nothing is settled or released.
+  void abandon();
+
+ private:
+  Core(EngineOptions options, spi::Provider provider, std::shared_ptr<spi::Clock> clock, std::uint64_t seed);
+  void start();
+  void scheduler_main();
+  void keeper_main();
+  void janitor_main();
+  /// Waits on the stop signal; false when the engine is stopping.
+  bool wait(MonotonicTime until);
+  void stop_threads();
+  [[nodiscard]] Result<bool> is_busy();
+  [[nodiscard]] bool takes_part(const spi::GroupStatistics& group);
+
+  const std::shared_ptr<Context> context_;
+  Publisher publisher_;
+  Scheduler scheduler_;
+  DeadLetters dead_letters_;
+  Idempotency idempotency_;
+  Janitor janitor_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::shared_ptr<ConsumerCore>> consumers_;
+  std::vector<std::thread> threads_;
+  std::thread closer_;
+  bool stopping_ = false, closing_ = false, closed_ = false;
+  std::uint64_t stuck_ = 0;
+  std::atomic<std::uint64_t> scheduler_rounds_{0};
+};
+
+}  // namespace towline::engine

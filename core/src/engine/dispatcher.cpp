@@ -1,0 +1,590 @@
+// Dispatcher: see the header for what it keeps apart. What to know when changing it: a delivery is "in hand" from admit() or
+// from being returned for parking until finished(); its KeyLane is busy from the moment it is ready until release_lane(),
+// block() or the loss of its partition; and a worker's chunk may be taken back only while its phase is kTaken.
+
+#include "engine/dispatcher.hpp"
+
+#include <algorithm>
+
+#include "base/assert.hpp"
+
+namespace towline::engine {
+namespace {
+
+/// The work a consumer holds ahead of its handlers, in time: enough to hide a commit, little enough that another process
+/// gets its share.
+constexpr double kPrefetchSeconds = 0.05;
+/// The time one chunk should take: long enough to pay for the lock, short enough that nobody waits behind it.
+constexpr double kChunkSeconds = 0.0002;
+constexpr std::size_t kChunkMax = 256;
+constexpr std::size_t kWindowMax = 4000;
+
+std::string partition_name(std::string_view topic, std::uint32_t partition) {
+  std::string name(topic);
+  name.push_back('\0');
+  name += std::to_string(partition);
+  return name;
+}
+
+std::string order_name(std::string_view topic, std::uint32_t partition, Order order, const std::string& key) {
+  std::string name = partition_name(topic, partition);
+  if (order == Order::kKeyOrdered) {
+    name.push_back('\0');
+    name += key;
+  }
+  return name;
+}
+
+}  // namespace
+
+Dispatcher::Dispatcher(std::shared_ptr<spi::Clock> clock, Limits limits)
+    : clock_(std::move(clock)),
+      limits_(limits),
+      wheel_(clock_->monotonic()),
+      rate_(static_cast<std::uint64_t>(limits.rate_per_second)) {
+  chunks_.resize(static_cast<std::size_t>(limits_.concurrency));
+  window_ = static_cast<std::size_t>(limits_.concurrency) * 2;
+}
+
+// ---- lane ------------------------------------------------------------------------------------------------------------
+
+void Dispatcher::attach(std::span<const DeliveryPtr> fresh) {
+  const std::lock_guard lock(mutex_);
+  in_hand_ += fresh.size();
+  if (!fresh.empty()) open_.emplace(fresh.front()->hand_out, fresh.front()->hand_out->shared_from_this());
+  for (const DeliveryPtr& state : fresh) {
+    const bool ordered = limits_.order == Order::kPartitionOrdered ||
+                         (limits_.order == Order::kKeyOrdered && state->envelope().key.has_value());
+    if (ordered) set_lane(*state, lane_of(*state));
+  }
+}
+
+void Dispatcher::pass(DeliveryState& state) {
+  const std::lock_guard lock(mutex_);
+  if (state.lane == nullptr) return;
+  if (state.lane->blocked && state.envelope().heads_key) {
+    state.lane->busy = true;
+  } else {
+    erase_lane_if_idle(leave_lane(state));
+  }
+}
+
+std::vector<DeliveryPtr> Dispatcher::admit(std::vector<DeliveryPtr> fresh) {
+  std::vector<DeliveryPtr> to_park;
+  std::unique_lock lock(mutex_);
+  for (DeliveryPtr& state : fresh) {
+    if (state->lane == nullptr) {
+      ready_.push_back(std::move(state));
+      continue;
+    }
+    KeyLane& lane = *state->lane;
+    if (lane.blocked && !state->envelope().heads_key) {
+      to_park.push_back(std::move(state));
+    } else if (lane.busy || !lane.waiting.empty()) {
+      lane.waiting.push_back(std::move(state));
+    } else {
+      lane.busy = true;
+      ready_.push_back(std::move(state));
+    }
+  }
+  lock.unlock();
+  work_.notify_all();
+  return to_park;
+}
+
+Dispatcher::Collected Dispatcher::collect(MonotonicTime now) {
+  std::unique_lock lock(mutex_);
+  wheel_.advance(now, [&](base::Timer& timer) { fire_timer(static_cast<DeliveryState&>(timer), now); });
+  outcome_waiting_ = false;
+  return std::exchange(decided_, {});
+}
+
+void Dispatcher::fire_timer(DeliveryState& state, MonotonicTime now) {
+  const Phase phase = state.phase.load(std::memory_order_acquire);
+  if (phase == Phase::kTaken) {  // its turn has not come: its time has not begun
+    wheel_.arm(state, now + limits_.handler_timeout);
+    return;
+  }
+  if (!state.move_to(Phase::kDecided, {Phase::kRunning})) return;
+  if (state.occupies_worker.load(std::memory_order_acquire)) ++stuck_;
+  if (state.stop) state.stop->request_stop();
+  decided_.others.push_back(
+      {self(state), Outcome::fail({"HandlerTimeout", "the handler did not return within handler_timeout", {}})});
+}
+
+std::size_t Dispatcher::capacity_locked() const {
+  const auto concurrency = static_cast<std::size_t>(limits_.concurrency);
+  if (limits_.prefetch_count > 0) return concurrency + static_cast<std::size_t>(limits_.prefetch_count);
+  if (limits_.batch_count_max > 0) return 2 * static_cast<std::size_t>(limits_.batch_count_max) * concurrency;
+  return window_;
+}
+
+std::size_t Dispatcher::credit() const {
+  const std::lock_guard lock(mutex_);
+  const std::size_t capacity = capacity_locked();
+  return in_hand_ >= capacity ? 0 : capacity - in_hand_;
+}
+
+std::optional<MonotonicTime> Dispatcher::next_timer() const {
+  const std::lock_guard lock(mutex_);
+  return wheel_.next();
+}
+
+void Dispatcher::finished(std::span<const DeliveryPtr> states, bool clean) {
+  const std::lock_guard lock(mutex_);
+  (void)TOWLINE_ASSERT(in_hand_ >= states.size());
+  in_hand_ -= states.size();
+  for (const DeliveryPtr& state : states) {
+    wheel_.cancel(*state);
+    (void)TOWLINE_ASSERT(state->hand_out->open_count > 0);
+    if (--state->hand_out->open_count == 0) open_.erase(state->hand_out);
+  }
+  // Start slow, widen after clean rounds: a death then charges few, and slow handlers leave work to other processes.
+  const auto concurrency = static_cast<std::size_t>(limits_.concurrency);
+  if (clean && !states.empty()) {
+    const double ahead = handler_seconds_ > 0 ? kPrefetchSeconds / handler_seconds_ : static_cast<double>(kWindowMax);
+    const auto target = std::clamp(static_cast<std::size_t>(ahead * static_cast<double>(concurrency)), 2 * concurrency,
+                                   std::max(kWindowMax, 2 * concurrency));
+    window_ = std::min(target, std::max(window_, 2 * concurrency) * 2);
+  }
+}
+
+// ---- order keys ------------------------------------------------------------------------------------------------------
+
+KeyLane& Dispatcher::lane_of(DeliveryState& state) {
+  const spi::Envelope& envelope = state.envelope();
+  std::string name = order_name(envelope.topic, envelope.partition, limits_.order, envelope.key.value_or(std::string()));
+  auto [it, fresh] = lanes_.try_emplace(std::move(name));
+  if (fresh) {
+    it->second = std::make_unique<KeyLane>();
+    KeyLane& lane = *it->second;
+    lane.name = it->first;
+    lane.topic = envelope.topic;
+    lane.partition = envelope.partition;
+    if (limits_.order == Order::kKeyOrdered) lane.key = *envelope.key;
+    lane.epoch = state.delivery.epoch;
+  }
+  return *it->second;
+}
+
+void Dispatcher::set_lane(DeliveryState& state, KeyLane& lane) {
+  state.lane = &lane;
+  ++lane.attached;
+}
+
+KeyLane& Dispatcher::leave_lane(DeliveryState& state) {
+  KeyLane& lane = *std::exchange(state.lane, nullptr);
+  --lane.attached;
+  return lane;
+}
+
+void Dispatcher::erase_lane_if_idle(KeyLane& lane) {
+  if (lane.busy || lane.blocked || lane.attached > 0) return;
+  lanes_.erase(std::string(lane.name));
+}
+
+void Dispatcher::start_next(KeyLane& lane) {
+  lane.busy = false;
+  if (!lane.waiting.empty()) {
+    lane.busy = true;
+    ready_.push_back(std::move(lane.waiting.front()));
+    lane.waiting.pop_front();
+    work_.notify_one();
+  }
+}
+
+std::vector<DeliveryPtr> Dispatcher::block(DeliveryState& head, bool held) {
+  const std::lock_guard lock(mutex_);
+  std::vector<DeliveryPtr> to_park;
+  if (head.lane == nullptr) return to_park;
+  KeyLane& lane = leave_lane(head);
+  if (!lane.blocked) ++blocked_keys_;
+  lane.blocked = true;
+  lane.held = held;
+  lane.busy = false;
+  to_park.assign(std::make_move_iterator(lane.waiting.begin()), std::make_move_iterator(lane.waiting.end()));
+  lane.waiting.clear();
+  return to_park;
+}
+
+std::vector<DeliveryPtr> Dispatcher::take_waiting(DeliveryState& state) {
+  const std::lock_guard lock(mutex_);
+  std::vector<DeliveryPtr> behind;
+  if (state.lane == nullptr) return behind;
+  KeyLane& lane = *state.lane;
+  behind.assign(std::make_move_iterator(lane.waiting.begin()), std::make_move_iterator(lane.waiting.end()));
+  lane.waiting.clear();
+  for (const DeliveryPtr& waiting : behind) leave_lane(*waiting);
+  return behind;
+}
+
+void Dispatcher::doubt(std::string_view topic, std::uint32_t partition) {
+  const std::lock_guard lock(mutex_);
+  epochs_.erase(partition_name(topic, partition));
+}
+
+bool Dispatcher::is_blocked(const DeliveryState& state) const {
+  const std::lock_guard lock(mutex_);
+  return state.lane != nullptr && state.lane->blocked;
+}
+
+bool Dispatcher::is_held(const DeliveryState& state) const {
+  const std::lock_guard lock(mutex_);
+  return state.lane != nullptr && state.lane->held;
+}
+
+void Dispatcher::release_lane(DeliveryState& state) {
+  const std::lock_guard lock(mutex_);
+  if (state.lane == nullptr) return;
+  KeyLane& lane = leave_lane(state);
+  start_next(lane);
+  erase_lane_if_idle(lane);
+}
+
+void Dispatcher::unparked(DeliveryState& state, const std::optional<spi::KeyBlock>& block) {
+  const std::lock_guard lock(mutex_);
+  if (state.lane == nullptr) return;
+  KeyLane& lane = leave_lane(state);
+  lane.busy = false;
+  parked_total_ -= lane.parked_count;
+  lane.parked_count = block ? block->parked_count : 0;
+  parked_total_ += lane.parked_count;
+  if (!block && lane.blocked) {
+    lane.blocked = false;
+    --blocked_keys_;
+    start_next(lane);
+  }
+  erase_lane_if_idle(lane);
+}
+
+void Dispatcher::unblock(std::string_view topic, std::uint32_t partition, const std::string& key) {
+  const std::lock_guard lock(mutex_);
+  const auto it = lanes_.find(order_name(topic, partition, limits_.order, key));
+  if (it == lanes_.end() || !it->second->blocked) return;
+  KeyLane& lane = *it->second;
+  lane.blocked = lane.held = false;
+  --blocked_keys_;
+  parked_total_ -= lane.parked_count;
+  lane.parked_count = 0;
+  erase_lane_if_idle(lane);
+}
+
+void Dispatcher::count_parked(DeliveryState& state) {
+  const std::lock_guard lock(mutex_);
+  if (state.lane == nullptr) return;
+  ++leave_lane(state).parked_count;
+  ++parked_total_;
+}
+
+void Dispatcher::install_blocks(std::string_view topic, std::uint32_t partition, std::uint64_t epoch,
+                                const std::vector<spi::KeyBlock>& blocks) {
+  const std::lock_guard lock(mutex_);
+  epochs_[partition_name(topic, partition)] = epoch;
+  for (auto it = lanes_.begin(); it != lanes_.end();) {
+    KeyLane& lane = *it->second;
+    if (lane.topic != topic || lane.partition != partition) {
+      ++it;
+      continue;
+    }
+    if (lane.blocked) --blocked_keys_;
+    parked_total_ -= lane.parked_count;
+    lane.blocked = lane.held = false;
+    lane.parked_count = 0;
+    lane.epoch = epoch;
+    // What waited here was handed out under the old epoch: the transport hands it out again.
+    for (const DeliveryPtr& state : lane.waiting) {
+      leave_lane(*state);
+      // Its lease is void, but its book is open: it goes through the store, which says so.
+      state->phase.store(Phase::kDecided);
+      decided_.others.push_back(Decided{state, Outcome{Outcome::Kind::kRelease}});
+    }
+    lane.waiting.clear();
+    it = lane.busy || lane.attached > 0 ? std::next(it) : lanes_.erase(it);
+  }
+  for (const spi::KeyBlock& block : blocks) {
+    auto [it, fresh] = lanes_.try_emplace(order_name(topic, partition, limits_.order, block.key));
+    if (fresh) it->second = std::make_unique<KeyLane>();
+    KeyLane& lane = *it->second;
+    lane.name = it->first;
+    lane.topic = std::string(topic);
+    lane.key = block.key;
+    lane.partition = partition;
+    lane.epoch = epoch;
+    lane.blocked = true;
+    lane.held = block.held;
+    lane.parked_count = block.parked_count;
+    parked_total_ += block.parked_count;
+    ++blocked_keys_;
+  }
+}
+
+std::uint64_t Dispatcher::epoch_of(std::string_view topic, std::uint32_t partition) const {
+  const std::lock_guard lock(mutex_);
+  const auto it = epochs_.find(partition_name(topic, partition));
+  return it == epochs_.end() ? 0 : it->second;
+}
+
+std::uint64_t Dispatcher::blocked_key_count() const {
+  const std::lock_guard lock(mutex_);
+  return blocked_keys_;
+}
+
+std::uint64_t Dispatcher::parked_total() const {
+  const std::lock_guard lock(mutex_);
+  return parked_total_;
+}
+
+std::vector<DeliveryPtr> Dispatcher::take_back() {
+  const std::lock_guard lock(mutex_);
+  std::vector<DeliveryPtr> back;
+  const auto take = [&](DeliveryPtr& state) {
+    if (state && state->move_to(Phase::kDecided, {Phase::kHeld, Phase::kTaken})) {
+      wheel_.cancel(*state);
+      back.push_back(std::move(state));
+    }
+  };
+  for (auto& chunk : chunks_) {
+    for (DeliveryPtr& state : chunk) take(state);
+  }
+  for (DeliveryPtr& state : ready_) take(state);
+  ready_.clear();
+  // A key whose running delivery goes on keeps its order because everything behind it goes back as well.
+  for (auto& [name, lane] : lanes_) {
+    for (DeliveryPtr& state : lane->waiting) {
+      leave_lane(*state);
+      take(state);
+    }
+    lane->waiting.clear();
+  }
+  for (const DeliveryPtr& state : back) {
+    if (state->lane == nullptr) continue;
+    KeyLane& lane = leave_lane(*state);
+    lane.busy = false;
+    erase_lane_if_idle(lane);
+  }
+  return back;
+}
+
+std::size_t Dispatcher::mark_lost(std::span<const std::uint64_t> leases) {
+  const std::lock_guard lock(mutex_);
+  std::size_t count = 0;
+  for (auto& [hand_out, owner] : open_) {
+    const std::uint64_t lease = hand_out->states[0].delivery.token.lease;
+    if (std::find(leases.begin(), leases.end(), lease) != leases.end()) count += hand_out->request_stop();
+  }
+  return count;
+}
+
+// ---- workers ---------------------------------------------------------------------------------------------------------
+
+std::size_t Dispatcher::chunk_size_locked() const {
+  if (limits_.batch_count_max > 0) return static_cast<std::size_t>(limits_.batch_count_max);
+  if (handler_seconds_ <= 0) return 1;
+  const auto fair = ready_.size() / static_cast<std::size_t>(limits_.concurrency) + 1;
+  const auto quick = static_cast<std::size_t>(kChunkSeconds / handler_seconds_) + 1;
+  return std::min({fair, quick, kChunkMax});
+}
+
+void Dispatcher::take_locked(std::size_t worker, std::size_t count_max, std::vector<DeliveryPtr>& chunk) {
+  const MonotonicTime now = clock_->monotonic();
+  const MonotonicTime deadline = now + limits_.handler_timeout;
+  while (chunk.size() < count_max && !ready_.empty() && rate_.take(now)) {
+    DeliveryPtr state = std::move(ready_.front());
+    ready_.pop_front();
+    if (!state->move_to(Phase::kTaken, {Phase::kHeld})) continue;
+    wheel_.arm(*state, deadline);
+    chunk.push_back(std::move(state));
+  }
+  running_count_ += chunk.empty() ? 0 : (limits_.batch_count_max > 0 ? chunk.size() : 1);
+  running_max_ = std::max(running_max_, running_count_);
+  if (worker < chunks_.size()) chunks_[worker] = chunk;
+}
+
+bool Dispatcher::steal_locked(std::size_t thief, std::vector<DeliveryPtr>& chunk) {
+  if (limits_.batch_count_max > 0) return false;
+  for (std::size_t other = 0; other < chunks_.size(); ++other) {
+    if (other == thief) continue;
+    for (DeliveryPtr& state : chunks_[other]) {
+      if (!state || !state->move_to(Phase::kHeld, {Phase::kTaken})) continue;
+      wheel_.cancel(*state);
+      ready_.push_back(state);
+      state.reset();
+    }
+    if (!ready_.empty()) {
+      take_locked(thief, 1, chunk);
+      if (!chunk.empty()) return true;
+    }
+  }
+  return false;
+}
+
+bool Dispatcher::take(std::size_t worker, std::vector<DeliveryPtr>& chunk) {
+  chunk.clear();
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    if (stopping_) return false;
+    if (static_cast<std::int64_t>(worker) < limits_.concurrency) {
+      if (!ready_.empty()) {
+        take_locked(worker, chunk_size_locked(), chunk);
+        if (!chunk.empty()) return true;
+        // Only the rate limit refuses while something is ready.
+        clock_->wait_until(lock, work_, rate_.ready_at(clock_->monotonic()));
+        continue;
+      }
+      if (steal_locked(worker, chunk)) return true;
+    }
+    work_.wait(lock);
+  }
+}
+
+void Dispatcher::try_take(std::size_t count_max, std::vector<DeliveryPtr>& chunk) {
+  chunk.clear();
+  const std::lock_guard lock(mutex_);
+  if (!stopping_) take_locked(chunks_.size(), count_max, chunk);
+}
+
+void Dispatcher::hand_back(std::size_t worker, std::vector<DeliveryPtr>& acked, std::vector<Decided>& others,
+                           std::size_t returned, Duration busy_for) {
+  std::unique_lock lock(mutex_);
+  if (worker < chunks_.size()) chunks_[worker].clear();
+  running_count_ -= std::min<std::uint64_t>(running_count_, limits_.batch_count_max > 0 ? returned : 1);
+  if (returned > 0) {
+    const double each = static_cast<double>(busy_for.count()) * 1e-6 / static_cast<double>(returned);
+    handler_seconds_ = handler_seconds_ <= 0 ? std::max(each, 1e-9) : handler_seconds_ * 0.8 + each * 0.2;
+  }
+  for (DeliveryPtr& state : acked) {
+    wheel_.cancel(*state);
+    // The next of the key may start at once: if this process dies before the acknowledgement is durable, both come again,
+    // in order. Not so for the head of a blocked key, whose block must be lifted in the store first.
+    if (state->lane != nullptr && !state->lane->blocked) {
+      KeyLane& lane = leave_lane(*state);
+      start_next(lane);
+      erase_lane_if_idle(lane);
+      decided_.acked.push_back(std::move(state));
+    } else if (state->lane != nullptr) {
+      decided_.others.push_back(Decided{std::move(state), Outcome::ack()});
+    } else {
+      decided_.acked.push_back(std::move(state));
+    }
+  }
+  for (Decided& decided : others) {
+    wheel_.cancel(*decided.state);
+    decided_.others.push_back(std::move(decided));
+  }
+  ring_lane(lock);
+}
+
+void Dispatcher::decide(Decided decided) {
+  std::unique_lock lock(mutex_);
+  wheel_.cancel(*decided.state);
+  decided_.others.push_back(std::move(decided));
+  ring_lane(lock);
+}
+
+void Dispatcher::ring_lane(std::unique_lock<std::mutex>& lock) {
+  const bool first = !std::exchange(outcome_waiting_, true);
+  const bool in_receive = lane_in_receive_;
+  lock.unlock();
+  if (!first) return;
+  outcomes_.notify_all();
+  if (in_receive && waker_) waker_();
+}
+
+void Dispatcher::extend(DeliveryState& state, MonotonicTime until) {
+  const std::lock_guard lock(mutex_);
+  if (state.phase.load() == Phase::kRunning) wheel_.arm(state, until);
+}
+
+std::stop_token Dispatcher::stop_token(DeliveryState& state) {
+  const std::lock_guard lock(mutex_);
+  if (!state.stop) state.stop.emplace();
+  if (state.phase.load() == Phase::kLost) state.stop->request_stop();
+  return state.stop->get_token();
+}
+
+void Dispatcher::note_progress(DeliveryState& state, std::string note) {
+  const std::lock_guard lock(mutex_);
+  state.progress = std::move(note);
+}
+
+void Dispatcher::set_concurrency(std::int64_t concurrency) {
+  {
+    const std::lock_guard lock(mutex_);
+    limits_.concurrency = concurrency;
+    chunks_.resize(std::max(chunks_.size(), static_cast<std::size_t>(concurrency)));
+  }
+  work_.notify_all();
+}
+
+std::int64_t Dispatcher::concurrency() const {
+  const std::lock_guard lock(mutex_);
+  return limits_.concurrency;
+}
+
+void Dispatcher::stop_workers() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  work_.notify_all();
+  outcomes_.notify_all();
+}
+
+void Dispatcher::close_all() {
+  std::unordered_map<HandOut*, std::shared_ptr<HandOut>> open;
+  Collected decided;
+  std::deque<DeliveryPtr> ready;
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto& [hand_out, owner] : open_) {
+      (void)hand_out->request_stop();
+      for (std::size_t i = 0; i < hand_out->count; ++i) {
+        DeliveryState& state = hand_out->states[i];
+        wheel_.cancel(state);
+        state.lane = nullptr;
+        (void)state.move_to(Phase::kLost, {Phase::kHeld, Phase::kTaken, Phase::kRunning, Phase::kDecided});
+      }
+    }
+    open.swap(open_);
+    std::swap(decided, decided_);
+    ready.swap(ready_);
+    lanes_.clear();
+    in_hand_ = 0;
+  }
+  for (Decided& late : decided.others) {
+    if (late.completion) late.completion->finish(Error{ErrorCode::kClosed, "the consumer was closed before this was settled"});
+  }
+}
+
+void Dispatcher::request_stop_of_running() {
+  const std::lock_guard lock(mutex_);
+  for (auto& [hand_out, owner] : open_) hand_out->request_stop();
+}
+
+void Dispatcher::wait_for_outcomes(MonotonicTime deadline) {
+  std::unique_lock lock(mutex_);
+  if (!outcome_waiting_ && !stopping_) clock_->wait_until(lock, outcomes_, deadline);
+}
+
+void Dispatcher::wake_lane() {
+  std::unique_lock lock(mutex_);
+  ring_lane(lock);
+}
+
+bool Dispatcher::enter_receive() {
+  const std::lock_guard lock(mutex_);
+  lane_in_receive_ = !outcome_waiting_;
+  return lane_in_receive_;
+}
+
+void Dispatcher::leave_receive() {
+  const std::lock_guard lock(mutex_);
+  lane_in_receive_ = false;
+}
+
+Dispatcher::Gauge Dispatcher::gauge() const {
+  const std::lock_guard lock(mutex_);
+  return {in_hand_, running_count_, running_max_, stuck_, ready_.size()};
+}
+
+}  // namespace towline::engine

@@ -1,0 +1,179 @@
+#pragma once
+// Dispatcher: the place where the lane and the workers of one consumer meet.
+//
+// The lane admits deliveries; workers take them in small chunks, run handlers and hand outcomes back; the lane collects the
+// outcomes for the settler. Order per key is kept here: of one key at most one delivery is with a worker, the others wait in
+// its KeyLane, and a blocked key lets only its head through. One mutex; it is never held over a handler, a store call or a wait
+// for anything but work.
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include <towline/options.hpp>
+#include <towline/spi/store.hpp>
+
+#include "base/timing_wheel.hpp"
+#include "engine/delivery_state.hpp"
+#include "policy/rate_limit.hpp"
+
+namespace towline::engine {
+
+/// What the dispatcher knows of one order key. Exists while anything of the key is held, running, waiting or blocked.
+struct KeyLane {
+  std::string name;  ///< topic, partition and key; the map's key
+  std::string topic;
+  std::string key;
+  std::uint32_t partition = 0;
+  std::uint64_t epoch = 0;
+  bool busy = false;     ///< one delivery of the key is ready or running
+  bool blocked = false;  ///< a KeyBlock exists in the store
+  bool held = false;
+  std::uint64_t parked_count = 0;
+  std::size_t attached = 0;  ///< deliveries that point here
+  std::deque<DeliveryPtr> waiting;
+};
+
+class Dispatcher {
+ public:
+  struct Limits {
+    std::int64_t concurrency = 1;
+    std::int64_t prefetch_count = 0;  ///< 0: adaptive
+    std::int64_t batch_count_max = 0;  ///< > 0: batch handlers
+    Order order = Order::kUnordered;
+    Duration handler_timeout{};
+    std::int64_t rate_per_second = 0;
+  };
+
+  Dispatcher(std::shared_ptr<spi::Clock> clock, Limits limits);
+
+  // ---- lane ----------------------------------------------------------------------------------------------------------
+
+  /// Opens the books of what was received, and finds the lanes of those that have an order to keep.
+  void attach(std::span<const DeliveryPtr> fresh);
+  /// This one gets no handler. If it heads its blocked key it holds the key like a running one; else it leaves its lane.
+  void pass(DeliveryState& state);
+  /// Takes in what may be handled. Returns those that must be parked because their key is blocked, in order.
+  [[nodiscard]] std::vector<DeliveryPtr> admit(std::vector<DeliveryPtr> fresh);
+  struct Collected {
+    std::vector<DeliveryPtr> acked;
+    std::vector<Decided> others;
+  };
+  /// Everything decided since the last call; timers that ran out are among it.
+  [[nodiscard]] Collected collect(MonotonicTime now);
+  /// How many more deliveries may be received now.
+  [[nodiscard]] std::size_t credit() const;
+  /// When the lane must look again at the latest.
+  [[nodiscard]] std::optional<MonotonicTime> next_timer() const;
+  /// The books of these are closed and their credit is free. `clean`: none of them failed.
+  void finished(std::span<const DeliveryPtr> states, bool clean);
+
+  /// Order keys. The head of the key failed and waits: what waits behind it must be parked and is returned.
+  [[nodiscard]] std::vector<DeliveryPtr> block(DeliveryState& head, bool held);
+  /// The delivery is settled for good: the next of its key may start. True when the key is blocked, and then the store's
+  /// block must be unparked; call unparked() when that is done.
+  [[nodiscard]] bool is_blocked(const DeliveryState& state) const;
+  [[nodiscard]] bool is_held(const DeliveryState& state) const;
+  void release_lane(DeliveryState& state);
+  /// What waits behind this delivery, to be released with it so that order is kept.
+  [[nodiscard]] std::vector<DeliveryPtr> take_waiting(DeliveryState& state);
+  /// Something of this partition was lost: its blocks are loaded again with the next delivery.
+  void doubt(std::string_view topic, std::uint32_t partition);
+  /// `block` is what the store says now: nullopt when the key is free again.
+  void unparked(DeliveryState& state, const std::optional<spi::KeyBlock>& block);
+  /// The store knows no block of this key: what was believed is wrong.
+  void unblock(std::string_view topic, std::uint32_t partition, const std::string& key);
+  void count_parked(DeliveryState& state);
+  /// A partition came into this consumer's hands (again): forget what was known of its keys, except that a handler may still
+  /// run, and install the blocks that the store holds.
+  void install_blocks(std::string_view topic, std::uint32_t partition, std::uint64_t epoch,
+                      const std::vector<spi::KeyBlock>& blocks);
+  [[nodiscard]] std::uint64_t epoch_of(std::string_view topic, std::uint32_t partition) const;
+  [[nodiscard]] std::uint64_t blocked_key_count() const;
+  [[nodiscard]] std::uint64_t parked_total() const;
+
+  /// Takes back everything that no worker has started: for pausing by the breaker and for shutting down.
+  [[nodiscard]] std::vector<DeliveryPtr> take_back();
+  /// Stops the handlers of these leases; their results will be refused by the store. Returns how many were unfinished.
+  std::size_t mark_lost(std::span<const std::uint64_t> leases);
+
+  // ---- workers -------------------------------------------------------------------------------------------------------
+
+  /// Waits for work and fills `chunk`. False when the worker must end.
+  [[nodiscard]] bool take(std::size_t worker, std::vector<DeliveryPtr>& chunk);
+  /// Never waits; for stepping without workers.
+  void try_take(std::size_t count_max, std::vector<DeliveryPtr>& chunk);
+  /// Hands back what a worker finished. Everything in `acked` and `others` must be in phase kDecided. `returned` handlers
+  /// have returned, in `busy_for` altogether.
+  void hand_back(std::size_t worker, std::vector<DeliveryPtr>& acked, std::vector<Decided>& others, std::size_t returned,
+                 Duration busy_for);
+  /// From a manual settlement.
+  void decide(Decided decided);
+  void extend(DeliveryState& state, MonotonicTime until);
+  [[nodiscard]] std::stop_token stop_token(DeliveryState& state);
+  void note_progress(DeliveryState& state, std::string note);
+
+  void set_concurrency(std::int64_t concurrency);
+  [[nodiscard]] std::int64_t concurrency() const;
+  void stop_workers();
+  /// After the consumer closed: disarms every timer and lets go of what is left.
+  void close_all();
+  void request_stop_of_running();
+  /// The lane waits here when it has no credit; outcomes, timers and wake() end it.
+  void wait_for_outcomes(MonotonicTime deadline);
+  void wake_lane();
+  /// Called whenever the lane may have to leave its receive(); set once, before any worker runs.
+  void set_waker(std::function<void()> waker) { waker_ = std::move(waker); }
+  /// False when outcomes wait already, and then receive() must not wait.
+  [[nodiscard]] bool enter_receive();
+  void leave_receive();
+
+  struct Gauge {
+    std::uint64_t in_hand = 0, running = 0, running_max = 0, stuck = 0, ready = 0;
+  };
+  [[nodiscard]] Gauge gauge() const;
+
+ private:
+  KeyLane& lane_of(DeliveryState& state);
+  static void set_lane(DeliveryState& state, KeyLane& lane);
+  /// Returns the lane, which the caller must hand to erase_lane_if_idle in the end.
+  static KeyLane& leave_lane(DeliveryState& state);
+  void erase_lane_if_idle(KeyLane& lane);
+  void start_next(KeyLane& lane);
+  void take_locked(std::size_t worker, std::size_t count_max, std::vector<DeliveryPtr>& chunk);
+  bool steal_locked(std::size_t thief, std::vector<DeliveryPtr>& chunk);
+  [[nodiscard]] std::size_t chunk_size_locked() const;
+  [[nodiscard]] std::size_t capacity_locked() const;
+  void ring_lane(std::unique_lock<std::mutex>& lock);
+  void fire_timer(DeliveryState& state, MonotonicTime now);
+
+  const std::shared_ptr<spi::Clock> clock_;
+  Limits limits_;
+  std::function<void()> waker_;
+  mutable std::mutex mutex_;
+  std::condition_variable work_;
+  std::condition_variable outcomes_;
+  std::deque<DeliveryPtr> ready_;
+  std::unordered_map<std::string, std::unique_ptr<KeyLane>> lanes_;
+  std::unordered_map<std::string, std::uint64_t> epochs_;
+  std::vector<std::vector<DeliveryPtr>> chunks_;  ///< per worker: what it took, for stealing back
+  std::unordered_map<HandOut*, std::shared_ptr<HandOut>> open_;
+  Collected decided_;
+  base::TimingWheel wheel_;
+  policy::RateLimit rate_;
+  std::uint64_t in_hand_ = 0, running_count_ = 0, running_max_ = 0, stuck_ = 0;
+  std::uint64_t parked_total_ = 0, blocked_keys_ = 0;
+  double handler_seconds_ = 0;  ///< moving average of one handler run
+  std::size_t window_ = 0;      ///< adaptive prefetch
+  bool stopping_ = false;
+  bool lane_in_receive_ = false;
+  bool outcome_waiting_ = false;
+};
+
+}  // namespace towline::engine

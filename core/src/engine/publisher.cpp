@@ -1,0 +1,260 @@
+// Publisher: everything that can be refused is refused before the first byte is written; after that there are three outcomes
+// and none is ever reported as another.
+
+#include "engine/publisher.hpp"
+
+#include "base/validate.hpp"
+#include "engine/dead_letter_entry.hpp"
+#include "policy/backoff.hpp"
+#include "policy/partition.hpp"
+
+namespace towline::engine {
+namespace {
+
+/// After these the write may or may not be there.
+bool leaves_unknown(ErrorCode code) {
+  return code == ErrorCode::kUnavailable || code == ErrorCode::kIoError || code == ErrorCode::kTimeout ||
+         code == ErrorCode::kInternal;
+}
+
+}  // namespace
+
+Publisher::Publisher(std::shared_ptr<Context> context) : context_(std::move(context)) {}
+
+Result<Publisher::Prepared> Publisher::prepare(Message&& message, const MessageId& id, TimePoint now) {
+  const EngineOptions& options = context_->options;
+  std::size_t payload_max = static_cast<std::size_t>(options.payload_bytes_max);
+  if (context_->capabilities.payload_bytes_max > 0) {
+    payload_max = std::min(payload_max, context_->capabilities.payload_bytes_max);
+  }
+  if (auto bad = base::check_message(message, {payload_max, options.delay_max}, now); !bad) return std::move(bad).error();
+  auto partitions = context_->partition_count(message.topic);
+  if (!partitions) return std::move(partitions).error();
+
+  Prepared prepared;
+  spi::Envelope& envelope = prepared.envelope;
+  envelope.id = message.id.empty() ? id : message.id;
+  envelope.partition = policy::partition_of(message.key, envelope.id, *partitions);
+  envelope.topic = std::move(message.topic);
+  envelope.key = std::move(message.key);
+  envelope.headers = std::move(message.headers);
+  envelope.content_type = std::move(message.content_type);
+  envelope.payload = std::move(message.payload);
+  envelope.priority = message.priority;
+  envelope.correlation_id = std::move(message.correlation_id);
+  envelope.causation_id = std::move(message.causation_id);
+  envelope.traceparent = std::move(message.traceparent);
+  envelope.published_at = now;
+
+  TimePoint due = now;
+  if (message.due_at) due = *message.due_at;
+  if (message.delay.count() > 0) due = now + message.delay;
+  if (due > now) prepared.due_at = due;
+  prepared.skip_if_late_by = message.misfire.skip_if_late_by;
+  if (message.ttl.count() > 0) envelope.expires_at = std::max(due, now) + message.ttl;
+  if (!message.dedup_id.empty()) {
+    envelope.dedup_id = std::move(message.dedup_id);
+    envelope.dedup_mode = message.dedup_mode;
+    envelope.dedup_until = message.dedup_mode == DedupMode::kWindow ? now + options.dedup_window : kNever;
+  }
+  return prepared;
+}
+
+void Publisher::note(Receipt& receipt, const Error& error) {
+  receipt.error = error;
+  if (leaves_unknown(error.code)) {
+    receipt.outcome = PublishOutcome::kUnknown;
+    context_->counters.unknown.fetch_add(1, std::memory_order_relaxed);
+  } else {
+    receipt.outcome = PublishOutcome::kRejected;
+    context_->counters.rejected.fetch_add(1, std::memory_order_relaxed);
+  }
+}
+
+void Publisher::store_now(std::vector<Receipt>& receipts, std::vector<spi::Envelope>& envelopes,
+                          const std::vector<std::size_t>& places) {
+  if (envelopes.empty()) return;
+  auto answers = context_->transport->publish(envelopes, context_->clock->monotonic() + context_->options.publish_timeout);
+  if (!answers) {
+    if (answers.error().code == ErrorCode::kIoError) context_->fail(answers.error());
+    for (const std::size_t place : places) note(receipts[place], answers.error());
+    return;
+  }
+  std::uint64_t published = places.size();
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    Receipt& receipt = receipts[places[i]];
+    receipt.outcome = PublishOutcome::kAcked;
+    if (answers->empty()) continue;
+    spi::PublishAnswer& answer = (*answers)[i];
+    if (answer.rejected) {
+      note(receipt, *answer.rejected);
+      --published;
+    } else if (answer.duplicate) {
+      receipt.duplicate = true;
+      receipt.id = answer.original;
+      context_->counters.duplicates.fetch_add(1, std::memory_order_relaxed);
+      --published;
+    }
+  }
+  context_->counters.published.fetch_add(published, std::memory_order_relaxed);
+}
+
+void Publisher::store_later(std::vector<Receipt>& receipts, std::vector<spi::Unit>& units,
+                            const std::vector<std::size_t>& places) {
+  if (units.empty()) return;
+  auto results = context_->store->commit(units);
+  if (!results) {
+    if (results.error().code == ErrorCode::kIoError) context_->fail(results.error());
+    for (const std::size_t place : places) note(receipts[place], results.error());
+    return;
+  }
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    Receipt& receipt = receipts[places[i]];
+    if (results->empty() || (*results)[i].ok()) {
+      receipt.outcome = PublishOutcome::kAcked;
+      context_->counters.published.fetch_add(1, std::memory_order_relaxed);
+      continue;
+    }
+    const Error& error = (*results)[i].error();
+    if (error.code == ErrorCode::kConflict) {
+      // The dedup id is known, or this very record is: ask which message was there first.
+      const auto& record = std::get<spi::PutSchedule>(units[i].writes.front()).record;
+      auto original = context_->store->find_dedup(record.envelope.topic, record.envelope.dedup_id);
+      if (original && *original) {
+        receipt.outcome = PublishOutcome::kAcked;
+        receipt.duplicate = true;
+        receipt.id = **original;
+        context_->counters.duplicates.fetch_add(1, std::memory_order_relaxed);
+        continue;
+      }
+    }
+    note(receipt, error);
+  }
+}
+
+Result<std::vector<Receipt>> Publisher::publish_batch(std::vector<Message> messages) {
+  if (auto closed = context_->check_open(); !closed) return std::move(closed).error();
+  const auto count_max = static_cast<std::size_t>(context_->options.batch_count_max);
+  if (messages.size() > count_max) {
+    return Error{ErrorCode::kBatchTooLarge, "the batch has " + std::to_string(messages.size()) +
+                                                " messages, but batch_count_max is " + std::to_string(count_max) +
+                                                "; split it"};
+  }
+  std::vector<Receipt> receipts(messages.size());
+  if (messages.empty()) return receipts;
+  const TimePoint now = context_->clock->now();
+  std::vector<MessageId> ids(messages.size());
+  context_->make_ids(ids);
+  std::vector<spi::Envelope> envelopes;
+  std::vector<spi::Unit> units;
+  std::vector<std::size_t> now_places, later_places;
+  envelopes.reserve(messages.size());
+  now_places.reserve(messages.size());
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    auto prepared = prepare(std::move(messages[i]), ids[i], now);
+    if (!prepared) {
+      note(receipts[i], prepared.error());
+      continue;
+    }
+    receipts[i].id = prepared->envelope.id;
+    if (!prepared->due_at) {
+      envelopes.push_back(std::move(prepared->envelope));
+      now_places.push_back(i);
+      continue;
+    }
+    spi::ScheduleRecord record;
+    record.id = prepared->envelope.id;
+    record.envelope = std::move(prepared->envelope);
+    record.due_at = *prepared->due_at;
+    record.skip_if_late_by = prepared->skip_if_late_by;
+    units.push_back({{spi::PutSchedule{std::move(record)}}});
+    later_places.push_back(i);
+  }
+  store_now(receipts, envelopes, now_places);
+  store_later(receipts, units, later_places);
+  return receipts;
+}
+
+Receipt Publisher::publish(Message message) {
+  std::vector<Message> one;
+  one.push_back(std::move(message));
+  auto receipts = publish_batch(std::move(one));
+  if (receipts) return std::move(receipts->front());
+  Receipt receipt;
+  receipt.error = std::move(receipts).error();
+  return receipt;
+}
+
+Result<spi::Write> Publisher::as_write(Message message) {
+  auto prepared = prepare(std::move(message), context_->make_id(), context_->clock->now());
+  if (!prepared) return std::move(prepared).error();
+  if (!prepared->due_at) return spi::Write(spi::Publish{std::move(prepared->envelope)});
+  spi::ScheduleRecord record;
+  record.id = prepared->envelope.id;
+  record.envelope = std::move(prepared->envelope);
+  record.due_at = *prepared->due_at;
+  record.skip_if_late_by = prepared->skip_if_late_by;
+  return spi::Write(spi::PutSchedule{std::move(record)});
+}
+
+Receipt Publisher::publish_with_retry(Message message, const RetryOptions& retry, std::optional<Duration> timeout) {
+  Receipt receipt;
+  if (auto bad = validate(retry); !bad) {
+    receipt.error = std::move(bad).error();
+    return receipt;
+  }
+  if (auto bad = policy::check_retry(retry); !bad) {
+    receipt.error = std::move(bad).error();
+    return receipt;
+  }
+  // What is unknown may only be repeated when the repetition is recognised.
+  if (message.dedup_id.empty()) message.dedup_id = "towline-" + context_->make_id().to_string();
+  const MonotonicTime begin = context_->clock->monotonic();
+  base::SeededRng rng = context_->make_rng();
+  Duration previous{0};
+  for (std::uint32_t failures = 1;; ++failures) {
+    receipt = publish(message);
+    if (receipt.acked() || !receipt.error.retryable()) {
+      if (receipt.acked() || receipt.outcome == PublishOutcome::kRejected) return receipt;
+    }
+    const ErrorInfo error{std::string(receipt.error.wire_code()), receipt.error.message, {}};
+    const auto wait = policy::retry_delay(retry, failures, previous, error, rng);
+    const bool in_time = !timeout || (context_->clock->monotonic() - begin) + wait.value_or(Duration{0}) <= *timeout;
+    const bool stopped = context_->closed() || receipt.error.code == ErrorCode::kIoError;
+    if (!wait || failures >= retry.max_attempts || !in_time || stopped) break;
+    previous = *wait;
+    pause(*wait);
+  }
+  give_up(std::move(message), receipt);
+  return receipt;
+}
+
+void Publisher::pause(Duration wait) {
+  // Nobody notifies: only the clock ends this wait.
+  std::mutex mutex;
+  std::condition_variable never;
+  std::unique_lock lock(mutex);
+  const MonotonicTime until = context_->clock->monotonic() + wait;
+  while (context_->clock->monotonic() < until && !context_->closed()) context_->clock->wait_until(lock, never, until);
+}
+
+void Publisher::give_up(Message message, Receipt& receipt) {
+  const TimePoint now = context_->clock->now();
+  auto prepared = prepare(std::move(message), receipt.id.empty() ? context_->make_id() : receipt.id, now);
+  if (!prepared) return;
+  EntryFacts facts;
+  facts.id = context_->make_id();
+  facts.reason = DeadLetterReason::kPublishFailed;
+  facts.error = {std::string(receipt.error.wire_code()), receipt.error.message, {}};
+  facts.now = now;
+  const spi::Unit unit{{spi::PutDeadLetter{make_dead_letter(prepared->envelope, "", facts)}}};
+  auto done = context_->store->commit({&unit, 1});
+  if (!done || (!done->empty() && !done->front().ok())) {
+    receipt.error.message += "; it could not be dead-lettered either: " +
+                             (done ? done->front().error().message : done.error().message);
+  } else {
+    receipt.error.message += "; it is dead letter " + facts.id.to_string();
+  }
+}
+
+}  // namespace towline::engine

@@ -1,0 +1,47 @@
+#pragma once
+// Publisher: validates a message, gives it its identity and partition, and stores it.
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include <towline/message.hpp>
+#include <towline/options.hpp>
+#include <towline/spi/store.hpp>
+
+#include "engine/context.hpp"
+#include "engine/permits.hpp"
+
+namespace towline::engine {
+
+/// Any thread; has no state of its own but the bound on calls in flight.
+class Publisher {
+ public:
+  explicit Publisher(std::shared_ptr<Context> context);
+
+  [[nodiscard]] Receipt publish(Message message);
+  [[nodiscard]] Result<std::vector<Receipt>> publish_batch(std::vector<Message> messages);
+  [[nodiscard]] Receipt publish_with_retry(Message message, const RetryOptions& retry, std::optional<Duration> timeout);
+  /// The write that publishing the message is, for somebody else's transaction.
+  [[nodiscard]] Result<spi::Write> as_write(Message message);
+
+ private:
+  struct Prepared {
+    spi::Envelope envelope;
+    std::optional<TimePoint> due_at;  ///< in the future, else now
+    Duration skip_if_late_by{0};
+  };
+  [[nodiscard]] Result<Prepared> prepare(Message&& message, const MessageId& id, TimePoint now);
+  void store_now(std::vector<Receipt>& receipts, std::vector<spi::Envelope>& envelopes,
+                 const std::vector<std::size_t>& places);
+  void store_later(std::vector<Receipt>& receipts, std::vector<spi::Unit>& units, const std::vector<std::size_t>& places);
+  void note(Receipt& receipt, const Error& error);
+  void pause(Duration wait);
+  void give_up(Message message, Receipt& receipt);
+
+  const std::shared_ptr<Context> context_;
+  std::shared_ptr<PermitGate> in_flight_;
+};
+
+}  // namespace towline::engine

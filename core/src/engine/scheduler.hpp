@@ -1,0 +1,41 @@
+#pragma once
+// Scheduler: moves due records to their topics.
+//
+// A delayed message, a retry, a deferral and an outbox message are the same record here. Where the transport is the store
+// the move is one transaction. Elsewhere the order is claim, publish, erase: dying between the last two publishes twice under
+// the same id, which the inbox drops; the other order would lose the message.
+
+#include <memory>
+
+#include <towline/message.hpp>
+#include <towline/spi/store.hpp>
+
+#include "engine/context.hpp"
+#include "policy/rate_limit.hpp"
+
+namespace towline::engine {
+
+/// step() is driven by one thread; the rest may be called from any.
+class Scheduler {
+ public:
+  explicit Scheduler(std::shared_ptr<Context> context);
+
+  /// Moves what is due, waiting until `wait_until` for something to come due.
+  void step(MonotonicTime wait_until);
+  void wake() noexcept { context_->store->wake(); }
+
+  [[nodiscard]] Result<ScheduleAnswer> cancel(const MessageId& id);
+  [[nodiscard]] Result<ScheduleAnswer> reschedule(const MessageId& id, TimePoint due_at);
+  [[nodiscard]] Result<Page<Scheduled>> pending(std::string_view topic, std::size_t count_max, std::string_view cursor);
+
+ private:
+  Result<void> relay(std::vector<spi::ScheduleRecord>& records);
+  /// True when the record was too late by its own rule and became a dead letter.
+  Result<bool> give_up_if_too_late(const spi::ScheduleRecord& record, TimePoint now);
+  [[nodiscard]] Result<ScheduleAnswer> change(const MessageId& id, const spi::Write& write);
+
+  const std::shared_ptr<Context> context_;
+  policy::RateLimit catch_up_;
+};
+
+}  // namespace towline::engine

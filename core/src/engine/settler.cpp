@@ -1,0 +1,449 @@
+// Settler: see the header for the order of commit and settlement.
+
+#include "engine/settler.hpp"
+
+#include <utility>
+
+#include "engine/dead_letter_entry.hpp"
+
+namespace towline::engine {
+namespace {
+
+constexpr std::size_t kHistoryMax = 10;
+
+}  // namespace
+
+void Completion::finish(Result<void> result) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (result_) return;
+    result_ = std::move(result);
+  }
+  changed_.notify_all();
+}
+
+Result<void> Completion::wait() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return result_.has_value(); });
+  return *result_;
+}
+
+Settler::Settler(std::shared_ptr<Context> context, const ConsumerOptions& options, Dispatcher& dispatcher)
+    : context_(std::move(context)),
+      options_(options),
+      dispatcher_(dispatcher),
+      rng_(context_->make_rng()),
+      rules_(policy::DecisionRules::of(options_)),
+      budget_(options_.retry.budget_ratio) {}
+
+// ---- planning --------------------------------------------------------------------------------------------------------
+
+void Settler::settle_plainly(DeliveryPtr state, spi::Verb verb, Book book) {
+  settlements_.push_back({state->delivery.token, verb});
+  book.state = std::move(state);
+  settlement_books_.push_back(std::move(book));
+}
+
+void Settler::settle_with(spi::Unit unit, Book book) {
+  if (context_->capabilities.is_store) {
+    unit.writes.insert(unit.writes.begin(), spi::Settle{{book.state->delivery.token, spi::Verb::kAck}});
+  }
+  units_.push_back(std::move(unit));
+  unit_books_.push_back(std::move(book));
+}
+
+bool Settler::plain_ack_is_enough(const spi::Envelope& envelope) const {
+  return options_.inbox_window.count() <= 0 &&
+         !(envelope.dedup_mode == DedupMode::kWhileUnfinished && !envelope.dedup_id.empty());
+}
+
+void Settler::add_acked(std::vector<DeliveryPtr> states) {
+  for (DeliveryPtr& state : states) {
+    count(policy::BreakerSignal::kSuccess, *state);
+    if (plain_ack_is_enough(state->envelope()) && !state->settled_first) {
+      settle_plainly(std::move(state), spi::Verb::kAck, Book{nullptr, LaneStep::kRelease, &counts.acked, true, nullptr});
+    } else {
+      acknowledge(Decided{std::move(state), Outcome::ack()});
+    }
+  }
+}
+
+void Settler::add_passed_over(DeliveryPtr state) {
+  dispatcher_.pass(*state);
+  Decided decided{std::move(state), Outcome::ack()};
+  decided.passed_over = true;
+  acknowledge(std::move(decided));
+}
+
+void Settler::acknowledge(Decided decided) {
+  DeliveryState& state = *decided.state;
+  Book book{decided.state, LaneStep::kRelease, decided.passed_over ? &counts.filtered : &counts.acked, true,
+            std::move(decided.completion)};
+  if (state.settled_first || decided.settled_already) {
+    if (decided.settled_already && dispatcher_.is_blocked(state)) book.step = LaneStep::kUnpark;
+    close_book(book, {});
+    return;
+  }
+  spi::Unit unit;
+  finish_records(unit, book, state, true);
+  if (unit.writes.empty()) {
+    settle_plainly(decided.state, spi::Verb::kAck, std::move(book));
+  } else {
+    settle_with(std::move(unit), std::move(book));
+  }
+}
+
+void Settler::finish_records(spi::Unit& unit, Book& book, const DeliveryState& state, bool handled) const {
+  const spi::Envelope& envelope = state.envelope();
+  if (handled && options_.inbox_window.count() > 0) {
+    unit.writes.push_back(spi::PutInbox{options_.group, envelope.id, context_->clock->now() + options_.inbox_window});
+  }
+  if (envelope.dedup_mode == DedupMode::kWhileUnfinished && !envelope.dedup_id.empty()) {
+    unit.writes.push_back(spi::ForgetDedup{envelope.topic, envelope.dedup_id, envelope.id});
+  }
+  if (dispatcher_.is_blocked(state)) {
+    unit.writes.push_back(spi::UnparkNext{options_.group, envelope.topic, order_key(envelope), envelope.partition,
+                                          context_->clock->now()});
+    book.step = LaneStep::kUnpark;
+  }
+}
+
+void Settler::add_finish_records(spi::Unit& unit, const DeliveryState& state) const {
+  Book unused;
+  finish_records(unit, unused, state, true);
+}
+
+std::string Settler::order_key(const spi::Envelope& envelope) const {
+  return options_.order == Order::kKeyOrdered ? envelope.key.value_or(std::string()) : std::string();
+}
+
+void Settler::add_released(DeliveryPtr state) {
+  settle_plainly(std::move(state), spi::Verb::kRelease, Book{nullptr, LaneStep::kRelease, nullptr, true, nullptr});
+}
+
+void Settler::add_parked(DeliveryPtr state) {
+  spi::ScheduleRecord record;
+  record.id = context_->make_id();
+  record.envelope = state->envelope();
+  record.envelope.group = options_.group;
+  record.envelope.crashes = state->delivery.crashes;
+  record.due_at = kNever;
+  record.parked = true;
+  record.order_key = order_key(state->envelope());
+  spi::Unit unit{{spi::PutSchedule{std::move(record)}}};
+  dispatcher_.count_parked(*state);
+  settle_with(std::move(unit), Book{std::move(state), LaneStep::kParked, nullptr, true, nullptr});
+}
+
+policy::DeliveryFacts Settler::facts_of(const DeliveryState& state) const {
+  const spi::Envelope& envelope = state.envelope();
+  policy::DeliveryFacts facts;
+  facts.now = context_->clock->now();
+  facts.published_at = envelope.published_at;
+  facts.expires_at = envelope.expires_at;
+  facts.attempt = envelope.attempt;
+  facts.crashes = state.delivery.crashes;
+  facts.undecodable = state.delivery.undecodable.has_value();
+  facts.ordered = state.lane != nullptr;
+  facts.heads_key = envelope.heads_key;
+  facts.previous_delay = envelope.retry_delay;
+  facts.budget_spent = budget_.is_spent(context_->clock->monotonic());
+  facts.stopping = stopping_;
+  return facts;
+}
+
+void Settler::count(policy::BreakerSignal signal, const DeliveryState& state) {
+  if (tally_.empty() || tally_.back().signal != signal || tally_.back().period != state.breaker_period) {
+    tally_.push_back({signal, state.breaker_period, 0});
+  }
+  ++tally_.back().count;
+}
+
+void Settler::add(Decided decided) {
+  if (decided.intake) {  // no handler ran: decided by policy::decide_intake
+    dispatcher_.pass(*decided.state);
+    count(policy::BreakerSignal::kIgnored, *decided.state);
+    const policy::Decision decision = *decided.intake;
+    decision.action == policy::Action::kDiscard ? discard(std::move(decided), decision)
+                                                : to_dead_letters(std::move(decided), decision);
+    return;
+  }
+  const policy::DeliveryFacts facts = facts_of(*decided.state);
+  const policy::Decision decision = policy::decide(decided.outcome, facts, rules_, rng_);
+  count(decision.breaker, *decided.state);
+  if (decision.is_retry) (void)budget_.take(context_->clock->monotonic());
+  if (decided.outcome.error.type == "HandlerTimeout") counts.timed_out.fetch_add(1, std::memory_order_relaxed);
+  if (decision.counts_failure) counts.failed.fetch_add(1, std::memory_order_relaxed);
+  switch (decision.action) {
+    case policy::Action::kHandle:
+    case policy::Action::kAck: acknowledge(std::move(decided)); break;
+    case policy::Action::kRelease: release(std::move(decided)); break;
+    case policy::Action::kAgain: retry(std::move(decided), decision); break;
+    case policy::Action::kDiscard: discard(std::move(decided), decision); break;
+    case policy::Action::kDeadLetter: to_dead_letters(std::move(decided), decision); break;
+  }
+}
+
+void Settler::discard(Decided decided, const policy::Decision& decision) {
+  Book book{decided.state, LaneStep::kRelease, &counts.discarded, false, std::move(decided.completion)};
+  end_without_success(spi::Unit{}, std::move(book), decision);
+}
+
+void Settler::release(Decided decided) {
+  std::vector<DeliveryPtr> behind = dispatcher_.take_waiting(*decided.state);
+  settle_plainly(std::move(decided.state), spi::Verb::kRelease,
+                 Book{nullptr, LaneStep::kRelease, nullptr, true, std::move(decided.completion)});
+  for (DeliveryPtr& state : behind) add_released(std::move(state));
+}
+
+spi::Envelope Settler::next_attempt(const Decided& decided, const policy::Decision& decision) const {
+  const DeliveryState& state = *decided.state;
+  spi::Envelope next = state.envelope();
+  const TimePoint now = context_->clock->now();
+  next.group = options_.group;
+  next.crashes = state.delivery.crashes;
+  next.attempt = decision.attempt;
+  if (decision.counts_failure) {
+    next.history.push_back({now, next.attempt, decided.outcome.error.type, decided.outcome.error.message});
+    if (next.history.size() > kHistoryMax) next.history.erase(next.history.begin());
+    if (!next.first_failed_at) next.first_failed_at = now;
+    next.retry_delay = decision.delay;
+  }
+  return next;
+}
+
+void Settler::retry(Decided decided, const policy::Decision& decision) {
+  DeliveryState& state = *decided.state;
+  if (state.settled_first) {  // at most once: acknowledged already, so there is nothing to try again
+    Book book{decided.state, LaneStep::kRelease, &counts.discarded, false, std::move(decided.completion)};
+    close_book(book, {});
+    return;
+  }
+  const TimePoint now = context_->clock->now();
+  spi::ScheduleRecord record;
+  record.id = context_->make_id();
+  record.envelope = next_attempt(decided, decision);
+  record.due_at = now + decision.delay;
+  std::atomic<std::uint64_t>* counter = decision.counts_failure ? &counts.retried : &counts.deferred;
+  Book book{decided.state, LaneStep::kRelease, counter, !decision.counts_failure, std::move(decided.completion)};
+  spi::Unit unit;
+  std::vector<DeliveryPtr> behind;
+  if (decision.key_effect == policy::KeyEffect::kBlock) {
+    record.envelope.heads_key = true;
+    unit.writes.push_back(spi::PutKeyBlock{block_of(state, state.envelope().id, false)});
+    behind = dispatcher_.block(state, false);
+    book.step = LaneStep::kNone;
+  }
+  unit.writes.insert(unit.writes.begin(), spi::PutSchedule{std::move(record)});
+  settle_with(std::move(unit), std::move(book));
+  for (DeliveryPtr& waiting : behind) add_parked(std::move(waiting));
+}
+
+spi::KeyBlock Settler::block_of(const DeliveryState& state, const MessageId& head, bool held) const {
+  const spi::Envelope& envelope = state.envelope();
+  spi::KeyBlock block;
+  block.group = options_.group;
+  block.topic = envelope.topic;
+  block.partition = envelope.partition;
+  block.key = order_key(envelope);
+  block.head = head;
+  block.since = context_->clock->now();
+  block.held = held;
+  return block;
+}
+
+void Settler::to_dead_letters(Decided decided, const policy::Decision& decision) {
+  DeliveryState& state = *decided.state;
+  EntryFacts facts;
+  facts.id = context_->make_id();
+  facts.reason = decision.reason;
+  facts.error = decided.outcome.error;
+  facts.now = context_->clock->now();
+  facts.crashes = state.delivery.crashes;
+  facts.failures = decision.failures;
+  facts.keep_original = options_.dead_letters.keep_original;
+  spi::Envelope last = state.envelope();
+  if (decision.counts_failure) {
+    last.history.push_back({facts.now, last.attempt, facts.error.type, facts.error.message});
+    if (last.history.size() > kHistoryMax) last.history.erase(last.history.begin());
+  }
+  DeadLetter entry = make_dead_letter(last, options_.group, facts);
+  if (state.delivery.undecodable) entry.payload = *state.delivery.undecodable;
+  spi::Unit unit{{spi::PutDeadLetter{entry}}};
+  new_entries_.push_back(std::move(entry));
+  Book book{decided.state, LaneStep::kRelease, &counts.dead_lettered, false, std::move(decided.completion)};
+  end_without_success(std::move(unit), std::move(book), decision);
+}
+
+void Settler::end_without_success(spi::Unit unit, Book book, const policy::Decision& decision) {
+  DeliveryState& state = *book.state;
+  std::vector<DeliveryPtr> behind;
+  if (decision.key_effect == policy::KeyEffect::kHold && state.lane != nullptr) {
+    unit.writes.push_back(spi::PutKeyBlock{block_of(state, state.envelope().id, true)});
+    behind = dispatcher_.block(state, true);
+    book.step = LaneStep::kNone;
+  } else {
+    finish_records(unit, book, state, false);
+  }
+  if (state.settled_first) {
+    commit_alone(std::move(unit), book);
+  } else if (unit.writes.empty()) {
+    DeliveryPtr settled = book.state;
+    settle_plainly(std::move(settled), spi::Verb::kAck, std::move(book));
+  } else {
+    settle_with(std::move(unit), std::move(book));
+  }
+  for (DeliveryPtr& waiting : behind) add_parked(std::move(waiting));
+}
+
+void Settler::commit_alone(spi::Unit unit, Book& book) {
+  if (unit.writes.empty()) {
+    close_book(book, {});
+    return;
+  }
+  auto done = context_->store->commit({&unit, 1});
+  if (!done) {
+    close_book(book, done.error());
+  } else {
+    close_book(book, done->empty() ? Result<void>{} : done->front());
+  }
+}
+
+// ---- committing and closing the books --------------------------------------------------------------------------------
+
+Result<void> Settler::commit_units() {
+  if (context_->capabilities.is_store || units_.empty()) return {};
+  auto results = context_->store->commit(units_);
+  if (!results) return std::move(results).error();
+  for (std::size_t i = 0; i < units_.size(); ++i) {
+    const Result<void> result = results->empty() ? Result<void>{} : (*results)[i];
+    DeliveryPtr state = unit_books_[i].state;
+    if (result) {
+      settle_plainly(std::move(state), spi::Verb::kAck, std::move(unit_books_[i]));
+    } else {
+      close_book(unit_books_[i], result);
+    }
+  }
+  units_.clear();
+  unit_books_.clear();
+  return {};
+}
+
+void Settler::apply(const spi::Received& received) {
+  std::vector<Book> settlement_books = std::exchange(settlement_books_, {});
+  std::vector<Book> unit_books = std::exchange(unit_books_, {});
+  std::vector<spi::Unit> units = std::exchange(units_, {});
+  settlements_.clear();
+  std::size_t next_lost = 0;
+  const Error lost{ErrorCode::kLeaseLost, "the lease ended before this outcome was stored; another consumer has the message"};
+  std::vector<DeliveryPtr> clean;
+  clean.reserve(settlement_books.size());
+  for (std::size_t i = 0; i < settlement_books.size(); ++i) {
+    Book& book = settlement_books[i];
+    const bool is_lost = next_lost < received.lost.size() && received.lost[next_lost] == i;
+    if (is_lost) ++next_lost;
+    if (is_lost || book.completion || book.step == LaneStep::kUnpark || book.state->lane != nullptr || !book.clean) {
+      close_book(book, is_lost ? Result<void>(lost) : Result<void>{});
+      continue;
+    }
+    if (book.counter != nullptr) book.counter->fetch_add(1, std::memory_order_relaxed);
+    book.state->phase.store(Phase::kDone, std::memory_order_release);
+    clean.push_back(std::move(book.state));
+  }
+  finish(clean, true);
+  for (std::size_t i = 0; i < unit_books.size(); ++i) {
+    const Result<void> result = received.units.empty() ? Result<void>{} : received.units[i];
+    if (is_passing(result)) {
+      context_->log(LogLevel::kWarning, "settler", result.error().to_string());
+      units_.push_back(std::move(units[i]));
+      unit_books_.push_back(std::move(unit_books[i]));
+      must_pause_ = true;
+    } else {
+      close_book(unit_books[i], result);
+    }
+  }
+}
+
+bool Settler::is_passing(const Result<void>& result) {
+  // The record could not be written now (disk full, store over its bound): the delivery stays ours until it can.
+  return !result.ok() && result.error().retryable();
+}
+
+void Settler::close_book(Book& book, const Result<void>& result) {
+  DeliveryState& state = *book.state;
+  if (result) {
+    if (book.counter != nullptr) book.counter->fetch_add(1, std::memory_order_relaxed);
+    if (book.step == LaneStep::kUnpark) dispatcher_.unparked(state, stored_block(state.envelope()));
+    if (book.step == LaneStep::kRelease) dispatcher_.release_lane(state);
+    state.phase.store(Phase::kDone, std::memory_order_release);
+  } else if (result.error().code == ErrorCode::kNotFound && book.step == LaneStep::kParked) {
+    // Somebody released the key meanwhile: it is not blocked any more, so this one goes back to be handled in its turn.
+    dispatcher_.unblock(state.envelope().topic, state.envelope().partition, order_key(state.envelope()));
+    settle_plainly(book.state, spi::Verb::kRelease, Book{nullptr, LaneStep::kNone, nullptr, true, nullptr});
+    return;
+  } else if (result.error().code == ErrorCode::kConflict && options_.inbox_window.count() > 0) {
+    // The inbox has it: it was handled before, so what is left is to be done with it.
+    counts.duplicates.fetch_add(1, std::memory_order_relaxed);
+    settle_plainly(book.state, spi::Verb::kAck,
+                   Book{nullptr, LaneStep::kRelease, nullptr, true, std::move(book.completion)});
+    return;
+  } else {
+    if (result.error().code == ErrorCode::kLeaseLost) {
+      counts.lease_lost.fetch_add(1, std::memory_order_relaxed);
+    } else {
+      context_->log(LogLevel::kError, "settler", result.error().to_string());
+    }
+    if (options_.order != Order::kUnordered) dispatcher_.doubt(state.envelope().topic, state.envelope().partition);
+    dispatcher_.release_lane(state);
+    state.phase.store(Phase::kLost, std::memory_order_release);
+  }
+  if (book.completion) book.completion->finish(result);
+  finish({&book.state, 1}, book.clean && result.ok());
+}
+
+std::optional<spi::KeyBlock> Settler::stored_block(const spi::Envelope& envelope) const {
+  auto blocks = context_->store->list_key_blocks(options_.group, envelope.topic, envelope.partition);
+  if (!blocks) {
+    dispatcher_.doubt(envelope.topic, envelope.partition);
+    return std::nullopt;
+  }
+  const std::string key = order_key(envelope);
+  for (spi::KeyBlock& block : *blocks) {
+    if (block.key == key) return std::move(block);
+  }
+  return std::nullopt;
+}
+
+void Settler::finish(std::span<const DeliveryPtr> states, bool clean) {
+  if (states.empty()) return;
+  std::size_t bytes = 0;
+  for (const DeliveryPtr& state : states) bytes += state->envelope().payload.size();
+  context_->counters.in_flight_count.fetch_sub(states.size(), std::memory_order_relaxed);
+  context_->counters.in_flight_bytes.fetch_sub(bytes, std::memory_order_relaxed);
+  dispatcher_.finished(states, clean);
+}
+
+void Settler::forget(std::span<const DeliveryPtr> states) {
+  for (const DeliveryPtr& state : states) {
+    state->phase.store(Phase::kLost, std::memory_order_release);
+    dispatcher_.pass(*state);
+  }
+  counts.lease_lost.fetch_add(states.size(), std::memory_order_relaxed);
+  finish(states, false);
+}
+
+void Settler::abandon(const Error& why) {
+  const auto drop = [&](std::vector<Book>& books) {
+    for (Book& book : std::exchange(books, {})) {
+      if (book.completion) book.completion->finish(why);
+      book.state->phase.store(Phase::kLost, std::memory_order_release);
+      finish({&book.state, 1}, false);
+    }
+  };
+  drop(settlement_books_);
+  drop(unit_books_);
+  settlements_.clear();
+  units_.clear();
+}
+
+}  // namespace towline::engine

@@ -1,0 +1,101 @@
+// Engine::open: the only place where drivers and engine meet. A new provider is a row in the table below.
+
+#include <random>
+#include <string>
+
+#include <towline/engine.hpp>
+#include <towline/spi/driver.hpp>
+
+#include "base/text.hpp"
+#include "codec/url.hpp"
+#include "drivers/memory/memory.hpp"
+#include "drivers/sqlite/sqlite.hpp"
+#include "engine/core.hpp"
+
+namespace towline {
+namespace {
+
+using OpenDriver = Result<spi::Provider> (*)(const spi::DriverOptions&);
+
+struct DriverRow {
+  std::string_view scheme;
+  OpenDriver open;
+};
+
+constexpr DriverRow kDrivers[] = {
+    {"memory", drivers::open_memory},
+    {"sqlite", drivers::open_sqlite},
+};
+
+const DriverRow* find_driver(std::string_view scheme) {
+  for (const DriverRow& row : kDrivers) {
+    if (row.scheme == scheme) return &row;
+  }
+  return nullptr;
+}
+
+bool is_engine_option(std::string_view name) {
+  for (const auto& row : detail::option_table()) {
+    if (row.group == "Engine" && row.name == name) return true;
+  }
+  return false;
+}
+
+std::uint64_t seed_of(const EngineOptions& options) {
+  if (options.seed != 0) return static_cast<std::uint64_t>(options.seed);
+  std::random_device device;
+  return (static_cast<std::uint64_t>(device()) << 32) ^ device();
+}
+
+/// Durability is a promise about the whole store, so it is checked against what the driver says it can keep.
+Result<void> check_durability(Durability wanted, const spi::Capabilities& capabilities, std::string_view scheme) {
+  if (wanted == Durability::kDefault || capabilities.durable) return {};
+  return Error{ErrorCode::kDurabilityUnavailable,
+               std::string(scheme) + ": keeps messages in memory only and cannot give durability=" +
+                   (wanted == Durability::kHost ? "host" : "process") + "; use sqlite: for that"};
+}
+
+}  // namespace
+
+Result<Engine> Engine::open(std::string_view text, EngineOptions options) {
+  auto url = codec::parse_url(text);
+  if (!url) return std::move(url).error();
+  const DriverRow* driver = find_driver(url->scheme);
+  if (driver == nullptr) {
+    return Error{ErrorCode::kInvalidUrl, "the provider '" + base::escape(url->scheme, 32) +
+                                             "' is not part of this build; memory: and sqlite: are"};
+  }
+  spi::DriverOptions request;
+  request.location = url->location;
+  for (auto& [name, value] : url->parameters) {
+    if (is_engine_option(name)) {
+      if (auto bad = set_option(options, name, value); !bad) return std::move(bad).error();
+    } else {
+      request.parameters.emplace_back(name, value);
+    }
+  }
+  if (auto bad = validate(options); !bad) return std::move(bad).error();
+  if (options.clock == nullptr) options.clock = system_clock();
+  if (options.durability == Durability::kHost) request.parameters.emplace_back("durability", "host");
+  const std::uint64_t seed = seed_of(options);
+  request.clock = options.clock;
+  request.seed = seed;
+  if (options.log) {
+    request.log = [log = options.log](std::string_view line) { log(LogRecord{LogLevel::kWarning, "driver", line}); };
+  }
+  auto provider = driver->open(request);
+  if (!provider) return std::move(provider).error();
+  if (auto bad = check_durability(options.durability, provider->transport->capabilities(), url->scheme); !bad) {
+    return std::move(bad).error();
+  }
+  auto clock = options.clock;
+  auto core = engine::Core::create(std::move(options), std::move(*provider), std::move(clock), seed, true);
+  // Whoever drops the last handle closes the engine, also from inside a handler.
+  engine::Core* raw = core.get();
+  return Engine(std::shared_ptr<engine::Core>(raw, [core = std::move(core)](engine::Core*) mutable {
+    (void)core->close(std::nullopt);
+    core.reset();
+  }));
+}
+
+}  // namespace towline
