@@ -1,0 +1,308 @@
+// Parked records and blocks: in a partition-ordered group everything of a partition waits behind the block of the key "",
+// whatever its own key; in a key-ordered group a record waits behind the block of its own key. So a parked record belongs to
+// the block of its own key if there is one, and else to that of "".
+
+#include "drivers/memory/schedule.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "drivers/memory/cursor.hpp"
+
+namespace towline::drivers::memory {
+namespace {
+
+constexpr Duration kFiredAge = std::chrono::hours(24);
+constexpr std::size_t kFiredCountMax = 1'000'000;
+constexpr std::size_t kPageCountMax = 1'000;
+
+TimePoint after_wall(TimePoint t, Duration d) noexcept {
+  return d > Duration(0) && t > kNever - d ? kNever : t + d;
+}
+
+std::array<std::uint8_t, 16> tie_of(std::uint64_t sequence) noexcept {
+  std::array<std::uint8_t, 16> tie{};
+  for (std::size_t i = 0; i < 8; ++i) tie[i] = static_cast<std::uint8_t>(sequence >> (56 - 8 * i));
+  return tie;
+}
+
+std::uint64_t sequence_of(const PageKey& key) noexcept {
+  std::uint64_t sequence = 0;
+  for (std::size_t i = 0; i < 8; ++i) sequence = sequence << 8 | key.tie[i];
+  return sequence;
+}
+
+}  // namespace
+
+const spi::ScheduleRecord* Schedule::find(const MessageId& id) const {
+  const auto it = entries_.find(id);
+  return it == entries_.end() ? nullptr : &it->second.record;
+}
+
+void Schedule::link(Entry& entry) {
+  const spi::ScheduleRecord& record = entry.record;
+  if (!record.parked) {
+    due_.emplace(DueKey(record.due_at, record.sequence), &entry);
+    return;
+  }
+  const spi::Envelope& e = record.envelope;
+  const std::string_view key = e.key ? std::string_view(*e.key) : std::string_view();
+  parked_.emplace(ParkedKey(e.group, e.topic, e.partition, record.sequence), &entry);
+  parked_by_key_.emplace(ParkedByKey(e.group, e.topic, e.partition, key, record.sequence), &entry);
+}
+
+void Schedule::unlink(Entry& entry) {
+  const spi::ScheduleRecord& record = entry.record;
+  if (!record.parked) {
+    due_.erase(DueKey(record.due_at, record.sequence));
+    return;
+  }
+  const spi::Envelope& e = record.envelope;
+  const std::string_view key = e.key ? std::string_view(*e.key) : std::string_view();
+  parked_.erase(ParkedKey(e.group, e.topic, e.partition, record.sequence));
+  parked_by_key_.erase(ParkedByKey(e.group, e.topic, e.partition, key, record.sequence));
+}
+
+void Schedule::put(spi::ScheduleRecord record) {
+  const auto [it, made] = entries_.try_emplace(record.id);
+  if (!made) return;
+  Entry& entry = it->second;
+  entry.record = std::move(record);
+  entry.record.version = 1;
+  entry.record.sequence = ++sequence_last_;
+  entry.bytes = size_of(entry.record.envelope) + sizeof(Entry);
+  meter_.used += entry.bytes;
+  link(entry);
+}
+
+void Schedule::remove(Entry& entry) {
+  unlink(entry);
+  meter_.used -= entry.bytes;
+  entries_.erase(MessageId(entry.record.id));
+}
+
+void Schedule::erase(const MessageId& id, spi::Version version, Moment now) {
+  const auto it = entries_.find(id);
+  if (it == entries_.end()) return;
+  if (it->second.claimed && version != 0) remember_fired(it->second.record, now);
+  remove(it->second);
+}
+
+void Schedule::move(const MessageId& id, TimePoint due_at) {
+  const auto it = entries_.find(id);
+  if (it == entries_.end()) return;
+  Entry& entry = it->second;
+  unlink(entry);
+  entry.record.due_at = due_at;
+  entry.record.parked = false;
+  entry.claimed = false;
+  ++entry.record.version;
+  link(entry);
+}
+
+void Schedule::take_due(const spi::DueRequest& request, Moment now, std::vector<spi::Envelope>* promoted,
+                        spi::DueBatch& out) {
+  for (std::size_t taken = 0; taken < request.count_max && !due_.empty(); ++taken) {
+    Entry& entry = *due_.begin()->second;
+    spi::ScheduleRecord& record = entry.record;
+    if (record.due_at > now.wall) break;
+    const Duration late = now.wall - record.due_at;
+    const bool skipped = record.skip_if_late_by > Duration(0) && late > record.skip_if_late_by;
+    if (promoted != nullptr && !skipped) {
+      out.lateness.push_back(late);
+      ++out.promoted_count;
+      remember_fired(record, now);
+      unlink(entry);
+      meter_.used -= entry.bytes;
+      promoted->push_back(std::move(record.envelope));
+      entries_.erase(MessageId(record.id));
+      continue;
+    }
+    unlink(entry);
+    const TimePoint was_due_at = record.due_at;
+    // At least a little, or this call would find it due again.
+    record.due_at = after_wall(now.wall, std::max<Duration>(request.lease, std::chrono::milliseconds(1)));
+    ++record.version;
+    entry.claimed = true;
+    link(entry);
+    out.records.push_back(record);
+    // The caller wants to know how late it is, not when the claim ends.
+    out.records.back().due_at = was_due_at;
+  }
+  out.next_due_at = next_due_at();
+}
+
+std::optional<TimePoint> Schedule::next_due_at() const {
+  if (due_.empty()) return std::nullopt;
+  return due_.begin()->first.first;
+}
+
+void Schedule::remember_fired(const spi::ScheduleRecord& record, Moment now) {
+  // Only users ask, and they know the ids of what they delayed.
+  if (!record.envelope.group.empty()) return;
+  if (fired_.insert(record.id).second) fired_order_.emplace_back(now.wall, record.id);
+  if (fired_order_.size() > kFiredCountMax) {
+    fired_.erase(fired_order_.front().second);
+    fired_order_.pop_front();
+  }
+}
+
+void Schedule::forget_fired(Moment now) {
+  while (!fired_order_.empty() && now.wall - fired_order_.front().first > kFiredAge) {
+    fired_.erase(fired_order_.front().second);
+    fired_order_.pop_front();
+  }
+}
+
+bool Schedule::is_blocked(const std::string& group, const std::string& topic, std::uint32_t partition,
+                          const std::string& key) const {
+  return blocks_.contains(BlockKey(group, topic, partition, key));
+}
+
+std::string Schedule::order_key(const spi::ScheduleRecord& record) const {
+  const spi::Envelope& e = record.envelope;
+  if (e.key && is_blocked(e.group, e.topic, e.partition, *e.key)) return *e.key;
+  return {};
+}
+
+void Schedule::put_block(spi::KeyBlock block) {
+  BlockKey key(block.group, block.topic, block.partition, block.key);
+  if (!blocks_.contains(key)) meter_.used += sizeof(spi::KeyBlock);
+  blocks_[std::move(key)] = std::move(block);
+}
+
+Schedule::Entry* Schedule::first_parked(const BlockKey& block) const {
+  const auto& [group, topic, partition, key] = block;
+  const auto is_of_partition = [&](const spi::Envelope& e) {
+    return e.group == group && e.topic == topic && e.partition == partition;
+  };
+  // In partition order nothing else is blocked here, so the first one is it.
+  auto first = parked_.lower_bound(ParkedKey(group, topic, partition, 0));
+  const auto end = parked_.end();
+  if (key.empty() && first != end && is_of_partition(first->second->record.envelope) &&
+      order_key(first->second->record).empty()) {
+    return first->second;
+  }
+  const auto own = parked_by_key_.lower_bound(ParkedByKey(group, topic, partition, key, 0));
+  if (own != parked_by_key_.end() && is_of_partition(own->second->record.envelope) && std::get<3>(own->first) == key) {
+    return own->second;
+  }
+  if (!key.empty()) return nullptr;
+  for (; first != end && is_of_partition(first->second->record.envelope); ++first) {
+    if (order_key(first->second->record).empty()) return first->second;
+  }
+  return nullptr;
+}
+
+std::uint64_t Schedule::count_parked(const BlockKey& block) const {
+  const auto& [group, topic, partition, key] = block;
+  std::uint64_t count = 0;
+  if (!key.empty()) {
+    const auto first = parked_by_key_.lower_bound(ParkedByKey(group, topic, partition, key, 0));
+    for (auto it = first; it != parked_by_key_.end(); ++it, ++count) {
+      const auto& [of_group, of_topic, of_partition, of_key, sequence] = it->first;
+      if (of_group != group || of_topic != topic || of_partition != partition || of_key != key) break;
+    }
+    return count;
+  }
+  for (auto it = parked_.lower_bound(ParkedKey(group, topic, partition, 0)); it != parked_.end(); ++it) {
+    const spi::Envelope& e = it->second->record.envelope;
+    if (e.group != group || e.topic != topic || e.partition != partition) break;
+    if (order_key(it->second->record).empty()) ++count;
+  }
+  return count;
+}
+
+void Schedule::unpark_next(const spi::UnparkNext& write) {
+  const BlockKey key(write.group, write.topic, write.partition, write.key);
+  const auto block = blocks_.find(key);
+  if (block == blocks_.end()) return;
+  Entry* next = first_parked(key);
+  if (next == nullptr) {
+    meter_.used -= sizeof(spi::KeyBlock);
+    blocks_.erase(block);
+    return;
+  }
+  unlink(*next);
+  spi::ScheduleRecord& record = next->record;
+  record.parked = false;
+  record.due_at = write.due_at;
+  record.envelope.heads_key = true;
+  ++record.version;
+  link(*next);
+  block->second.head = record.envelope.id;
+  block->second.held = false;
+}
+
+std::vector<spi::KeyBlock> Schedule::list_blocks(std::string_view group, std::string_view topic,
+                                                 std::optional<std::uint32_t> partition) const {
+  std::vector<spi::KeyBlock> blocks;
+  const BlockKey from(std::string(group), std::string(topic), partition.value_or(0), "");
+  for (auto it = blocks_.lower_bound(from); it != blocks_.end(); ++it) {
+    const spi::KeyBlock& block = it->second;
+    if (block.group != group || block.topic != topic) break;
+    if (partition && block.partition != *partition) break;
+    blocks.push_back(block);
+    blocks.back().parked_count = count_parked(it->first);
+  }
+  return blocks;
+}
+
+bool Schedule::matches(const spi::ScheduleRecord& record, const spi::ScheduleQuery& query) const {
+  const spi::Envelope& e = record.envelope;
+  if (!query.topic.empty() && e.topic != query.topic) return false;
+  // Without a group: what users delayed, or everything that is parked.
+  if (e.group != query.group && !(query.parked && query.group.empty())) return false;
+  if (query.partition && e.partition != *query.partition) return false;
+  if (!query.key) return true;
+  return query.parked ? order_key(record) == *query.key : e.key == query.key;
+}
+
+Result<Page<spi::ScheduleRecord>> Schedule::list(const spi::ScheduleQuery& query) const {
+  if (query.count_max == 0) {
+    return Error{ErrorCode::kInvalidArgument, "count_max of the schedule query is 0; it must be in [1, 1000]"};
+  }
+  const std::size_t count_max = std::min(query.count_max, kPageCountMax);
+  QueryFingerprint fingerprint;
+  fingerprint.add("schedule").add(query.topic).add(query.group).add(query.parked ? 1 : 0);
+  fingerprint.add(query.partition ? *query.partition + 1ULL : 0).add(query.key ? 1 : 0).add(query.key.value_or(""));
+  PageKey after{INT64_MIN, {}};
+  if (!query.cursor.empty()) {
+    auto parsed = parse_cursor(query.cursor, fingerprint.value());
+    if (!parsed) return std::move(parsed).error();
+    after = *parsed;
+  }
+  Page<spi::ScheduleRecord> page;
+  PageKey last;
+  const auto visit = [&](const spi::ScheduleRecord& record, std::int64_t rank) {
+    if (!matches(record, query)) return true;
+    if (page.items.size() == count_max) {
+      page.cursor = make_cursor(last, fingerprint.value());
+      return false;
+    }
+    page.items.push_back(record);
+    if (!query.parked) page.items.back().envelope.payload.clear();
+    last = {rank, tie_of(record.sequence)};
+    return true;
+  };
+  if (!query.parked) {
+    auto it = query.cursor.empty() ? due_.begin() : due_.upper_bound(DueKey(from_us(after.rank), sequence_of(after)));
+    while (it != due_.end() && visit(it->second->record, to_us(it->first.first))) ++it;
+    return page;
+  }
+  // By sequence over all groups and partitions: parked records are few, and sorted for each page.
+  std::map<std::uint64_t, const Entry*> ordered;
+  for (const auto& [key, entry] : parked_) {
+    if (entry->record.sequence > sequence_of(after) && matches(entry->record, query)) {
+      ordered.emplace(entry->record.sequence, entry);
+      if (ordered.size() > count_max + 1) ordered.erase(std::prev(ordered.end()));
+    }
+  }
+  for (const auto& [sequence, entry] : ordered) {
+    if (!visit(entry->record, 0)) break;
+  }
+  return page;
+}
+
+}  // namespace towline::drivers::memory

@@ -1,0 +1,199 @@
+// Units: all or nothing. Every precondition of a unit is checked before its first write is applied, and applying cannot fail,
+// so nothing ever has to be undone.
+//
+// The preconditions see what was there before the unit, and what earlier units of the same commit did.
+
+#include <set>
+#include <type_traits>
+#include <utility>
+
+#include "drivers/memory/hub.hpp"
+
+namespace towline::drivers::memory {
+namespace {
+
+Error not_found(std::string_view what, const std::string& name) {
+  return {ErrorCode::kNotFound, std::string(what) + " " + name + " does not exist"};
+}
+
+Error conflict(std::string_view what, const std::string& name, spi::Version has, spi::Version wants) {
+  return {ErrorCode::kConflict, std::string(what) + " " + name + " has version " + std::to_string(has) +
+                                    ", but the write expects " + std::to_string(wants)};
+}
+
+const std::string& text_of(const std::string& name) { return name; }
+std::string text_of(const MessageId& id) { return id.to_string(); }
+
+/// `wants` 0: any version.
+template <typename Name, typename Record>
+Result<void> check_version(std::string_view what, const Name& name, const Record* record, spi::Version wants) {
+  if (record == nullptr) return not_found(what, text_of(name));
+  if (wants != 0 && record->version != wants) return conflict(what, text_of(name), record->version, wants);
+  return {};
+}
+
+}  // namespace
+
+class Hub::UnitCheck {
+ public:
+  UnitCheck(Hub& hub, Session* settle, Moment now) : hub_(hub), settle_(settle), now_(now) {}
+
+  Result<void> run(const spi::Unit& unit) {
+    for (const spi::Write& write : unit.writes) {
+      auto checked = std::visit([this](const auto& w) { return check(w); }, write);
+      if (!checked) return checked;
+    }
+    if (bytes_ == 0 || hub_.make_room(hub_.outbox_bytes_ + bytes_, now_)) return {};
+    return Error{ErrorCode::kOverloaded, "the memory provider keeps " + std::to_string(hub_.meter.used) +
+                                             " bytes, and these writes would exceed bytes_max=" +
+                                             std::to_string(hub_.meter.max) + "; consume, wait, or raise bytes_max"};
+  }
+
+ private:
+  Result<void> check_envelope(const spi::Envelope& envelope) {
+    // A retry or a parked message ends a delivery, and that is never refused: the message it stands for goes instead.
+    if (envelope.group.empty()) bytes_ += size_of(envelope);
+    return Queue::check(envelope, hub_.queue.partition_count(envelope.topic));
+  }
+
+  Result<void> check(const spi::PutSchedule& write) {
+    const spi::ScheduleRecord& record = write.record;
+    if (hub_.schedule.find(record.id) != nullptr || !put_.insert(record.id).second) {
+      return Error{ErrorCode::kConflict, "a schedule record with id " + record.id.to_string() + " exists"};
+    }
+    const spi::Envelope& envelope = record.envelope;
+    if (deduplicates(envelope)) {
+      if (auto holder = hub_.find_dedup(envelope.topic, envelope.dedup_id, now_.wall)) {
+        return Error{ErrorCode::kConflict, "the dedup id is held by message " + holder->to_string()};
+      }
+      if (!put_dedup_.insert(joined(envelope.topic, envelope.dedup_id)).second) {
+        return Error{ErrorCode::kConflict, "the unit puts two records with one dedup id"};
+      }
+    }
+    return check_envelope(envelope);
+  }
+  Result<void> check(const spi::EraseSchedule& write) {
+    return check_version("schedule record", write.id, hub_.schedule.find(write.id), write.version);
+  }
+  Result<void> check(const spi::MoveSchedule& write) {
+    return check_version("schedule record", write.id, hub_.schedule.find(write.id), write.version);
+  }
+  Result<void> check(const spi::UnparkNext& write) {
+    if (hub_.schedule.is_blocked(write.group, write.topic, write.partition, write.key)) return {};
+    return not_found("a block of the key in topic", write.topic + " for group " + write.group);
+  }
+  Result<void> check(const spi::PutKeyBlock&) { return {}; }
+  Result<void> check(const spi::PutDeadLetter&) { return {}; }
+  Result<void> check(const spi::UpdateDeadLetter& write) {
+    return check_version("dead letter", write.id, hub_.dead_letters.find(write.id), write.version);
+  }
+  Result<void> check(const spi::EraseDeadLetter& write) {
+    return check_version("dead letter", write.id, hub_.dead_letters.find(write.id), write.version);
+  }
+  Result<void> check(const spi::PutIdempotency& write) {
+    const auto* known = hub_.idempotency.find(joined(write.record.scope, write.record.key), now_.wall);
+    const spi::Version has = known == nullptr ? 0 : known->version;
+    if (has == write.expected) return {};
+    return conflict("the idempotency record of key", write.record.key, has, write.expected);
+  }
+  Result<void> check(const spi::EraseIdempotency& write) {
+    const auto* known = hub_.idempotency.find(joined(write.scope, write.key), now_.wall);
+    return check_version("the idempotency record of key", write.key, known, write.expected);
+  }
+  Result<void> check(const spi::PutInbox& write) {
+    if (hub_.inbox.find(joined(write.group, bytes_of(write.message_id)), now_.wall) == nullptr) return {};
+    return Error{ErrorCode::kConflict,
+                 "the inbox of group " + write.group + " holds message " + write.message_id.to_string()};
+  }
+  Result<void> check(const spi::ForgetDedup&) { return {}; }
+  Result<void> check(const spi::Publish& write) { return check_envelope(write.envelope); }
+  Result<void> check(const spi::Settle& write) {
+    if (settle_ == nullptr) {
+      return Error{ErrorCode::kInvalidArgument, "a Settle write needs a subscription: hand it to receive()"};
+    }
+    if (hub_.queue.holds(*settle_, write.settlement.token)) return {};
+    return Error{ErrorCode::kLeaseLost, "the lease ended before this settlement"};
+  }
+
+  Hub& hub_;
+  Session* settle_;
+  const Moment now_;
+  std::uint64_t bytes_ = 0;
+  std::set<MessageId> put_;
+  std::set<std::string> put_dedup_;
+};
+
+class Hub::UnitApply {
+ public:
+  UnitApply(Hub& hub, Session* settle, Moment now) : hub_(hub), settle_(settle), now_(now) {}
+
+  void run(const spi::Unit& unit) {
+    for (const spi::Write& write : unit.writes) {
+      std::visit([this](const auto& w) { apply(w); }, write);
+    }
+  }
+
+ private:
+  void apply(const spi::PutSchedule& write) {
+    if (deduplicates(write.record.envelope)) hub_.hold_dedup(write.record.envelope);
+    hub_.schedule.put(write.record);
+  }
+  void apply(const spi::EraseSchedule& write) { hub_.schedule.erase(write.id, write.version, now_); }
+  void apply(const spi::MoveSchedule& write) { hub_.schedule.move(write.id, write.due_at); }
+  void apply(const spi::UnparkNext& write) { hub_.schedule.unpark_next(write); }
+  void apply(const spi::PutKeyBlock& write) { hub_.schedule.put_block(write.block); }
+  void apply(const spi::PutDeadLetter& write) { hub_.dead_letters.put(write.record); }
+  void apply(const spi::UpdateDeadLetter& write) { hub_.dead_letters.update(write); }
+  void apply(const spi::EraseDeadLetter& write) { hub_.dead_letters.erase(write.id); }
+  void apply(const spi::PutIdempotency& write) {
+    spi::IdempotencyRecord record = write.record;
+    record.version = write.expected + 1;
+    const std::uint64_t bytes = record.result.size() + record.fingerprint.size() + record.content_type.size();
+    const TimePoint expires_at = record.expires_at;
+    hub_.idempotency.put(joined(record.scope, record.key), std::move(record), expires_at, bytes);
+  }
+  void apply(const spi::EraseIdempotency& write) { hub_.idempotency.erase(joined(write.scope, write.key)); }
+  void apply(const spi::PutInbox& write) {
+    hub_.inbox.put(joined(write.group, bytes_of(write.message_id)), 0, write.expires_at);
+  }
+  void apply(const spi::ForgetDedup& write) {
+    const auto holder = hub_.find_dedup(write.topic, write.dedup_id, now_.wall);
+    if (holder == write.message_id) hub_.dedup_ids.erase(joined(write.topic, write.dedup_id));
+  }
+  void apply(const spi::Publish& write) {
+    if (deduplicates(write.envelope)) {
+      if (hub_.find_dedup(write.envelope.topic, write.envelope.dedup_id, now_.wall)) return;
+      hub_.hold_dedup(write.envelope);
+    }
+    hub_.outbox_bytes_ += size_of(write.envelope);
+    hub_.outbox_.push_back(write.envelope);
+  }
+  void apply(const spi::Settle& write) { (void)hub_.queue.settle(*settle_, write.settlement, now_); }
+
+  Hub& hub_;
+  Session* settle_;
+  const Moment now_;
+};
+
+std::vector<Result<void>> Hub::commit(std::span<const spi::Unit> units, Session* settle, Moment now) {
+  std::vector<Result<void>> results;
+  results.reserve(units.size());
+  dead_letters.end_leases(now.wall);
+  const auto due_before = schedule.next_due_at();
+  for (const spi::Unit& unit : units) {
+    Result<void> checked = UnitCheck(*this, settle, now).run(unit);
+    if (checked) UnitApply(*this, settle, now).run(unit);
+    results.push_back(std::move(checked));
+  }
+  queue.append(std::exchange(outbox_, {}), now);
+  outbox_bytes_ = 0;
+  const auto due_after = schedule.next_due_at();
+  if (due_after && (!due_before || *due_after < *due_before)) {
+    for (DueWaiter* waiter : due_waiters) {
+      if (waiter->waiting) waiter->changed.notify_all();
+    }
+  }
+  return results;
+}
+
+}  // namespace towline::drivers::memory
