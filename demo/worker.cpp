@@ -1,0 +1,174 @@
+// A worker. For every delivery: the start is written to the ledger, the handler works for a moment, then it
+// books the order in one transaction with the acknowledgement, and only after that transaction has committed
+// the effect is written to the ledger. Handlers that must fail do so either before the transaction or inside
+// it, after the row was inserted; then the row must not be there afterwards.
+
+#include "effects.hpp"
+#include "ledger.hpp"
+#include "orders.hpp"
+#include "plan.hpp"
+#include "roles.hpp"
+
+#include <charconv>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <thread>
+#include <vector>
+
+namespace towline::demo {
+namespace {
+
+std::uint32_t number_of(const Delivery& delivery, std::string_view header) {
+  const auto text = delivery.header(header);
+  std::uint32_t number = 0;
+  if (!text || std::from_chars(text->data(), text->data() + text->size(), number).ec != std::errc{}) {
+    throw HandlerError("OrderUnreadable",
+                       "the header \"" + std::string(header) + "\" is missing or no number");
+  }
+  return number;
+}
+
+class Worker {
+ public:
+  Worker(const WorkerOptions& options, Ledger ledger) : options_(options), ledger_(std::move(ledger)) {}
+  void handle(Delivery& delivery) const;
+
+ private:
+  void work(std::uint32_t number, std::uint32_t attempt) const;
+  [[nodiscard]] std::vector<SqlTransaction::Value> row_of(const Delivery& delivery,
+                                                          std::uint32_t number) const;
+  void book(Delivery& delivery, std::uint32_t number, bool must_fail) const;
+  void note(What what, const Delivery& delivery, std::uint32_t number, std::string text = {}) const;
+
+  WorkerOptions options_;
+  Ledger ledger_;
+};
+
+void Worker::note(What what, const Delivery& delivery, std::uint32_t number, std::string text) const {
+  Record record{.what = what, .number = number, .at_us = wall_us(), .attempt = delivery.attempt()};
+  if (what == What::kStart) {
+    record.crashes = delivery.crashes();
+    record.redelivered = delivery.redelivered();
+    record.payload_hash = hash_of(delivery.payload());
+  }
+  record.text = std::move(text);
+  ledger_.append(record);
+}
+
+/// Half to one and a half of `work_ms`, from the seed: what a call to a payment service would take.
+void Worker::work(std::uint32_t number, std::uint32_t attempt) const {
+  if (options_.work_ms == 0) return;
+  Random random(options_.seed + number * 131ULL + attempt);
+  const auto us =
+      options_.work_ms * 500 + static_cast<std::int64_t>(random.below(options_.work_ms * 1000ULL));
+  std::this_thread::sleep_for(std::chrono::microseconds(us));
+}
+
+std::vector<SqlTransaction::Value> Worker::row_of(const Delivery& delivery, std::uint32_t number) const {
+  const auto order = nlohmann::json::parse(delivery.payload());
+  const auto name = [&](const char* first, const char* second) {
+    const auto& value = order.contains(first) ? order.at(first) : order.at(second);
+    return value.is_string() ? value.get<std::string>() : value.dump();
+  };
+  return {std::int64_t{number},
+          name("order_id", "id"),
+          name("customer_id", "customer"),
+          order.value("total_cents", std::int64_t{0}),
+          std::int64_t{delivery.attempt()},
+          hash_of(delivery.payload()),
+          options_.name,
+          wall_us()};
+}
+
+void Worker::book(Delivery& delivery, std::uint32_t number, bool must_fail) const {
+  const auto row = row_of(delivery, number);
+  const auto booked = delivery.transaction([&](SqlTransaction& sql) -> Result<void> {
+    auto inserted = sql.execute(kInsertEffect, row);
+    if (!inserted.ok()) return inserted.error();
+    if (must_fail)
+      return Error{ErrorCode::kHandlerFailed, "the payment was declined after the order was booked"};
+    return {};
+  });
+  if (booked.ok()) {
+    note(must_fail ? What::kTrouble : What::kEffect, delivery, number,
+         must_fail ? "a failed body was committed" : "");
+    return;
+  }
+  if (booked.error().code == ErrorCode::kLeaseLost || booked.error().code == ErrorCode::kClosed) {
+    note(What::kVoid, delivery, number, booked.error().to_string());
+    return;
+  }
+  if (must_fail && booked.error().code == ErrorCode::kHandlerFailed) {
+    note(What::kFail, delivery, number, "inside the transaction");
+    throw HandlerError("PaymentConnectionLost", booked.error().message);
+  }
+  note(What::kTrouble, delivery, number, booked.error().to_string());
+  throw HandlerError("StoreUnavailable", booked.error().to_string());
+}
+
+void Worker::handle(Delivery& delivery) const {
+  const auto number = number_of(delivery, kNumberHeader);
+  const bool must_fail = delivery.attempt() <= number_of(delivery, kFailuresHeader);
+  note(What::kStart, delivery, number);
+  work(number, delivery.attempt());
+  if (must_fail && number % 2 == 0) {
+    note(What::kFail, delivery, number, "before the transaction");
+    throw HandlerError("PaymentConnectionLost", "the payment service did not answer");
+  }
+  book(delivery, number, must_fail);
+}
+
+ConsumerOptions consumer_options(const WorkerOptions& options) {
+  ConsumerOptions consumer;
+  consumer.group = std::string(kGroup);
+  consumer.name = options.name;
+  consumer.concurrency = options.concurrency;
+  consumer.order = towline::Order::kKeyOrdered;
+  consumer.on_key_failure = KeyFailure::kBlockKey;
+  consumer.handler_timeout = std::chrono::seconds(20);
+  consumer.retry.max_attempts = kAttemptsMax;
+  consumer.retry.initial_delay = kRetryFirst;
+  consumer.retry.delay_max = kRetryMax;
+  // The planned failures are the orders' and not the payment service's: intake must not pause for them.
+  consumer.breaker.enabled = false;
+  // An order may be in the hands of every worker that is killed and still must not count as the killer.
+  consumer.dead_letters.max_crashes = 20;
+  return consumer;
+}
+
+int fail(const Error& error) {
+  std::fprintf(stderr, "%s\n", error.to_string().c_str());
+  return 1;
+}
+
+}  // namespace
+
+int run_worker(const WorkerOptions& options) {
+  // Blocked before the engine starts its threads, so that they inherit it and sigwait below is the one who
+  // sees it.
+  sigset_t stop;
+  sigemptyset(&stop);
+  sigaddset(&stop, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &stop, nullptr);
+
+  auto ledger = Ledger::create(options.place.ledgers(), options.name);
+  if (!ledger.ok()) return fail(ledger.error());
+  const Worker worker(options, std::move(*ledger));
+  auto engine = open_engine(options.place, options.name);
+  if (!engine.ok()) return fail(engine.error());
+  auto consumer = engine->consume(kTopic, consumer_options(options),
+                                  [&](Delivery& delivery) { worker.handle(delivery); });
+  if (!consumer.ok()) return fail(consumer.error());
+
+  int signal = 0;
+  sigwait(&stop, &signal);
+  auto closed = engine->close(std::chrono::seconds(5));
+  if (!closed.ok()) return fail(closed.error());
+  if (*closed != 0)
+    return fail({ErrorCode::kTimeout, std::to_string(*closed) + " handlers did not end in time"});
+  return 0;
+}
+
+}  // namespace towline::demo
