@@ -102,7 +102,7 @@ struct [[nodiscard]] Receipt {
 
   [[nodiscard]] bool acked() const noexcept { return outcome == PublishOutcome::kAcked; }
   /// The id, or throws Exception unless acked.
-  [[nodiscard]] const MessageId& value() const {
+  const MessageId& value() const {
     if (!acked()) throw Exception(error);
     return id;
   }

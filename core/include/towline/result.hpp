@@ -60,9 +60,9 @@ class [[nodiscard]] Result {
   [[nodiscard]] Error&& error() && { return std::move(*std::get_if<1>(&state_)); }
 
   /// The value, or throws Exception.
-  [[nodiscard]] T& value() & { require(); return *std::get_if<0>(&state_); }
-  [[nodiscard]] const T& value() const& { require(); return *std::get_if<0>(&state_); }
-  [[nodiscard]] T&& value() && { require(); return std::move(*std::get_if<0>(&state_)); }
+  T& value() & { require(); return *std::get_if<0>(&state_); }
+  const T& value() const& { require(); return *std::get_if<0>(&state_); }
+  T&& value() && { require(); return std::move(*std::get_if<0>(&state_)); }
   [[nodiscard]] T value_or(T other) && { return ok() ? std::move(*std::get_if<0>(&state_)) : std::move(other); }
 
   /// The value without a check. Only when ok().
