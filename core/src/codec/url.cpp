@@ -64,14 +64,14 @@ class UrlParser {
     if (rest.find('#') != std::string_view::npos) return "it holds a '#'; write it as %23";
     const std::size_t question = std::min(rest.find('?'), rest.size());
     const std::string_view place = rest.substr(0, question);
-    if (url_.scheme.has_hosts) {
+    if (scheme_->has_hosts) {
       if (rest.substr(std::min(rest.find_first_of("/?", 2), rest.size())).find('@') !=
           std::string_view::npos) {
         return "it holds an '@' behind the host; in a user name, password or path write it as %40";
       }
       if (const Problem problem = parse_network(place)) return problem;
     } else {
-      if (const Problem problem = url_.scheme.name == "memory" ? parse_memory(place) : parse_sqlite(place))
+      if (const Problem problem = scheme_->name == "memory" ? parse_memory(place) : parse_sqlite(place))
         return problem;
     }
     return question == rest.size() ? std::nullopt : parse_parameters(rest.substr(question + 1));
@@ -84,15 +84,14 @@ class UrlParser {
     const std::size_t colon = text_.find(':');
     if (colon == std::string_view::npos) return "there is no scheme; begin with one of " + known;
     const std::string name = base::to_lower(text_.substr(0, colon));
-    const auto found =
-        std::find_if(kSchemes.begin(), kSchemes.end(), [&](const Scheme& s) { return s.name == name; });
-    if (found == kSchemes.end()) {
+    scheme_ = find_scheme(name);
+    if (scheme_ == nullptr) {
       // What stands before the colon may be a user name or worse, so it is not repeated beyond what the URL
       // shows.
       const bool is_file = name == "file";
       return "unknown scheme; " + (is_file ? "for a file write sqlite:path" : "it must be one of " + known);
     }
-    url_.scheme = *found;
+    url_.scheme = scheme_->name;
     rest = text_.substr(colon + 1);
     return std::nullopt;
   }
@@ -126,7 +125,7 @@ class UrlParser {
 
   Problem parse_network(std::string_view place) {
     url_.location = place;
-    if (!place.starts_with("//")) return "write " + std::string(url_.scheme.name) + "://host";
+    if (!place.starts_with("//")) return "write " + std::string(scheme_->name) + "://host";
     place.remove_prefix(2);
     const std::size_t slash = std::min(place.find('/'), place.size());
     std::string_view authority = place.substr(0, slash);
@@ -163,7 +162,7 @@ class UrlParser {
       if (comma == list.size()) break;
       list.remove_prefix(comma + 1);
     }
-    const bool local = url_.hosts.size() == 1 && url_.hosts[0].name.empty() && url_.scheme.name == "postgres";
+    const bool local = url_.hosts.size() == 1 && url_.hosts[0].name.empty() && scheme_->name == "postgres";
     const bool nameless =
         std::any_of(url_.hosts.begin(), url_.hosts.end(), [](const auto& h) { return h.name.empty(); });
     if (nameless && !local) return "the host is missing";
@@ -172,7 +171,7 @@ class UrlParser {
 
   Problem parse_host(std::string_view text) {
     Url::Host host;
-    host.port = url_.scheme.port;
+    host.port = scheme_->port;
     std::string_view port;
     if (text.starts_with('[')) {
       const std::size_t close = text.find(']');
@@ -241,6 +240,7 @@ class UrlParser {
       "a '%' must be followed by two hex digits, and not stand for a control byte; write a '%' itself as %25";
 
   std::string_view text_;
+  const Scheme* scheme_ = nullptr;
   Url url_;
   ErrorCode code_ = ErrorCode::kInvalidUrl;
 };
@@ -248,6 +248,12 @@ class UrlParser {
 }  // namespace
 
 std::span<const Scheme> url_schemes() noexcept { return kSchemes; }
+
+const Scheme* find_scheme(std::string_view name) noexcept {
+  const auto found = std::find_if(kSchemes.begin(), kSchemes.end(),
+                                  [&](const Scheme& scheme) { return scheme.name == name; });
+  return found == kSchemes.end() ? nullptr : &*found;
+}
 
 const std::string* Url::find_parameter(std::string_view name) const noexcept {
   const auto found =

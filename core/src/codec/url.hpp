@@ -38,6 +38,8 @@ struct Scheme {
   std::uint16_t port = 0;  ///< the usual one
 };
 [[nodiscard]] std::span<const Scheme> url_schemes() noexcept;
+/// nullptr when there is none of that name.
+[[nodiscard]] const Scheme* find_scheme(std::string_view name) noexcept;
 
 struct Url {
   struct Host {
@@ -46,7 +48,8 @@ struct Url {
     std::uint16_t port = 0;
   };
 
-  Scheme scheme;
+  /// One of url_schemes(), in lower case.
+  std::string_view scheme;
   /// What a driver is opened with (spi::DriverOptions::location). memory: the name. sqlite: the path,
   /// decoded. Others: everything between the scheme's colon and the parameters as it was written, for client
   /// libraries that parse it themselves. Holds the password then: never log it.

@@ -62,15 +62,18 @@ void CircuitBreaker::feed_probe(MonotonicTime now, BreakerSignal signal) noexcep
   }
 }
 
-void CircuitBreaker::feed(MonotonicTime now, BreakerSignal signal, std::uint64_t period) noexcept {
+void CircuitBreaker::feed(MonotonicTime now, BreakerSignal signal, std::uint64_t period,
+                          std::size_t count) noexcept {
   now = not_before(now);
-  if (!options_.enabled || period != period_) return;
+  if (!options_.enabled || period != period_ || count == 0) return;
   if (state_ == BreakerState::kHalfOpen) {
-    feed_probe(now, signal);
+    // The probe that decides ends the period, and with it the worth of those after it.
+    for (std::size_t i = 0; i < count && period == period_; ++i)
+      feed_probe(now, signal);
   } else if (signal == BreakerSignal::kSuccess) {
-    window_.add(now, kSuccesses);
+    window_.add(now, kSuccesses, count);
   } else if (signal == BreakerSignal::kFailure) {
-    window_.add(now, kFailures);
+    window_.add(now, kFailures, count);
     if (has_tripped(now)) enter(BreakerState::kOpen, now);
   }
 }

@@ -52,8 +52,8 @@ class CircuitBreaker {
   /// Notes that `count` messages were taken in, at most the allowance; returns the period that their results
   /// belong to.
   std::uint64_t admit(MonotonicTime now, std::size_t count = 1) noexcept;
-  /// The result of one admitted message. `period` is what admit() answered.
-  void feed(MonotonicTime now, BreakerSignal signal, std::uint64_t period) noexcept;
+  /// The results of `count` admitted messages. `period` is what admit() answered.
+  void feed(MonotonicTime now, BreakerSignal signal, std::uint64_t period, std::size_t count = 1) noexcept;
 
   /// As of the last call with a time.
   [[nodiscard]] BreakerState state() const noexcept { return state_; }
