@@ -10,8 +10,11 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <random>
 #include <thread>
 #include <vector>
+
+#include "support/eventually.hpp"
 
 namespace towline {
 namespace {
@@ -48,8 +51,11 @@ class Sleeper {
   void join() {
     if (thread_.joinable()) thread_.join();
   }
+  [[nodiscard]] int returns() {
+    const std::lock_guard hold(mutex_);
+    return returns_;
+  }
   // After join.
-  [[nodiscard]] int returns() const { return returns_; }
   [[nodiscard]] MonotonicTime ended() const { return ended_; }
 
  private:
@@ -112,7 +118,7 @@ TEST(SystemClock, AWaitForADeadlineThatHasPassedReturnsAtOnce) {
 }
 
 TEST(SystemClock, AWaitForEverEndsWhenNotifiedAndDoesNotSpinUntilThen) {
-  for (const MonotonicTime deadline : {MonotonicTime::max(), MonotonicTime(Duration::max() / 1000)}) {
+  for (const MonotonicTime deadline : {MonotonicTime::max(), MonotonicTime(Duration::max() - 1us)}) {
     Sleeper sleeper(*system_clock(), deadline);
     sleeper.await_waiting();
     sleeper.poke();
@@ -165,6 +171,7 @@ TEST(VirtualClock, AdvanceEndsTheWaitsWhoseTimeHasComeAndNoOther) {
   early.await_waiting();
   late.await_waiting();
   clock.advance(10s - 1us);
+  EXPECT_TRUE(support::holds_for([&] { return early.returns() == 0 && late.returns() == 0; }, 20ms));
   clock.advance(1us);
   early.join();
   EXPECT_EQ(early.ended(), MonotonicTime(1h + 10s));
@@ -205,23 +212,72 @@ TEST(VirtualClock, AStepOfTheWallClockWakesEverybody) {
   two.await_returns(1);
 }
 
-// Each round the waiters say that they are about to look at the time, and the clock moves at that very
-// moment. One wake-up that falls between a look and a wait hangs the test.
+// Each round a waiter says that it is about to look at the time, and the clock moves a random few
+// instructions later. One wake-up that falls between the look and the wait hangs the test.
 TEST(VirtualClock, NoWakeUpIsLostBetweenTheLookAtTheTimeAndTheWait) {
-  constexpr int kRounds = 3000;
-  constexpr int kWaiters = 3;
+  const int rounds = support::scaled(20'000);
+  VirtualClock clock;
+  const MonotonicTime start = clock.monotonic();
+  std::atomic<int> arrived = 0;
+  std::thread waiter([&] {
+    std::mutex own;
+    std::condition_variable changed;
+    for (int round = 1; round <= rounds; ++round) {
+      std::unique_lock lock(own);
+      const MonotonicTime deadline = start + round * 1ms;
+      arrived = round;
+      while (clock.monotonic() < deadline) clock.wait_until(lock, changed, deadline);
+    }
+  });
+  std::minstd_rand random(1);
+  for (int round = 1; round <= rounds; ++round) {
+    while (arrived < round) std::this_thread::yield();
+    for (auto spins = random() % 400; spins > 0; --spins) std::atomic_signal_fence(std::memory_order_seq_cst);
+    clock.advance(1ms);
+  }
+  waiter.join();
+  EXPECT_EQ(clock.monotonic(), start + rounds * 1ms);
+}
+
+// What closes the gap between a waiter's look at the time and its wait: it has its mutex all the while.
+TEST(VirtualClock, AdvanceNotifiesAWaiterOnlyWithTheWaitersOwnMutexInHand) {
+  VirtualClock clock;
+  const MonotonicTime deadline = clock.monotonic() + 1ms;
+  std::mutex own;
+  std::condition_variable changed;
+  bool waiting = false;
+  std::thread waiter([&] {
+    std::unique_lock lock(own);
+    waiting = true;
+    changed.notify_all();
+    while (clock.monotonic() < deadline) clock.wait_until(lock, changed, deadline);
+  });
+  std::unique_lock lock(own);
+  changed.wait(lock, [&] { return waiting; });
+  std::atomic<bool> advanced = false;
+  std::thread mover([&] {
+    clock.advance(1ms);
+    advanced = true;
+  });
+  EXPECT_TRUE(support::holds_for([&] { return !advanced; }, 20ms));
+  lock.unlock();
+  mover.join();
+  waiter.join();
+}
+
+TEST(VirtualClock, OneAdvanceWakesAllWaitersOfOneMutexAndOfManyMutexes) {
+  constexpr int kRounds = 500;
   VirtualClock clock;
   const MonotonicTime start = clock.monotonic();
   std::mutex shared;
-  std::array<std::atomic<int>, kWaiters> arrived{};
+  std::array<std::atomic<int>, 4> arrived{};
   std::vector<std::thread> threads;
-  for (std::size_t w = 0; w < kWaiters; ++w) {
+  for (std::size_t w = 0; w < arrived.size(); ++w) {
     threads.emplace_back([&, w] {
       std::mutex own;
       std::condition_variable changed;
       for (int round = 1; round <= kRounds; ++round) {
-        // Two of them share a mutex, as two waits of one object do.
-        std::unique_lock lock(w == 0 ? own : shared);
+        std::unique_lock lock(w % 2 == 0 ? own : shared);
         arrived[w] = round;
         arrived[w].notify_one();
         const MonotonicTime deadline = start + round * 1ms;
