@@ -43,7 +43,7 @@ sim:
 
 fuzz:
 	@scripts/bootstrap fuzz
-	@scripts/build fuzz all
+	@scripts/build fuzz towline_fuzz
 	@scripts/run-fuzz $(FUZZ_S)
 
 tidy:

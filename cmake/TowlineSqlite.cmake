@@ -64,7 +64,9 @@ target_include_directories(towline_sqlite_headers SYSTEM INTERFACE
 
 add_library(towline_sqlite_objects OBJECT "${TOWLINE_SQLITE_DIR}/sqlite3.c")
 set_target_properties(towline_sqlite_objects PROPERTIES POSITION_INDEPENDENT_CODE ON)
-target_link_libraries(towline_sqlite_objects PRIVATE towline_flags)
+if(NOT TOWLINE_BUILD_FUZZ)  # a fuzzer is to be guided by our branches, not by SQLite's
+  target_link_libraries(towline_sqlite_objects PRIVATE towline_flags)
+endif()
 target_compile_definitions(towline_sqlite_objects PRIVATE
   SQLITE_THREADSAFE=2                # a connection is never used by two threads at once: no mutex for it
   SQLITE_DEFAULT_MEMSTATUS=0         # no global lock around every allocation
@@ -76,5 +78,8 @@ target_compile_definitions(towline_sqlite_objects PRIVATE
   SQLITE_OMIT_LOAD_EXTENSION
   SQLITE_OMIT_DEPRECATED
   SQLITE_OMIT_SHARED_CACHE)
-target_compile_options(towline_sqlite_objects PRIVATE -w $<$<NOT:$<CONFIG:Debug>>:-O3>
+if(NOT TOWLINE_SANITIZE AND NOT CMAKE_BUILD_TYPE STREQUAL "Debug")
+  target_compile_options(towline_sqlite_objects PRIVATE -O3)
+endif()
+target_compile_options(towline_sqlite_objects PRIVATE -w
                        -include "${TOWLINE_SQLITE_INCLUDE}/towline_sqlite3_names.h")
