@@ -78,6 +78,9 @@ class ConformanceTest : public ::testing::TestWithParam<ProviderRow> {
   /// Closes one and forgets it; what the store keeps is kept also where it lives in memory only.
   void close(Engine& engine);
 
+  /// Before open(): the clock of the engine that keeps a store alive which lives in memory only.
+  void set_keeper_clock(std::shared_ptr<spi::Clock> clock) { keeper_clock_ = std::move(clock); }
+
   /// A group member: retries after 20 ms, three attempts, no breaker, no jitter.
   [[nodiscard]] static ConsumerOptions member(std::string group = "group");
   [[nodiscard]] static ConsumerOptions manual_member(std::string group = "group");
@@ -98,6 +101,8 @@ class ConformanceTest : public ::testing::TestWithParam<ProviderRow> {
   void expect_log(std::string part) { expected_log_.insert(std::move(part)); }
   /// Lines of one level and up that contain `part`.
   [[nodiscard]] std::size_t logged(std::string_view part, LogLevel least = LogLevel::kDebug) const;
+  /// An engine of the test was closed while a handler was stuck, and says so again when it is asked.
+  void allow_stuck() { stuck_allowed_ = 1; }
   /// Leaves out the in-flight check of the teardown, for tests that end with a lost holder.
   void leave_in_flight() { check_in_flight_ = false; }
 
@@ -124,8 +129,10 @@ class ConformanceTest : public ::testing::TestWithParam<ProviderRow> {
   std::set<std::string> expected_log_;
   /// Where nothing is durable: keeps the store alive while a test closes and opens its engines.
   std::optional<Engine> keeper_;
+  std::shared_ptr<spi::Clock> keeper_clock_;
   std::vector<Engine> engines_;
   bool check_in_flight_ = true;
+  std::uint64_t stuck_allowed_ = 0;
   std::size_t threads_before_ = 0;
   std::size_t fds_before_ = 0;
 };

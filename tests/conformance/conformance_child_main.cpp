@@ -1,0 +1,255 @@
+// The process that the kill tests start, kill and start again. Modes, each with the store's URL and the path
+// of a ledger:
+//
+//   ack <url> <ledger>            acknowledges one message, notes it and dies at once
+//   work <url> <ledger>           handles "orders"; dies in the handler of every message whose payload begins
+//   with "kill" redrive <url> <ledger>        redrives all dead letters of "orders" until it is killed or
+//   done once <url> <ledger>           runs the key "charge" and dies inside, unless the ledger says that it
+//   was run before transaction <url> <ledger>    handles "effects" with an SQL effect; dies at the point the
+//   payload names, once close <url> <ledger>          closes the engine inside a handler and exits
+//   fork <url> <ledger>           forks with an open engine; child and parent both say what the engine then
+//   answers
+//
+// It prints "ready" when it has begun. Exit code 0: done; 3: a call failed.
+
+#include <towline/towline.hpp>
+
+#include "support/child_process.hpp"
+#include "support/eventually.hpp"
+#include "support/ledger.hpp"
+
+#include <atomic>
+#include <cstdio>
+#include <signal.h>
+#include <string>
+#include <string_view>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace {
+
+using namespace towline;
+using namespace std::chrono_literals;
+using support::eventually;
+using support::Ledger;
+
+[[noreturn]] void die() {
+  ::kill(::getpid(), SIGKILL);
+  for (;;)
+    ::pause();
+}
+
+void say(const char* line) {
+  std::puts(line);
+  std::fflush(stdout);
+}
+
+Engine open(const std::string& url) {
+  EngineOptions options;
+  options.lease = 200ms * support::slack();
+  options.sweep_interval = 50ms;
+  return Engine::open(url, options).value();
+}
+
+ConsumerOptions member() {
+  ConsumerOptions options;
+  options.group = "group";
+  options.retry.kind = BackoffKind::kFixed;
+  options.retry.initial_delay = 20ms;
+  options.retry.jitter = JitterKind::kNone;
+  options.breaker.enabled = false;
+  return options;
+}
+
+std::string describe(const Delivery& delivery) {
+  return std::string(delivery.payload()) + " attempt " + std::to_string(delivery.attempt()) + " crashes " +
+         std::to_string(delivery.crashes()) + (delivery.redelivered() ? " again" : " first");
+}
+
+/// Waits until somebody ends this process.
+void wait_for_ever() {
+  for (;;)
+    ::pause();
+}
+
+int ack(const std::string& url, Ledger& ledger) {
+  Engine engine = open(url);
+  ConsumerOptions options = member();
+  options.ack = AckPolicy::kManual;
+  Consumer consumer = engine
+                          .consume("orders", options,
+                                   [&](Delivery& delivery) {
+                                     delivery.ack(true).value();
+                                     ledger.append("acked " + std::string(delivery.payload()));
+                                     die();
+                                   })
+                          .value();
+  say("ready");
+  wait_for_ever();
+  return 0;
+}
+
+int work(const std::string& url, Ledger& ledger) {
+  Engine engine = open(url);
+  ConsumerOptions options = member();
+  options.prefetch_count = 10;
+  Consumer consumer = engine
+                          .consume("orders", options,
+                                   [&](Delivery& delivery) {
+                                     ledger.append("start " + describe(delivery));
+                                     if (delivery.payload().starts_with("kill")) die();
+                                     ledger.append("done " + describe(delivery));
+                                   })
+                          .value();
+  say("ready");
+  wait_for_ever();
+  return 0;
+}
+
+int redrive(const std::string& url, Ledger& ledger) {
+  Engine engine = open(url);
+  DeadLetterQuery query;
+  query.topic = "orders";
+  say("ready");
+  const RedriveReport report = engine.redrive_all(query).value();
+  ledger.append("redriven " + std::to_string(report.redriven));
+  return 0;
+}
+
+int once(const std::string& url, Ledger& ledger) {
+  Engine engine = open(url);
+  IdempotencyOptions options;
+  options.lease = 200ms * support::slack();
+  options.wait_max = 10s * support::slack();
+  say("ready");
+  const IdempotencyResult result = engine
+                                       .once(
+                                           "charge",
+                                           [&]() -> Bytes {
+                                             const bool first = ledger.lines().empty();
+                                             ledger.append("run");
+                                             if (first) die();
+                                             return "charged";
+                                           },
+                                           options)
+                                       .value();
+  ledger.append("result " + result.bytes);
+  return 0;
+}
+
+/// Dies when the message's payload names this point and it is the first time.
+void point(Ledger& ledger, const Delivery& delivery, std::string_view name) {
+  const std::string payload(delivery.payload());
+  if (payload.substr(payload.find(' ') + 1) != name) return;
+  if (ledger.count("died " + payload + ".") > 0) return;
+  ledger.append("died " + payload + ".");
+  die();
+}
+
+int transaction(const std::string& url, Ledger& ledger) {
+  Engine engine = open(url);
+  ConsumerOptions options = member();
+  options.ack = AckPolicy::kManual;
+  Consumer consumer =
+      engine
+          .consume(
+              "effects", options,
+              [&](Delivery& delivery) {
+                point(ledger, delivery, "begin");
+                delivery
+                    .transaction([&](SqlTransaction& sql) -> Result<void> {
+                      const SqlTransaction::Value key = std::string(delivery.payload());
+                      (void)sql.execute("INSERT INTO effect(name) VALUES (?1)", std::span(&key, 1)).value();
+                      point(ledger, delivery, "effect");
+                      (void)sql.publish({.topic = "follow-ups", .payload = std::string(delivery.payload())})
+                          .value();
+                      point(ledger, delivery, "publish");
+                      sql.complete("effects", delivery.payload(), "stored").value();
+                      point(ledger, delivery, "complete");
+                      return {};
+                    })
+                    .value();
+                point(ledger, delivery, "end");
+                ledger.append("handled " + std::string(delivery.payload()));
+              })
+          .value();
+  say("ready");
+  wait_for_ever();
+  return 0;
+}
+
+int close_inside(const std::string& url, Ledger& ledger) {
+  Engine engine = open(url);
+  std::atomic<bool> closed{false};
+  Consumer consumer = engine
+                          .consume("orders", member(),
+                                   [&](Delivery& delivery) {
+                                     const support::Stopwatch watch;
+                                     (void)engine.close().value();
+                                     ledger.append("closed after " + std::to_string(watch.elapsed().count()) +
+                                                   " us: " + describe(delivery));
+                                     closed = true;
+                                   })
+                          .value();
+  say("ready");
+  return eventually([&] { return closed.load(); }, 20s) ? 0 : 3;
+}
+
+/// This program may go on in a forked child, because that is what it is for; it calls nothing there but the
+/// engine.
+int fork_open_engine(const std::string& url, Ledger& ledger) {
+  Engine engine = open(url);
+  std::atomic<int> handled{0};
+  Consumer consumer = engine.consume("orders", member(), [&](Delivery&) { ++handled; }).value();
+  say("ready");
+  for (int round = 0; round < 10; ++round) {
+    (void)engine.publish({.topic = "orders", .payload = "before"}).value();
+    const pid_t child = ::fork();
+    if (child == 0) {
+      const bool forked =
+          engine.publish({.topic = "orders", .payload = "never"}).error.code == ErrorCode::kForked &&
+          engine.statistics().error().code == ErrorCode::kForked &&
+          engine.backlog().error().code == ErrorCode::kForked &&
+          consumer.pause().error().code == ErrorCode::kForked &&
+          engine.close().error().code == ErrorCode::kForked;
+      {
+        // Dropping the handles joins nothing, closes nothing and writes nothing.
+        Consumer last_consumer = std::move(consumer);
+        Engine last_engine = std::move(engine);
+      }
+      ::_exit(forked ? 0 : 4);
+    }
+    int state = 0;
+    if (::waitpid(child, &state, 0) != child || !WIFEXITED(state) || WEXITSTATUS(state) != 0) {
+      ledger.append("child " + std::to_string(state));
+      return 3;
+    }
+    (void)engine.publish({.topic = "orders", .payload = "after"}).value();
+  }
+  if (!eventually([&] { return handled == 20; })) return 5;
+  ledger.append("handled " + std::to_string(handled.load()));
+  return engine.close().ok() ? 0 : 6;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  support::die_with_parent();
+  if (argc != 4) return 2;
+  const std::string mode = argv[1];
+  const std::string url = argv[2];
+  Ledger ledger(argv[3]);
+  try {
+    if (mode == "ack") return ack(url, ledger);
+    if (mode == "work") return work(url, ledger);
+    if (mode == "redrive") return redrive(url, ledger);
+    if (mode == "once") return once(url, ledger);
+    if (mode == "transaction") return transaction(url, ledger);
+    if (mode == "fork") return fork_open_engine(url, ledger);
+    if (mode == "close") return close_inside(url, ledger);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "conformance_child %s: %s\n", mode.c_str(), error.what());
+    return 3;
+  }
+  return 2;
+}
