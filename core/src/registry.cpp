@@ -9,7 +9,10 @@
 #include "base/text.hpp"
 #include "codec/url.hpp"
 #include "drivers/memory/memory.hpp"
+#if __has_include("drivers/sqlite/sqlite.hpp")
 #include "drivers/sqlite/sqlite.hpp"
+#define TOWLINE_HAS_SQLITE
+#endif
 #include "engine/core.hpp"
 
 namespace towline {
@@ -24,7 +27,9 @@ struct DriverRow {
 
 constexpr DriverRow kDrivers[] = {
     {"memory", drivers::open_memory},
+#ifdef TOWLINE_HAS_SQLITE
     {"sqlite", drivers::open_sqlite},
+#endif
 };
 
 const DriverRow* find_driver(std::string_view scheme) {
