@@ -65,6 +65,9 @@ PLANTS = [
     ("a thread in the engine", rules.purity, _engine("std::thread t;\n"), "std::thread"),
     ("a lock in a policy", rules.purity, {"core/src/policy/a.cpp": "// A.\nstd::mutex m;\n"},
      "policy/a.cpp:2"),
+    ("a wait that no virtual clock can end", rules.purity,
+     _engine("void f() { changed_.wait_for(lock, 1s); }\n"), "wait_for"),
+    ("a wait without a time", rules.purity, _engine("void f() { changed_.wait(lock); }\n"), "wait(lock"),
     ("a clock in the engine", rules.purity, _engine("auto t = std::chrono::steady_clock::now();\n"),
      "steady_clock"),
     ("randomness in the base", rules.purity, {"core/src/base/a.cpp": "// A.\nstd::random_device d;\n"},
@@ -145,10 +148,19 @@ def _run_exception():
         return rules.purity(tree) + tree.stale_exceptions()
 
 
+def _run_folder_exception():
+    with tempfile.TemporaryDirectory() as folder:
+        files = {**GOOD, **_engine("void f() { clock_->wait_until(lock, changed_, t); }\nstd::mutex m;\n"),
+                 EXCEPTIONS: "purity core/src/engine/ locks they all have a reason\n"}
+        tree = _tree(folder, files)
+        return rules.purity(tree) + tree.stale_exceptions()
+
+
 def plants():
     """(name, function that returns findings) of every self-test."""
     yield "nothing in a tree that is right", _run_good
     yield "an exception, and lets it pass", _run_exception
+    yield "an exception for a folder, and lets it pass", _run_folder_exception
     yield "an exception that nothing needs", _run_stale_exception
     for name, rule, files, expected in PLANTS:
         yield name, lambda rule=rule, files=files, expected=expected: _run_plant(rule, files, expected)
