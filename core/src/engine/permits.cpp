@@ -5,20 +5,19 @@
 
 #include "engine/permits.hpp"
 
-#include <algorithm>
-#include <cassert>
 #include <string>
 #include <utility>
 
 #include <towline/clock.hpp>
+
+#include "base/assert.hpp"
 
 namespace towline {
 
 namespace engine {
 
 struct PermitGate::Waiter {
-  explicit Waiter(std::uint64_t wanted) : weight(wanted) {}
-  const std::uint64_t weight;
+  policy::PermitQueue::Ticket ticket = 0;
   Waiter* prev = nullptr;
   Waiter* next = nullptr;
   Verdict verdict = Verdict::kNone;
@@ -55,31 +54,33 @@ MonotonicTime deadline_after(spi::Clock& clock, std::optional<Duration> timeout)
 }  // namespace
 
 PermitGate::PermitGate(std::uint64_t limit, std::uint64_t waiting_max, std::shared_ptr<spi::Clock> clock)
-    : clock_(std::move(clock)), waiting_max_(waiting_max), limit_(limit) {
-  assert(limit >= 1 && limit < kLimitEnd);
-}
+    : clock_(std::move(clock)), waiting_max_(waiting_max), queue_(limit, waiting_max) {}
 
-PermitGate::~PermitGate() { assert(head_ == nullptr && in_use_ == 0); }
+PermitGate::~PermitGate() { (void)TOWLINE_ASSERT(head_ == nullptr && queue_.in_use() == 0); }
 
 Result<void> PermitGate::acquire(std::optional<Duration> timeout, std::stop_token stop,
                                  std::uint64_t weight) {
-  Waiter waiter(weight);
+  using Answer = policy::PermitQueue::Answer;
+  Waiter waiter;
   const std::stop_callback on_stop(std::move(stop), [this, &waiter] {
     const std::lock_guard hold(mutex_);
     waiter.stopped = true;
     waiter.changed.notify_one();
   });
   std::unique_lock lock(mutex_);
-  if (weight == 0 || weight > limit_) return impossible_weight(weight, limit_);
+  if (weight == 0 || weight > queue_.limit()) return impossible_weight(weight, queue_.limit());
   if (waiter.stopped) return refuse(cancelled());
-  if (head_ == nullptr && fits(weight)) {
-    grant(weight);
-    return {};
+  if (timeout && *timeout <= Duration::zero()) {
+    return queue_.try_acquire(weight) ? Result<void>() : refuse(timed_out());
   }
-  if (timeout && *timeout <= Duration::zero()) return refuse(timed_out());
-  if (waiting_ >= waiting_max_) return refuse(overloaded(waiting_max_));
-  enqueue(waiter);
-  return wait(lock, waiter, deadline_after(*clock_, timeout));
+  const auto [answer, ticket] = queue_.acquire(weight);
+  if (answer == Answer::kGranted) return {};
+  if (answer != Answer::kQueued) return refuse(overloaded(waiting_max_));
+  waiter.ticket = ticket;
+  append(waiter);
+  Result<void> result = wait(lock, waiter, deadline_after(*clock_, timeout));
+  if (waiter.verdict == Verdict::kTooHeavy) return refuse(impossible_weight(weight, queue_.limit()));
+  return result;
 }
 
 Result<void> PermitGate::wait(std::unique_lock<std::mutex>& lock, Waiter& waiter, MonotonicTime deadline) {
@@ -88,59 +89,42 @@ Result<void> PermitGate::wait(std::unique_lock<std::mutex>& lock, Waiter& waiter
   while (waiter.verdict == Verdict::kNone) {
     const bool late = clock_->monotonic() >= deadline;
     if (waiter.stopped || late) {
-      dequeue(waiter);
-      serve_queue();
+      unlink(waiter);
+      tell(queue_.cancel(waiter.ticket).changes);
       return refuse(waiter.stopped ? cancelled() : timed_out());
     }
     clock_->wait_until(lock, waiter.changed, deadline);
   }
-  if (waiter.verdict == Verdict::kTooHeavy) return refuse(impossible_weight(waiter.weight, limit_));
   return {};
 }
 
 bool PermitGate::try_acquire(std::uint64_t weight) {
   const std::lock_guard hold(mutex_);
-  if (weight == 0 || weight > limit_) return false;
-  if (head_ != nullptr || !fits(weight)) {
-    ++refused_;
-    return false;
-  }
-  grant(weight);
-  return true;
+  if (queue_.try_acquire(weight)) return true;
+  if (weight > 0 && weight <= queue_.limit()) ++refused_;
+  return false;
 }
 
 void PermitGate::release(std::uint64_t weight) noexcept {
   const std::lock_guard hold(mutex_);
-  assert(weight <= in_use_);
-  in_use_ -= weight;
-  serve_queue();
+  tell(queue_.release(weight));
 }
 
 Result<void> PermitGate::set_limit(std::uint64_t limit) {
   if (limit < 1 || limit >= kLimitEnd) return bad_limit(limit);
   const std::lock_guard hold(mutex_);
-  limit_ = limit;
-  for (Waiter* waiter = head_; waiter != nullptr;) {
-    Waiter* const following = waiter->next;
-    if (waiter->weight > limit_) {
-      dequeue(*waiter);
-      waiter->verdict = Verdict::kTooHeavy;
-      waiter->changed.notify_one();
-    }
-    waiter = following;
-  }
-  serve_queue();
+  tell(queue_.set_limit(limit));
   return {};
 }
 
 PermitStatistics PermitGate::statistics() const {
   const std::lock_guard hold(mutex_);
   PermitStatistics statistics;
-  statistics.limit = limit_;
-  statistics.in_use = in_use_;
-  statistics.waiting = waiting_;
-  statistics.in_use_max = in_use_max_;
-  statistics.granted = granted_;
+  statistics.limit = queue_.limit();
+  statistics.in_use = queue_.in_use();
+  statistics.waiting = queue_.waiting_count();
+  statistics.in_use_max = queue_.in_use_max();
+  statistics.granted = queue_.granted_count();
   statistics.refused = refused_;
   return statistics;
 }
@@ -150,34 +134,30 @@ Result<void> PermitGate::refuse(Error error) {
   return error;
 }
 
-void PermitGate::grant(std::uint64_t weight) noexcept {
-  in_use_ += weight;
-  in_use_max_ = std::max(in_use_max_, in_use_);
-  ++granted_;
-}
-
-void PermitGate::serve_queue() noexcept {
-  while (head_ != nullptr && fits(head_->weight)) {
-    Waiter& waiter = *head_;
-    dequeue(waiter);
-    grant(waiter.weight);
-    waiter.verdict = Verdict::kGranted;
-    waiter.changed.notify_one();
-  }
-}
-
-void PermitGate::enqueue(Waiter& waiter) noexcept {
+void PermitGate::append(Waiter& waiter) noexcept {
   waiter.prev = tail_;
   (tail_ == nullptr ? head_ : tail_->next) = &waiter;
   tail_ = &waiter;
-  ++waiting_;
 }
 
-void PermitGate::dequeue(Waiter& waiter) noexcept {
+void PermitGate::unlink(Waiter& waiter) noexcept {
   (waiter.prev == nullptr ? head_ : waiter.prev->next) = waiter.next;
   (waiter.next == nullptr ? tail_ : waiter.next->prev) = waiter.prev;
-  waiter.prev = waiter.next = nullptr;
-  --waiting_;
+}
+
+void PermitGate::tell(const policy::PermitQueue::Changes& changes) noexcept {
+  // The evicted first: then nobody stands before those who were granted.
+  for (const auto ticket : changes.evicted) tell(ticket, Verdict::kTooHeavy);
+  for (const auto ticket : changes.granted) tell(ticket, Verdict::kGranted);
+}
+
+void PermitGate::tell(policy::PermitQueue::Ticket ticket, Verdict verdict) noexcept {
+  Waiter* waiter = head_;
+  while (waiter != nullptr && waiter->ticket != ticket) waiter = waiter->next;
+  if (!TOWLINE_ASSERT(waiter != nullptr)) return;
+  unlink(*waiter);
+  waiter->verdict = verdict;
+  waiter->changed.notify_one();
 }
 
 }  // namespace engine

@@ -1,11 +1,11 @@
 #pragma once
-// The gate behind Permits: a counting limit with a first-come-first-served queue.
+// The gate behind Permits: policy::PermitQueue, which decides whose turn it is, with threads that wait for
+// it.
 //
-// One mutex guards it all, and in one hold of it a release takes the weight back and hands it to whoever
-// waited longest; so between a release and the wake-up of the waiter there is no moment in which a newcomer
-// finds the place free. The waiter is granted where it stands in the queue and merely learns of it when it
-// wakes. While anybody waits nobody overtakes: a heavy waiter at the head blocks lighter ones behind it, or
-// it would starve. A waiter that gives up leaves the queue under the same mutex and passes the turn on.
+// One mutex guards it all. In one hold of it a release takes the weight back, hands it to whoever waited
+// longest and wakes that one; so the permit is granted while its new owner still sleeps, and no newcomer
+// finds the place free in between. A waiter that gives up leaves the queue under the same mutex and passes
+// the turn on.
 
 #include <condition_variable>
 #include <cstdint>
@@ -18,6 +18,8 @@
 #include <towline/result.hpp>
 #include <towline/spi/clock.hpp>
 #include <towline/time.hpp>
+
+#include "policy/permits.hpp"
 
 namespace towline::engine {
 
@@ -47,27 +49,21 @@ class PermitGate {
   enum class Verdict { kNone, kGranted, kTooHeavy };
   struct Waiter;
 
-  [[nodiscard]] bool fits(std::uint64_t weight) const noexcept {
-    return weight <= limit_ && in_use_ <= limit_ - weight;
-  }
-  void grant(std::uint64_t weight) noexcept;
-  void enqueue(Waiter& waiter) noexcept;
-  void dequeue(Waiter& waiter) noexcept;
-  void serve_queue() noexcept;
   Result<void> wait(std::unique_lock<std::mutex>& lock, Waiter& waiter, MonotonicTime deadline);
   Result<void> refuse(Error error);
+  void append(Waiter& waiter) noexcept;
+  void unlink(Waiter& waiter) noexcept;
+  void tell(const policy::PermitQueue::Changes& changes) noexcept;
+  void tell(policy::PermitQueue::Ticket ticket, Verdict verdict) noexcept;
 
   mutable std::mutex mutex_;
   const std::shared_ptr<spi::Clock> clock_;
   const std::uint64_t waiting_max_;
-  std::uint64_t limit_;
-  std::uint64_t in_use_ = 0;
-  // Waiters live on the stacks of those who wait.
+  policy::PermitQueue queue_;
+  // Whoever waits, on the stack of its thread, in the order of tickets; so those granted are always the
+  // first.
   Waiter* head_ = nullptr;
   Waiter* tail_ = nullptr;
-  std::uint64_t waiting_ = 0;
-  std::uint64_t in_use_max_ = 0;
-  std::uint64_t granted_ = 0;
   std::uint64_t refused_ = 0;
 };
 
