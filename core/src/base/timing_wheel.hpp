@@ -14,12 +14,13 @@
 // all calls.
 
 #include <array>
-#include <cassert>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 
 #include <towline/time.hpp>
+
+#include "base/assert.hpp"
 
 namespace towline::base {
 
@@ -29,7 +30,7 @@ struct Timer {
   Timer() = default;
   Timer(const Timer&) = delete;
   Timer& operator=(const Timer&) = delete;
-  ~Timer() { assert(!armed() && "an armed timer was destroyed"); }
+  ~Timer() { (void)TOWLINE_ASSERT(!armed()); }
 
   [[nodiscard]] bool armed() const noexcept { return next != nullptr; }
 
@@ -113,7 +114,7 @@ class TimingWheel {
 
 template <typename F>
 void TimingWheel::advance(MonotonicTime now, F&& fired) {
-  assert(!advancing_ && "advance was called from inside fired");
+  if (!TOWLINE_ASSERT(!advancing_)) return;
   advancing_ = true;
   if (now > now_) now_ = now;
   const std::uint64_t target = tick_of(now_);

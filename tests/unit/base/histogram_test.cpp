@@ -1,3 +1,5 @@
+// The histogram against exact answers: of sorted values, and of the borders of every power of two.
+
 #include "base/histogram.hpp"
 
 #include <gtest/gtest.h>
