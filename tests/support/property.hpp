@@ -9,7 +9,7 @@
 #include <sstream>
 #include <string_view>
 
-namespace towline::testing {
+namespace towline::support {
 
 /// Checks `property`, a callable that takes generated arguments and uses RC_ASSERT, for `case_count` inputs
 /// that grow to `size_max`.
@@ -31,4 +31,4 @@ void for_all(Property&& property, int case_count = 500, int size_max = 100) {
   FAIL() << text.str();
 }
 
-}  // namespace towline::testing
+}  // namespace towline::support

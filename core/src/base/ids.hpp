@@ -32,6 +32,7 @@ class IdSource {
   void fill(std::span<MessageId> ids, TimePoint now, spi::Rng& rng) noexcept;
 
  private:
+  friend struct IdSourceTesting;
   void advance(std::uint64_t tick, spi::Rng& rng) noexcept;
 
   std::uint64_t tick_ = 0;  // 1/4096 milliseconds since 1970
