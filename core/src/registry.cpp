@@ -54,10 +54,16 @@ std::uint64_t seed_of(const EngineOptions& options) {
 
 /// Durability is a promise about the whole store, so it is checked against what the driver says it can keep.
 Result<void> check_durability(Durability wanted, const spi::Capabilities& capabilities, std::string_view scheme) {
-  if (wanted == Durability::kDefault || capabilities.durable) return {};
-  return Error{ErrorCode::kDurabilityUnavailable,
-               std::string(scheme) + ": keeps messages in memory only and cannot give durability=" +
-                   (wanted == Durability::kHost ? "host" : "process") + "; use sqlite: for that"};
+  if (wanted == Durability::kProcess && !capabilities.durable) {
+    return Error{ErrorCode::kDurabilityUnavailable,
+                 std::string(scheme) + ": keeps messages in memory only and cannot give durability=process; use sqlite:"};
+  }
+  if (wanted == Durability::kHost && !capabilities.survives_power_loss) {
+    return Error{ErrorCode::kDurabilityUnavailable,
+                 std::string(scheme) + ": does not sync before it acknowledges and cannot give durability=host; use "
+                                       "sqlite: with synchronous=full"};
+  }
+  return {};
 }
 
 }  // namespace
@@ -81,7 +87,6 @@ Result<Engine> Engine::open(std::string_view text, EngineOptions options) {
   }
   if (auto bad = validate(options); !bad) return std::move(bad).error();
   if (options.clock == nullptr) options.clock = system_clock();
-  if (options.durability == Durability::kHost) request.parameters.emplace_back("durability", "host");
   const std::uint64_t seed = seed_of(options);
   request.clock = options.clock;
   request.seed = seed;

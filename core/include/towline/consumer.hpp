@@ -152,7 +152,8 @@ struct ConsumerStatistics {
   bool breaker_open = false;
 };
 
-/// A running subscription. Closing (or dropping the last copy) drains it. Thread-safe.
+/// A running subscription. A handle: copies share it, and dropping them does not end it; close() does, and closing the
+/// engine. Thread-safe.
 class Consumer {
  public:
   Consumer() = default;

@@ -169,7 +169,8 @@ std::uint64_t ConsumerCore::shut_down(bool threaded) {
     }
   }
   settler_.abandon(Error{ErrorCode::kClosed, "the consumer was closed before this was settled"});
-  dispatcher_.close_all();
+  const Dispatcher::LeftOver left = dispatcher_.close_all();
+  settler_.release_room(left.count, left.bytes);
   return stuck;
 }
 
@@ -179,7 +180,8 @@ void ConsumerCore::abandon() {
   stopping_.store(true);
   dispatcher_.stop_workers();
   settler_.abandon(Error{ErrorCode::kClosed, "the consumer is gone"});
-  dispatcher_.close_all();
+  const Dispatcher::LeftOver left = dispatcher_.close_all();
+  settler_.release_room(left.count, left.bytes);
   subscription_.reset();
 }
 

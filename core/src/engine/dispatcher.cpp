@@ -530,7 +530,8 @@ void Dispatcher::stop_workers() {
   outcomes_.notify_all();
 }
 
-void Dispatcher::close_all() {
+Dispatcher::LeftOver Dispatcher::close_all() {
+  LeftOver left;
   std::unordered_map<HandOut*, std::shared_ptr<HandOut>> open;
   Collected decided;
   std::deque<DeliveryPtr> ready;
@@ -542,7 +543,9 @@ void Dispatcher::close_all() {
         DeliveryState& state = hand_out->states[i];
         wheel_.cancel(state);
         state.lane = nullptr;
-        (void)state.move_to(Phase::kLost, {Phase::kHeld, Phase::kTaken, Phase::kRunning, Phase::kDecided});
+        if (!state.move_to(Phase::kLost, {Phase::kHeld, Phase::kTaken, Phase::kRunning, Phase::kDecided})) continue;
+        ++left.count;
+        left.bytes += state.envelope().payload.size();
       }
     }
     open.swap(open_);
@@ -554,6 +557,7 @@ void Dispatcher::close_all() {
   for (Decided& late : decided.others) {
     if (late.completion) late.completion->finish(Error{ErrorCode::kClosed, "the consumer was closed before this was settled"});
   }
+  return left;
 }
 
 void Dispatcher::request_stop_of_running() {

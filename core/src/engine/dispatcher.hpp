@@ -123,7 +123,10 @@ class Dispatcher {
   [[nodiscard]] std::int64_t concurrency() const;
   void stop_workers();
   /// After the consumer closed: disarms every timer and lets go of what is left.
-  void close_all();
+  struct LeftOver {
+    std::size_t count = 0, bytes = 0;
+  };
+  LeftOver close_all();
   void request_stop_of_running();
   /// The lane waits here when it has no credit; outcomes, timers and wake() end it.
   void wait_for_outcomes(MonotonicTime deadline);

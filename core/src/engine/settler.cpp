@@ -168,6 +168,13 @@ void Settler::add(Decided decided) {
                                                 : to_dead_letters(std::move(decided), decision);
     return;
   }
+  if (options_.group.empty()) {  // an ephemeral subscriber keeps nothing, so there is nothing to try again
+    counts.failed.fetch_add(1, std::memory_order_relaxed);
+    count(policy::BreakerSignal::kIgnored, *decided.state);
+    settle_plainly(decided.state, spi::Verb::kAck,
+                   Book{nullptr, LaneStep::kRelease, &counts.discarded, false, std::move(decided.completion)});
+    return;
+  }
   const policy::DeliveryFacts facts = facts_of(*decided.state);
   const policy::Decision decision = policy::decide(decided.outcome, facts, rules_, rng_);
   count(decision.breaker, *decided.state);
@@ -418,9 +425,13 @@ void Settler::finish(std::span<const DeliveryPtr> states, bool clean) {
   if (states.empty()) return;
   std::size_t bytes = 0;
   for (const DeliveryPtr& state : states) bytes += state->envelope().payload.size();
-  context_->counters.in_flight_count.fetch_sub(states.size(), std::memory_order_relaxed);
-  context_->counters.in_flight_bytes.fetch_sub(bytes, std::memory_order_relaxed);
+  release_room(states.size(), bytes);
   dispatcher_.finished(states, clean);
+}
+
+void Settler::release_room(std::size_t count, std::size_t bytes) {
+  context_->counters.in_flight_count.fetch_sub(count, std::memory_order_relaxed);
+  context_->counters.in_flight_bytes.fetch_sub(bytes, std::memory_order_relaxed);
 }
 
 void Settler::forget(std::span<const DeliveryPtr> states) {

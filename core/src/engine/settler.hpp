@@ -55,6 +55,8 @@ class Settler {
   [[nodiscard]] std::vector<DeadLetter> take_new_entries() { return std::exchange(new_entries_, {}); }
   /// These are not ours any more: closes their books.
   void forget(std::span<const DeliveryPtr> states);
+  /// So much of the engine's in-flight limits is free again.
+  void release_room(std::size_t count, std::size_t bytes);
   /// Results since the last call, for the circuit breaker, equal neighbours counted together.
   struct Tally {
     policy::BreakerSignal signal{};

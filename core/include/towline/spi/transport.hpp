@@ -147,6 +147,7 @@ struct Capabilities {
   bool assigns_partitions = false;  ///< accelerator: gives each partition to one member of the group
   bool fences = false;              ///< gate: refuses a late settlement of a lost lease
   bool durable = false;             ///< gate: survives the death of the process
+  bool survives_power_loss = false;  ///< gate: synced before acknowledged (durability=host)
   bool shared = false;              ///< gate: several processes can use it at once
   bool runs_sql = false;            ///< gate: handler transactions
   std::size_t payload_bytes_max = 0;  ///< gate: checked before any I/O; 0 means the engine's own limit

@@ -12,12 +12,14 @@ constexpr std::size_t kCursorSize = kKeySize + 8;
 constexpr std::uint64_t kPrime = 0x100000001b3ULL;
 
 void put(std::uint64_t value, std::uint8_t* to) noexcept {
-  for (int i = 0; i < 8; ++i) to[i] = static_cast<std::uint8_t>(value >> (56 - 8 * i));
+  for (int i = 0; i < 8; ++i)
+    to[i] = static_cast<std::uint8_t>(value >> (56 - 8 * i));
 }
 
 std::uint64_t get(const std::uint8_t* from) noexcept {
   std::uint64_t value = 0;
-  for (int i = 0; i < 8; ++i) value = value << 8 | from[i];
+  for (int i = 0; i < 8; ++i)
+    value = value << 8 | from[i];
   return value;
 }
 
@@ -37,12 +39,14 @@ int digit(char c) noexcept {
 
 QueryFingerprint& QueryFingerprint::add(std::string_view text) noexcept {
   add(static_cast<std::uint64_t>(text.size()));
-  for (const char c : text) hash_ = (hash_ ^ static_cast<std::uint8_t>(c)) * kPrime;
+  for (const char c : text)
+    hash_ = (hash_ ^ static_cast<std::uint8_t>(c)) * kPrime;
   return *this;
 }
 
 QueryFingerprint& QueryFingerprint::add(std::uint64_t number) noexcept {
-  for (int i = 0; i < 8; ++i) hash_ = (hash_ ^ (number >> (8 * i) & 0xff)) * kPrime;
+  for (int i = 0; i < 8; ++i)
+    hash_ = (hash_ ^ (number >> (8 * i) & 0xff)) * kPrime;
   return *this;
 }
 
@@ -61,8 +65,9 @@ std::string make_cursor(const PageKey& last, std::uint64_t query) {
 }
 
 Result<PageKey> parse_cursor(std::string_view cursor, std::uint64_t query) {
-  const Error bad{ErrorCode::kInvalidCursor,
-                  "the cursor was not made by this query; hand back the cursor of the page before, with the same query"};
+  const Error bad{
+      ErrorCode::kInvalidCursor,
+      "the cursor was not made by this query; hand back the cursor of the page before, with the same query"};
   if (cursor.size() != 2 * kCursorSize) return bad;
   std::uint8_t bytes[kCursorSize];
   for (std::size_t i = 0; i < kCursorSize; ++i) {

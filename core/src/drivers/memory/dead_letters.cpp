@@ -1,5 +1,5 @@
-// Filters are checked against every entry in order of creation: a hundred thousand of them take a few milliseconds, and an
-// index per column would cost more at each entry than it ever saves here.
+// Filters are checked against every entry in order of creation: a hundred thousand of them take a few
+// milliseconds, and an index per column would cost more at each entry than it ever saves here.
 
 #include "drivers/memory/dead_letters.hpp"
 
@@ -14,7 +14,8 @@ std::uint64_t bytes_of(const DeadLetter& letter) noexcept {
   std::uint64_t size = sizeof(DeadLetter) + letter.payload.size() + letter.error_message.size() +
                        letter.error_stack.size() + letter.metadata.size() + letter.error_type.size() +
                        letter.topic.size() + letter.group.size();
-  for (const auto& [name, value] : letter.headers) size += name.size() + value.size() + sizeof(Headers::value_type);
+  for (const auto& [name, value] : letter.headers)
+    size += name.size() + value.size() + sizeof(Headers::value_type);
   return size;
 }
 
@@ -33,12 +34,15 @@ bool matches(const DeadLetter& letter, const DeadLetterQuery& query) {
   if (!query.group.empty() && letter.group != query.group) return false;
   if (!query.error_type.empty() && letter.error_type != query.error_type) return false;
   if (!query.fingerprint.empty() && letter.fingerprint != query.fingerprint) return false;
-  return query.text.empty() || contains(letter.error_message, query.text) || contains(letter.payload, query.text);
+  return query.text.empty() || contains(letter.error_message, query.text) ||
+         contains(letter.payload, query.text);
 }
 
 }  // namespace
 
-PageKey DeadLetters::key_of(const DeadLetter& letter) noexcept { return {to_us(letter.created_at), letter.id.bytes}; }
+PageKey DeadLetters::key_of(const DeadLetter& letter) noexcept {
+  return {to_us(letter.created_at), letter.id.bytes};
+}
 
 void DeadLetters::link(const DeadLetter& letter) {
   by_last_failure_.emplace(letter.last_failed_at, letter.id);
@@ -102,10 +106,15 @@ void DeadLetters::erase(const MessageId& id) {
 Result<std::uint64_t> DeadLetters::check(const DeadLetterQuery& query) {
   if (query.count_max == 0 || query.count_max > kPageCountMax) {
     return Error{ErrorCode::kInvalidArgument, "count_max of the dead-letter query is " +
-                                                  std::to_string(query.count_max) + "; it must be in [1, 1000]"};
+                                                  std::to_string(query.count_max) +
+                                                  "; it must be in [1, 1000]"};
   }
   QueryFingerprint fingerprint;
-  fingerprint.add("dead letters").add(query.topic).add(query.group).add(query.error_type).add(query.fingerprint);
+  fingerprint.add("dead letters")
+      .add(query.topic)
+      .add(query.group)
+      .add(query.error_type)
+      .add(query.fingerprint);
   fingerprint.add(query.text).add(query.status ? index_of(*query.status) + 1 : 0);
   fingerprint.add(query.reason ? static_cast<std::uint64_t>(*query.reason) + 1 : 0);
   for (const auto& bound : {query.created_from, query.created_before}) {
@@ -154,7 +163,8 @@ Result<std::vector<DeadLetterGroup>> DeadLetters::group(const DeadLetterQuery& q
     group.error_message = letter.error_message;
   }
   std::vector<DeadLetterGroup> result;
-  for (auto& [fingerprint, group] : groups) result.push_back(std::move(group));
+  for (auto& [fingerprint, group] : groups)
+    result.push_back(std::move(group));
   std::stable_sort(result.begin(), result.end(),
                    [](const DeadLetterGroup& a, const DeadLetterGroup& b) { return a.count > b.count; });
   if (result.size() > query.count_max) result.resize(query.count_max);

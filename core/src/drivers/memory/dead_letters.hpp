@@ -1,7 +1,13 @@
 #pragma once
-// The dead letters of a hub: found by id, listed in the order of their creation, counted by status as they change.
+// The dead letters of a hub: found by id, listed in the order of their creation, counted by status as they
+// change.
 //
 // Not thread-safe: the hub's mutex is held around every call.
+
+#include <towline/spi/store.hpp>
+
+#include "drivers/memory/cursor.hpp"
+#include "drivers/memory/queue.hpp"
 
 #include <array>
 #include <cstdint>
@@ -10,11 +16,6 @@
 #include <unordered_map>
 #include <utility>
 #include <vector>
-
-#include <towline/spi/store.hpp>
-
-#include "drivers/memory/cursor.hpp"
-#include "drivers/memory/queue.hpp"
 
 namespace towline::drivers::memory {
 
@@ -40,7 +41,8 @@ class DeadLetters {
   /// Every entry, for inspection.
   template <typename F>
   void each(F&& f) const {
-    for (const auto& [key, letter] : letters_) f(letter);
+    for (const auto& [key, letter] : letters_)
+      f(letter);
   }
 
  private:

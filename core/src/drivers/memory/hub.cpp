@@ -1,5 +1,5 @@
-// Publishing, promoting and sweeping. Publishing first checks everything, so that a refused batch leaves no trace, and then
-// moves the envelopes into one batch that the logs share.
+// Publishing, promoting and sweeping. Publishing first checks everything, so that a refused batch leaves no
+// trace, and then moves the envelopes into one batch that the logs share.
 
 #include "drivers/memory/hub.hpp"
 
@@ -19,7 +19,8 @@ bool Hub::make_room(std::uint64_t bytes, Moment now) {
   return meter.fits(bytes);
 }
 
-std::optional<MessageId> Hub::find_dedup(std::string_view topic, std::string_view dedup_id, TimePoint now) const {
+std::optional<MessageId> Hub::find_dedup(std::string_view topic, std::string_view dedup_id,
+                                         TimePoint now) const {
   if (dedup_id.empty()) return std::nullopt;
   const MessageId* holder = dedup_ids.find(joined(topic, dedup_id), now);
   return holder == nullptr ? std::nullopt : std::optional(*holder);
@@ -27,7 +28,8 @@ std::optional<MessageId> Hub::find_dedup(std::string_view topic, std::string_vie
 
 void Hub::hold_dedup(const spi::Envelope& envelope) {
   const bool window = envelope.dedup_mode == DedupMode::kWindow;
-  dedup_ids.put(joined(envelope.topic, envelope.dedup_id), envelope.id, window ? envelope.dedup_until : kNever);
+  dedup_ids.put(joined(envelope.topic, envelope.dedup_id), envelope.id,
+                window ? envelope.dedup_until : kNever);
 }
 
 Result<std::vector<spi::PublishAnswer>> Hub::publish(std::span<spi::Envelope> envelopes, Moment now) {
@@ -36,7 +38,8 @@ Result<std::vector<spi::PublishAnswer>> Hub::publish(std::span<spi::Envelope> en
   std::uint32_t partition_count = 0;
   for (std::size_t i = 0; i < envelopes.size(); ++i) {
     const spi::Envelope& envelope = envelopes[i];
-    if (i == 0 || envelope.topic != envelopes[i - 1].topic) partition_count = queue.partition_count(envelope.topic);
+    if (i == 0 || envelope.topic != envelopes[i - 1].topic)
+      partition_count = queue.partition_count(envelope.topic);
     if (auto bad = Queue::check(envelope, partition_count); !bad) {
       answers.resize(envelopes.size());
       answers[i].rejected = std::move(bad).error();
@@ -45,9 +48,10 @@ Result<std::vector<spi::PublishAnswer>> Hub::publish(std::span<spi::Envelope> en
     }
   }
   if (!make_room(bytes, now)) {
-    return Error{ErrorCode::kOverloaded, "the memory provider keeps " + std::to_string(meter.used) + " bytes and " +
-                                             std::to_string(bytes) + " more would exceed bytes_max=" +
-                                             std::to_string(meter.max) + "; consume, wait, or raise bytes_max"};
+    return Error{ErrorCode::kOverloaded, "the memory provider keeps " + std::to_string(meter.used) +
+                                             " bytes and " + std::to_string(bytes) +
+                                             " more would exceed bytes_max=" + std::to_string(meter.max) +
+                                             "; consume, wait, or raise bytes_max"};
   }
   std::vector<spi::Envelope> stored;
   stored.reserve(envelopes.size());

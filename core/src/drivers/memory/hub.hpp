@@ -1,8 +1,17 @@
 #pragma once
 // A hub: everything that the engines which opened one memory location share, behind one mutex.
 //
-// The engines of one process that name the same location have one hub; it goes with the last of them. Every member function
-// expects the caller to hold `mutex`. The times are the caller's, because each engine brings its own clock.
+// The engines of one process that name the same location have one hub; it goes with the last of them. Every
+// member function expects the caller to hold `mutex`. The times are the caller's, because each engine brings
+// its own clock.
+
+#include <towline/spi/store.hpp>
+#include <towline/spi/transport.hpp>
+
+#include "drivers/memory/dead_letters.hpp"
+#include "drivers/memory/queue.hpp"
+#include "drivers/memory/records.hpp"
+#include "drivers/memory/schedule.hpp"
 
 #include <array>
 #include <condition_variable>
@@ -13,14 +22,6 @@
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <towline/spi/store.hpp>
-#include <towline/spi/transport.hpp>
-
-#include "drivers/memory/dead_letters.hpp"
-#include "drivers/memory/queue.hpp"
-#include "drivers/memory/records.hpp"
-#include "drivers/memory/schedule.hpp"
 
 namespace towline::drivers::memory {
 
@@ -38,12 +39,15 @@ class Hub {
   Hub& operator=(const Hub&) = delete;
 
   /// Moves from the envelopes unless it fails. kOverloaded.
-  [[nodiscard]] Result<std::vector<spi::PublishAnswer>> publish(std::span<spi::Envelope> envelopes, Moment now);
+  [[nodiscard]] Result<std::vector<spi::PublishAnswer>> publish(std::span<spi::Envelope> envelopes,
+                                                                Moment now);
   /// One result per unit. `settle`: the session that `Settle` writes refer to; may be null.
-  [[nodiscard]] std::vector<Result<void>> commit(std::span<const spi::Unit> units, Session* settle, Moment now);
+  [[nodiscard]] std::vector<Result<void>> commit(std::span<const spi::Unit> units, Session* settle,
+                                                 Moment now);
   /// Moves what is due to the queue.
   void promote_due(const spi::DueRequest& request, Moment now, spi::DueBatch& out);
-  [[nodiscard]] std::optional<MessageId> find_dedup(std::string_view topic, std::string_view dedup_id, TimePoint now) const;
+  [[nodiscard]] std::optional<MessageId> find_dedup(std::string_view topic, std::string_view dedup_id,
+                                                    TimePoint now) const;
   [[nodiscard]] spi::SweepReport sweep(const spi::SweepRequest& request, Moment now);
 
   std::mutex mutex;
@@ -68,8 +72,8 @@ class Hub {
   std::uint64_t outbox_bytes_ = 0;
 };
 
-/// Whether a dedup id decides about this envelope. What is addressed to one group is a retry, a deferral or a redrive of a
-/// message that has its dedup id already.
+/// Whether a dedup id decides about this envelope. What is addressed to one group is a retry, a deferral or a
+/// redrive of a message that has its dedup id already.
 [[nodiscard]] inline bool deduplicates(const spi::Envelope& envelope) noexcept {
   return !envelope.dedup_id.empty() && envelope.group.empty();
 }

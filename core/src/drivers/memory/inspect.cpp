@@ -2,10 +2,10 @@
 
 #include "drivers/memory/inspect.hpp"
 
+#include "drivers/memory/provider.hpp"
+
 #include <algorithm>
 #include <mutex>
-
-#include "drivers/memory/provider.hpp"
 
 namespace towline::drivers::memory {
 namespace {
@@ -17,8 +17,8 @@ void add_kept(const Topic& topic, Places& places) {
     for (const auto& [first, segment] : log.segments) {
       for (std::uint32_t i = 0; i < segment.count; ++i) {
         const spi::Envelope& envelope = segment.envelopes[i];
-        const bool nobodys =
-            envelope.group.empty() ? topic.groups.empty() : topic.groups.find(envelope.group) == topic.groups.end();
+        const bool nobodys = envelope.group.empty() ? topic.groups.empty()
+                                                    : topic.groups.find(envelope.group) == topic.groups.end();
         if (nobodys) places[envelope.id].push_back({PlaceKind::kKept, topic.topology.topic, envelope.group});
       }
     }
@@ -62,9 +62,11 @@ std::optional<Places> inspect(const spi::Transport& transport) {
   Places places;
   for (const auto& [name, topic] : hub.queue.topics()) {
     add_kept(topic, places);
-    for (const auto& [group_name, group] : topic.groups) add_waiting(group, places);
+    for (const auto& [group_name, group] : topic.groups)
+      add_waiting(group, places);
   }
-  for (const auto& [id, session] : hub.queue.sessions()) add_in_flight(*session, places);
+  for (const auto& [id, session] : hub.queue.sessions())
+    add_in_flight(*session, places);
   hub.schedule.each([&](const spi::ScheduleRecord& record) {
     const PlaceKind kind = record.parked ? PlaceKind::kParked : PlaceKind::kScheduled;
     places[record.envelope.id].push_back({kind, record.envelope.topic, record.envelope.group});
@@ -72,7 +74,8 @@ std::optional<Places> inspect(const spi::Transport& transport) {
   hub.dead_letters.each([&](const DeadLetter& letter) {
     places[letter.message_id].push_back({PlaceKind::kDeadLetter, letter.topic, letter.group});
   });
-  for (auto& [id, list] : places) std::sort(list.begin(), list.end());
+  for (auto& [id, list] : places)
+    std::sort(list.begin(), list.end());
   return places;
 }
 

@@ -2,13 +2,13 @@
 
 #include "drivers/memory/memory.hpp"
 
+#include "drivers/memory/provider.hpp"
+
 #include <charconv>
 #include <map>
 #include <mutex>
 #include <optional>
 #include <utility>
-
-#include "drivers/memory/provider.hpp"
 
 namespace towline::drivers {
 namespace {
@@ -39,7 +39,8 @@ Result<std::optional<std::uint64_t>> parse_bytes_max(const spi::DriverOptions& o
     std::uint64_t parsed = 0;
     const auto [end, failed] = std::from_chars(value.data(), value.data() + value.size(), parsed);
     if (failed != std::errc() || end != value.data() + value.size() || parsed < kBytesMaxLeast) {
-      return Error{ErrorCode::kInvalidConfig, "bytes_max is \"" + value + "\"; it must be a number of bytes of at least " +
+      return Error{ErrorCode::kInvalidConfig, "bytes_max is \"" + value +
+                                                  "\"; it must be a number of bytes of at least " +
                                                   std::to_string(kBytesMaxLeast)};
     }
     bytes_max = parsed;
@@ -55,8 +56,9 @@ Result<std::shared_ptr<Hub>> find_hub(const std::string& location, std::optional
   if (auto hub = known.lock()) {
     const std::lock_guard hub_lock(hub->mutex);
     if (!bytes_max || *bytes_max == hub->meter.max) return hub;
-    return Error{ErrorCode::kInvalidConfig, "memory:" + location + " is open with bytes_max=" +
-                                                std::to_string(hub->meter.max) + "; open it with the same, or with none"};
+    return Error{ErrorCode::kInvalidConfig, "memory:" + location +
+                                                " is open with bytes_max=" + std::to_string(hub->meter.max) +
+                                                "; open it with the same, or with none"};
   }
   auto hub = std::make_shared<Hub>(bytes_max.value_or(kBytesMaxDefault));
   known = hub;

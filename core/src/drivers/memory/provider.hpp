@@ -1,15 +1,16 @@
 #pragma once
-// The driver interfaces over a hub. Each engine has its own transport and store object, with its own clock; all calls take the
-// hub's mutex, and a call that waits does so on a condition variable of its own through its clock.
-
-#include <memory>
-#include <utility>
+// The driver interfaces over a hub. Each engine has its own transport and store object, with its own clock;
+// all calls take the hub's mutex, and a call that waits does so on a condition variable of its own through
+// its clock.
 
 #include <towline/spi/clock.hpp>
 #include <towline/spi/store.hpp>
 #include <towline/spi/transport.hpp>
 
 #include "drivers/memory/hub.hpp"
+
+#include <memory>
+#include <utility>
 
 namespace towline::drivers::memory {
 
@@ -30,7 +31,8 @@ class MemoryTransport final : public spi::Transport {
   [[nodiscard]] spi::Capabilities capabilities() const noexcept override;
   Result<void> declare(const spi::Topology& topology) override;
   Result<spi::Topology> topology(std::string_view topic, std::uint32_t partition_count_default) override;
-  Result<std::vector<spi::PublishAnswer>> publish(std::span<spi::Envelope> envelopes, spi::Deadline deadline) override;
+  Result<std::vector<spi::PublishAnswer>> publish(std::span<spi::Envelope> envelopes,
+                                                  spi::Deadline deadline) override;
   Result<std::unique_ptr<spi::Subscription>> subscribe(const spi::SubscribeOptions& options) override;
   Result<std::vector<spi::GroupStatistics>> statistics() override;
 
@@ -82,11 +84,12 @@ class MemoryStore final : public spi::Store {
   Result<std::vector<DeadLetterGroup>> group_dead_letters(const DeadLetterQuery& query) override;
   Result<std::optional<MessageId>> find_dedup(std::string_view topic, std::string_view dedup_id) override;
   Result<std::vector<bool>> inbox_contains(std::string_view group, std::span<const MessageId> ids) override;
-  Result<std::optional<spi::IdempotencyRecord>> find_idempotency(std::string_view scope, std::string_view key) override;
+  Result<std::optional<spi::IdempotencyRecord>> find_idempotency(std::string_view scope,
+                                                                 std::string_view key) override;
   Result<spi::StoreStatistics> statistics() override;
   Result<spi::SweepReport> sweep(const spi::SweepRequest& request) override;
-  Result<void> transact(const std::function<Result<void>(spi::SqlSession&)>& body, std::span<const spi::Unit> units,
-                        spi::Subscription* settle) override;
+  Result<void> transact(const std::function<Result<void>(spi::SqlSession&)>& body,
+                        std::span<const spi::Unit> units, spi::Subscription* settle) override;
 
  private:
   Result<spi::DueBatch> wait_for_due(const spi::DueRequest& request, bool promote);

@@ -1,12 +1,15 @@
 #pragma once
 // The transport half of a hub: topics, their logs, and what each group has read, holds and has settled.
 //
-// A topic keeps one log per priority, and a log is a row of segments: the part of one published batch that went to it.
-// A group reads a log with a cursor: everything before `Reader::next` was handed out. What it holds is written down once
-// per hand-out (Claim), not once per message. What comes back unsettled waits in `Reader::returned` and is handed out
-// before anything newer, in order. A segment goes when nothing in it is owed to anybody any more (`Segment::unsettled`).
+// A topic keeps one log per priority, and a log is a row of segments: the part of one published batch that
+// went to it. A group reads a log with a cursor: everything before `Reader::next` was handed out. What it
+// holds is written down once per hand-out (Claim), not once per message. What comes back unsettled waits in
+// `Reader::returned` and is handed out before anything newer, in order. A segment goes when nothing in it is
+// owed to anybody any more (`Segment::unsettled`).
 //
 // Nothing here is thread-safe and nothing waits: the hub's mutex is held around every call.
+
+#include <towline/spi/transport.hpp>
 
 #include <array>
 #include <condition_variable>
@@ -20,8 +23,6 @@
 #include <string_view>
 #include <unordered_map>
 #include <vector>
-
-#include <towline/spi/transport.hpp>
 
 namespace towline::drivers::memory {
 
@@ -57,8 +58,8 @@ struct Segment {
   TimePoint appended_at{};
   std::uint64_t bytes = 0;
   std::uint64_t payload_bytes = 0;
-  /// Pairs of (group, envelope) that are not settled; counts the group that an envelope is addressed to even before that
-  /// group exists.
+  /// Pairs of (group, envelope) that are not settled; counts the group that an envelope is addressed to even
+  /// before that group exists.
   std::uint64_t unsettled = 0;
   /// Some envelope is for one group only.
   bool addressed = false;
@@ -87,7 +88,8 @@ struct Returned {
   /// Deaths that the transport has seen, on top of Envelope::crashes.
   std::uint32_t crashes = 0;
   std::uint32_t partition = 0;
-  /// Was in the hands of a process that died: handed out alone, so that the next death is charged to the right one.
+  /// Was in the hands of a process that died: handed out alone, so that the next death is charged to the
+  /// right one.
   bool suspect = false;
   bool redelivered = true;
 };
@@ -158,7 +160,8 @@ struct Claim {
   std::uint32_t count = 0;
   std::uint32_t remaining = 0;
   std::vector<Held> held;
-  /// Entries before this are settled; those after it say so in `settled`, which is made when the first comes out of order.
+  /// Entries before this are settled; those after it say so in `settled`, which is made when the first comes
+  /// out of order.
   std::uint32_t settled_prefix = 0;
   std::vector<bool> settled;
   MonotonicTime lease_until{};
@@ -224,7 +227,8 @@ class Queue {
   [[nodiscard]] std::uint32_t partition_count(std::string_view topic) const;
   /// Whether an envelope could be appended: kInvalidTopic, kInvalidArgument.
   [[nodiscard]] static Result<void> check(const spi::Envelope& envelope, std::uint32_t partition_count);
-  /// Moves the envelopes from `envelopes` to the ends of their logs. Never fails and ignores the meter's bound.
+  /// Moves the envelopes from `envelopes` to the ends of their logs. Never fails and ignores the meter's
+  /// bound.
   void append(std::vector<spi::Envelope>&& envelopes, Moment now);
   /// Removes at most `count_max` messages that are no longer kept; `more`: there is more to remove.
   std::uint64_t trim(Moment now, std::size_t count_max, bool& more);
@@ -258,7 +262,9 @@ class Queue {
 
   [[nodiscard]] std::vector<spi::GroupStatistics> statistics() const;
   [[nodiscard]] const std::map<std::string, Topic, std::less<>>& topics() const noexcept { return topics_; }
-  [[nodiscard]] const std::map<std::uint64_t, std::unique_ptr<Session>>& sessions() const noexcept { return sessions_; }
+  [[nodiscard]] const std::map<std::uint64_t, std::unique_ptr<Session>>& sessions() const noexcept {
+    return sessions_;
+  }
 
  private:
   /// A log that a session may read now.
@@ -271,7 +277,8 @@ class Queue {
   class ClaimBuilder;
 
   Log& log(Topic& topic, std::uint8_t priority);
-  void append_run(Log& log, const std::shared_ptr<const Batch>& batch, std::size_t from, std::size_t count, Moment now);
+  void append_run(Log& log, const std::shared_ptr<const Batch>& batch, std::size_t from, std::size_t count,
+                  Moment now);
   void count_for_groups(Log& log, Segment& segment, std::uint64_t addressed_count);
   /// Takes `count` off what is owed; drops the segment when that was the last and nothing else keeps it.
   void settle_in(Log& log, Segment& segment, std::uint64_t count, Moment now);
@@ -292,13 +299,16 @@ class Queue {
 
   void hand_out_ephemeral(Session& session, Budget& budget, Moment now, std::vector<spi::Delivery>& out);
   /// False: nothing more of this subscription may be handed out now.
-  bool take(Session& session, const Source& source, Budget& budget, Moment now, std::vector<spi::Delivery>& out);
+  bool take(Session& session, const Source& source, Budget& budget, Moment now,
+            std::vector<spi::Delivery>& out);
   bool take_returned(const Session& session, const Source& source, Budget& budget, ClaimBuilder& builder);
   void take_fresh(const Source& source, Budget& budget, ClaimBuilder& builder);
-  void take_fresh_of_partitions(const Session& session, const Source& source, Budget& budget, ClaimBuilder& builder);
+  void take_fresh_of_partitions(const Session& session, const Source& source, Budget& budget,
+                                ClaimBuilder& builder);
   void return_entry(Session& session, Claim& claim, std::uint32_t index, bool charged, bool suspect);
   /// Ends a claim: what is unsettled in it comes back.
-  void end_claim(Session& session, std::map<std::uint64_t, Claim>::iterator claim, bool charged, bool suspect, Moment now);
+  void end_claim(Session& session, std::map<std::uint64_t, Claim>::iterator claim, bool charged, bool suspect,
+                 Moment now);
   void finish_claim(Session& session, std::map<std::uint64_t, Claim>::iterator claim, Moment now);
   void left_hands(Session& session, const Claim& claim, std::uint32_t index);
 

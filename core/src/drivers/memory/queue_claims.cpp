@@ -1,16 +1,18 @@
 // Handing out and settling: the path that every message takes.
 //
-// A receive hands out what came back first, then what is new, log by log: higher priorities first, and among the topics of
-// one priority in turn. What one receive takes from one log is one claim under one lease. In the usual case a claim is a
-// range of the log with a count of what remains, and settling in order moves a number: no per-message state exists.
+// A receive hands out what came back first, then what is new, log by log: higher priorities first, and among
+// the topics of one priority in turn. What one receive takes from one log is one claim under one lease. In
+// the usual case a claim is a range of the log with a count of what remains, and settling in order moves a
+// number: no per-message state exists.
 //
-// A suspect (see queue_members.cpp) is handed out only to a session that holds nothing, and while it is held the session gets
-// nothing else. A session whose turn has come to a suspect therefore waits until its hands are empty.
+// A suspect (see queue_members.cpp) is handed out only to a session that holds nothing, and while it is held
+// the session gets nothing else. A session whose turn has come to a suspect therefore waits until its hands
+// are empty.
+
+#include "drivers/memory/queue.hpp"
 
 #include <algorithm>
 #include <utility>
-
-#include "drivers/memory/queue.hpp"
 
 namespace towline::drivers::memory {
 
@@ -24,7 +26,8 @@ void Claim::mark_settled(std::uint32_t index) {
   settled[index] = true;
 }
 
-/// What may still be handed out in this receive. The first message fits whatever its size, so that nothing gets stuck.
+/// What may still be handed out in this receive. The first message fits whatever its size, so that nothing
+/// gets stuck.
 struct Queue::Budget {
   std::size_t count = 0;
   std::size_t bytes = 0;
@@ -57,16 +60,19 @@ class Queue::ClaimBuilder {
   void add_new(const Segment& segment, Sequence first, std::uint32_t count) {
     if (claim_.count == 0) claim_.first = first;
     if (sparse_ || claim_.first + claim_.count != first) {
-      for (std::uint32_t i = 0; i < count; ++i) add(segment, first + i, {0, 0, false, false});
+      for (std::uint32_t i = 0; i < count; ++i)
+        add(segment, first + i, {0, 0, false, false});
       return;
     }
-    for (std::uint32_t i = 0; i < count; ++i) deliver(segment, first + i, {0, 0, false, false});
+    for (std::uint32_t i = 0; i < count; ++i)
+      deliver(segment, first + i, {0, 0, false, false});
   }
 
   void add(const Segment& segment, Sequence sequence, const Returned& entry) {
     if (claim_.held.empty()) {
       claim_.held.reserve(claim_.count + 1);
-      for (std::uint32_t i = 0; i < claim_.count; ++i) claim_.held.push_back({claim_.first + i, 0, 0, false});
+      for (std::uint32_t i = 0; i < claim_.count; ++i)
+        claim_.held.push_back({claim_.first + i, 0, 0, false});
       sparse_ = true;
     }
     const std::uint32_t partition = segment.envelopes[sequence - segment.first].partition;
@@ -141,7 +147,8 @@ void Queue::hand_out(Session& session, std::size_t count_max, std::size_t payloa
   }
 }
 
-void Queue::hand_out_ephemeral(Session& session, Budget& budget, Moment now, std::vector<spi::Delivery>& out) {
+void Queue::hand_out_ephemeral(Session& session, Budget& budget, Moment now,
+                               std::vector<spi::Delivery>& out) {
   const std::size_t size = session.attachments.size();
   const std::size_t turn = session.turn;
   for (std::size_t k = 0; k < size && budget.count > 0; ++k) {
@@ -172,7 +179,8 @@ void Queue::hand_out_ephemeral(Session& session, Budget& budget, Moment now, std
   }
 }
 
-bool Queue::take(Session& session, const Source& source, Budget& budget, Moment now, std::vector<spi::Delivery>& out) {
+bool Queue::take(Session& session, const Source& source, Budget& budget, Moment now,
+                 std::vector<spi::Delivery>& out) {
   ClaimBuilder builder(*this, session, source, out);
   const bool more = take_returned(session, source, budget, builder);
   if (more && budget.count > 0) {
@@ -186,7 +194,8 @@ bool Queue::take(Session& session, const Source& source, Budget& budget, Moment 
   return more;
 }
 
-bool Queue::take_returned(const Session& session, const Source& source, Budget& budget, ClaimBuilder& builder) {
+bool Queue::take_returned(const Session& session, const Source& source, Budget& budget,
+                          ClaimBuilder& builder) {
   GroupOnTopic& group = *source.group;
   Log& log = *source.reader->log;
   auto& returned = source.reader->returned;
@@ -220,7 +229,8 @@ void Queue::take_fresh(const Source& source, Budget& budget, ClaimBuilder& build
     const Segment& segment = it->second;
     reader.next = std::max(reader.next, segment.first);
     if (!segment.addressed && segment.payload_bytes <= budget.bytes) {
-      const auto count = static_cast<std::uint32_t>(std::min<std::uint64_t>(segment.end() - reader.next, budget.count));
+      const auto count =
+          static_cast<std::uint32_t>(std::min<std::uint64_t>(segment.end() - reader.next, budget.count));
       builder.add_new(segment, reader.next, count);
       reader.next += count;
       budget.take(count, segment.payload_bytes);
@@ -241,8 +251,8 @@ void Queue::take_fresh_of_partitions(const Session& session, const Source& sourc
   GroupOnTopic& group = *source.group;
   Reader& reader = *source.reader;
   Log& log = *reader.log;
-  // Everything of these partitions before `from` was handed out. What is read once moves all of them on, so they stay
-  // together, and only a partition that was just taken over is behind.
+  // Everything of these partitions before `from` was handed out. What is read once moves all of them on, so
+  // they stay together, and only a partition that was just taken over is behind.
   Sequence from = log.end;
   mine_.assign(group.partitions.size(), 0);
   for (std::uint32_t p = 0; p < group.partitions.size(); ++p) {
@@ -323,8 +333,8 @@ void Queue::return_entry(Session& session, Claim& claim, std::uint32_t index, bo
   ++claim.at->waiting;
 }
 
-void Queue::end_claim(Session& session, std::map<std::uint64_t, Claim>::iterator it, bool charged, bool suspect,
-                      Moment now) {
+void Queue::end_claim(Session& session, std::map<std::uint64_t, Claim>::iterator it, bool charged,
+                      bool suspect, Moment now) {
   Claim& claim = it->second;
   for (std::uint32_t i = 0; i < claim.count; ++i) {
     if (!claim.is_settled(i)) return_entry(session, claim, i, charged, suspect);

@@ -1,15 +1,15 @@
 // Subscriptions: joining groups, staying alive, leaving, and dying.
 //
-// A session that closes hands everything back and is gone. One that is merely dropped behaves like a process that died: it
-// stays until its leases end by the clock. When a lease ends with one message in the session's hands, this message is
-// charged with the death; with several nobody knows which it was, so none is charged and all become suspects, which are
-// handed out alone from then on.
+// A session that closes hands everything back and is gone. One that is merely dropped behaves like a process
+// that died: it stays until its leases end by the clock. When a lease ends with one message in the session's
+// hands, this message is charged with the death; with several nobody knows which it was, so none is charged
+// and all become suspects, which are handed out alone from then on.
+
+#include "drivers/memory/queue.hpp"
 
 #include <algorithm>
 #include <iterator>
 #include <utility>
-
-#include "drivers/memory/queue.hpp"
 
 namespace towline::drivers::memory {
 namespace {
@@ -61,7 +61,8 @@ void Queue::attach(Session& session, Topic& topic) {
   Attachment attachment;
   attachment.topic = &topic;
   if (session.ephemeral()) {
-    for (const auto& [priority, log] : topic.logs) attachment.positions[priority] = log.end;
+    for (const auto& [priority, log] : topic.logs)
+      attachment.positions[priority] = log.end;
     topic.ephemerals.push_back({&session, session.attachments.size()});
     session.attachments.push_back(std::move(attachment));
     return;
@@ -112,13 +113,15 @@ void Queue::start_reader(GroupOnTopic& group, Reader& reader, const spi::StartPo
 void Queue::make_partitioned(GroupOnTopic& group) {
   group.partitioned = true;
   group.partitions.resize(group.topic->topology.partition_count);
-  for (auto& [priority, reader] : group.readers) reader.partition_next.assign(group.partitions.size(), reader.next);
+  for (auto& [priority, reader] : group.readers)
+    reader.partition_next.assign(group.partitions.size(), reader.next);
   for (Session* member : group.members) {
     for (auto& [lease, claim] : member->claims) {
       if (claim.at != &group) continue;
       if (claim.held.empty()) {
         claim.held.resize(claim.count);
-        for (std::uint32_t i = 0; i < claim.count; ++i) claim.held[i].sequence = claim.first + i;
+        for (std::uint32_t i = 0; i < claim.count; ++i)
+          claim.held[i].sequence = claim.first + i;
       }
       for (std::uint32_t i = 0; i < claim.count; ++i) {
         Held& held = claim.held[i];
@@ -143,7 +146,8 @@ void Queue::touch(Session& session, Moment now) {
 
 std::vector<std::uint64_t> Queue::renew(Session& session, Moment now) {
   touch(session, now);
-  for (auto& [lease, claim] : session.claims) claim.lease_until = session.lease_until;
+  for (auto& [lease, claim] : session.claims)
+    claim.lease_until = session.lease_until;
   deal_partitions();
   return std::exchange(session.lost_leases, {});
 }
@@ -163,7 +167,8 @@ void Queue::detach(Session& session, Moment now) {
 }
 
 void Queue::leave(Session& session, Moment now) {
-  while (!session.claims.empty()) end_claim(session, session.claims.begin(), false, false, now);
+  while (!session.claims.empty())
+    end_claim(session, session.claims.begin(), false, false, now);
   detach(session, now);
   deal_partitions();
   sessions_.erase(session.id);
@@ -177,8 +182,8 @@ void Queue::abandon(Session& session) {
 
 void Queue::leave_if_nobody_is_left(GroupOnTopic& group, Moment now) {
   if (group.topic->topology.kind != spi::TopicKind::kBus) return;
-  const bool anybody =
-      std::any_of(group.members.begin(), group.members.end(), [](const Session* member) { return member->live; });
+  const bool anybody = std::any_of(group.members.begin(), group.members.end(),
+                                   [](const Session* member) { return member->live; });
   if (!anybody) forget_backlog(group, now);
 }
 
@@ -243,7 +248,8 @@ void Queue::expire(Moment now) {
         continue;
       }
       if (session.live) next_end_ = std::min(next_end_, session.lease_until);
-      for (const auto& [lease, claim] : session.claims) next_end_ = std::min(next_end_, claim.lease_until);
+      for (const auto& [lease, claim] : session.claims)
+        next_end_ = std::min(next_end_, claim.lease_until);
       ++it;
     }
   }
@@ -255,7 +261,8 @@ void Queue::notify(Session& session) {
 }
 
 void Queue::notify(const GroupOnTopic& group) {
-  for (Session* member : group.members) notify(*member);
+  for (Session* member : group.members)
+    notify(*member);
 }
 
 }  // namespace towline::drivers::memory

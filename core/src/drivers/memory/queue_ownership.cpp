@@ -1,14 +1,15 @@
 // Partitions: which member of an ordered group reads which.
 //
-// A partition belongs to one live member at a time, and it never changes hands while something of it is in anybody's hands;
-// what a dead owner held comes back first (its lease ended before its membership did). Partitions that a member names are
-// reserved for it; the others are shared evenly among the members that name none: with a surplus a member gives up its
-// highest partitions, as soon as nothing of them is in flight.
+// A partition belongs to one live member at a time, and it never changes hands while something of it is in
+// anybody's hands; what a dead owner held comes back first (its lease ended before its membership did).
+// Partitions that a member names are reserved for it; the others are shared evenly among the members that
+// name none: with a surplus a member gives up its highest partitions, as soon as nothing of them is in
+// flight.
+
+#include "drivers/memory/queue.hpp"
 
 #include <algorithm>
 #include <vector>
-
-#include "drivers/memory/queue.hpp"
 
 namespace towline::drivers::memory {
 namespace {
@@ -70,7 +71,8 @@ void Queue::deal(GroupOnTopic& group) {
   for (std::size_t i = 0; i < shares.size(); ++i) {
     Share& share = shares[i];
     share.quota = shared_count / shares.size() + (i < shared_count % shares.size() ? 1 : 0);
-    for (std::size_t k = share.quota; k < share.owned.size(); ++k) group.partitions[share.owned[k]].revoking = true;
+    for (std::size_t k = share.quota; k < share.owned.size(); ++k)
+      group.partitions[share.owned[k]].revoking = true;
     share.owned.resize(std::min(share.owned.size(), share.quota));
   }
   for (std::uint32_t p = 0; p < group.partitions.size(); ++p) {

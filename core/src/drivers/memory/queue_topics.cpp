@@ -1,15 +1,15 @@
 // Topics and logs: how messages come in, and when they go.
 //
-// A message goes when its segment is owed to nobody (every group has settled it) and nothing else keeps it: the retention of
-// the topic, or a live ephemeral subscriber that has yet to see it. Settling drops a segment at once where that is all there
-// is to ask; what has to wait is remembered in Log::idle and dropped by trim(). Log topics and bus topics also drop what is
-// still owed: by age, and for a bus by number.
+// A message goes when its segment is owed to nobody (every group has settled it) and nothing else keeps it:
+// the retention of the topic, or a live ephemeral subscriber that has yet to see it. Settling drops a segment
+// at once where that is all there is to ask; what has to wait is remembered in Log::idle and dropped by
+// trim(). Log topics and bus topics also drop what is still owed: by age, and for a bus by number.
+
+#include "drivers/memory/queue.hpp"
 
 #include <algorithm>
 #include <chrono>
 #include <utility>
-
-#include "drivers/memory/queue.hpp"
 
 namespace towline::drivers::memory {
 namespace {
@@ -25,7 +25,8 @@ bool same_log(const spi::Envelope& a, const spi::Envelope& b) noexcept {
 
 std::uint64_t dynamic_size(const Headers& headers) noexcept {
   std::uint64_t size = 0;
-  for (const auto& [name, value] : headers) size += sizeof(Headers::value_type) + name.size() + value.size();
+  for (const auto& [name, value] : headers)
+    size += sizeof(Headers::value_type) + name.size() + value.size();
   return size;
 }
 
@@ -33,7 +34,9 @@ bool older_than(const Segment& segment, Duration age, Moment now) noexcept {
   return now.wall - segment.appended_at >= age;
 }
 
-bool far_behind(const Log& log, const Segment& segment) noexcept { return log.end - segment.end() >= kBusCount; }
+bool far_behind(const Log& log, const Segment& segment) noexcept {
+  return log.end - segment.end() >= kBusCount;
+}
 
 bool has_live_member(const GroupOnTopic& group) noexcept {
   return std::any_of(group.members.begin(), group.members.end(), [](const Session* s) { return s->live; });
@@ -70,7 +73,8 @@ Result<void> Queue::declare(const spi::Topology& topology) {
   if (topology.topic.empty()) return Error{ErrorCode::kInvalidTopic, "the topic to declare has no name"};
   if (topology.partition_count == 0 || topology.partition_count > kPartitionCountMax) {
     return Error{ErrorCode::kInvalidConfig, "partition_count of topic \"" + topology.topic + "\" is " +
-                                                std::to_string(topology.partition_count) + "; it must be in [1, 65536]"};
+                                                std::to_string(topology.partition_count) +
+                                                "; it must be in [1, 65536]"};
   }
   if (topology.retention < Duration(0)) {
     return Error{ErrorCode::kInvalidConfig, "retention of topic \"" + topology.topic + "\" is negative"};
@@ -134,8 +138,9 @@ Result<void> Queue::check(const spi::Envelope& envelope, std::uint32_t partition
                  "priority is " + std::to_string(envelope.priority) + "; it must be in [0, 9]"};
   }
   if (envelope.partition >= partition_count) {
-    return Error{ErrorCode::kInvalidArgument, "partition is " + std::to_string(envelope.partition) + "; topic \"" +
-                                                  envelope.topic + "\" has " + std::to_string(partition_count)};
+    return Error{ErrorCode::kInvalidArgument, "partition is " + std::to_string(envelope.partition) +
+                                                  "; topic \"" + envelope.topic + "\" has " +
+                                                  std::to_string(partition_count)};
   }
   return {};
 }
@@ -143,7 +148,8 @@ Result<void> Queue::check(const spi::Envelope& envelope, std::uint32_t partition
 void Queue::append(std::vector<spi::Envelope>&& envelopes, Moment now) {
   if (envelopes.empty()) return;
   bool mixed = false;
-  for (std::size_t i = 1; i < envelopes.size() && !mixed; ++i) mixed = !same_log(envelopes[0], envelopes[i]);
+  for (std::size_t i = 1; i < envelopes.size() && !mixed; ++i)
+    mixed = !same_log(envelopes[0], envelopes[i]);
   std::vector<std::pair<Log*, std::size_t>> order;
   auto batch = std::make_shared<Batch>();
   if (!mixed) {
@@ -153,17 +159,20 @@ void Queue::append(std::vector<spi::Envelope>&& envelopes, Moment now) {
     order.reserve(envelopes.size());
     for (std::size_t i = 0; i < envelopes.size(); ++i) {
       const bool again = i > 0 && same_log(envelopes[i - 1], envelopes[i]);
-      order.emplace_back(again ? order.back().first : &log(topic(envelopes[i].topic), envelopes[i].priority), i);
+      order.emplace_back(again ? order.back().first : &log(topic(envelopes[i].topic), envelopes[i].priority),
+                         i);
     }
     std::stable_sort(order.begin(), order.end(),
                      [](const auto& a, const auto& b) { return a.first->ordinal < b.first->ordinal; });
     batch->envelopes.reserve(envelopes.size());
-    for (const auto& [log, index] : order) batch->envelopes.push_back(std::move(envelopes[index]));
+    for (const auto& [log, index] : order)
+      batch->envelopes.push_back(std::move(envelopes[index]));
   }
   for (std::size_t from = 0; from < batch->envelopes.size();) {
     Log& log = *order[mixed ? from : 0].first;
     std::size_t end = mixed ? from : batch->envelopes.size();
-    while (end < order.size() && order[end].first == &log) ++end;
+    while (end < order.size() && order[end].first == &log)
+      ++end;
     // A schedule may hold a partition from before its topic was declared with fewer.
     const std::uint32_t partition_count = log.topic->topology.partition_count;
     for (std::size_t i = from; i < end; ++i) {
@@ -175,8 +184,8 @@ void Queue::append(std::vector<spi::Envelope>&& envelopes, Moment now) {
   }
 }
 
-void Queue::append_run(Log& log, const std::shared_ptr<const Batch>& batch, std::size_t from, std::size_t count,
-                       Moment now) {
+void Queue::append_run(Log& log, const std::shared_ptr<const Batch>& batch, std::size_t from,
+                       std::size_t count, Moment now) {
   Topic& topic = *log.topic;
   Segment segment;
   segment.first = log.end;
@@ -198,7 +207,8 @@ void Queue::append_run(Log& log, const std::shared_ptr<const Batch>& batch, std:
   const bool owed = segment.unsettled > 0;
   const Sequence first = segment.first;
   log.segments.emplace_hint(log.segments.end(), first, std::move(segment));
-  for (const Listener& listener : topic.ephemerals) notify(*listener.session);
+  for (const Listener& listener : topic.ephemerals)
+    notify(*listener.session);
   const bool bus = topic.topology.kind == spi::TopicKind::kBus;
   if (bus && !owed) log.idle.insert(first);
   if (bus || topic.topology.retention > Duration(0) || !topic.ephemerals.empty()) trim_topic(topic, now);
@@ -207,7 +217,8 @@ void Queue::append_run(Log& log, const std::shared_ptr<const Batch>& batch, std:
 void Queue::count_for_groups(Log& log, Segment& segment, std::uint64_t addressed_count) {
   Topic& topic = *log.topic;
   const bool bus = topic.topology.kind == spi::TopicKind::kBus;
-  // What is addressed to a group is kept for it even when it has not come yet; a bus keeps nothing for the absent.
+  // What is addressed to a group is kept for it even when it has not come yet; a bus keeps nothing for the
+  // absent.
   if (!bus) segment.unsettled += addressed_count;
   for (auto& [name, group] : topic.groups) {
     if (bus && !has_live_member(group)) {
@@ -240,10 +251,12 @@ void Queue::settle_in(Log& log, Segment& segment, std::uint64_t count, Moment no
 bool Queue::must_drop(const Log& log, const Segment& segment, Moment now) const {
   const spi::Topology& topology = log.topic->topology;
   switch (topology.kind) {
-    case spi::TopicKind::kQueue: return false;
+    case spi::TopicKind::kQueue:
+      return false;
     case spi::TopicKind::kLog:
       return topology.retention > Duration(0) && older_than(segment, topology.retention, now);
-    case spi::TopicKind::kBus: return older_than(segment, kBusAge, now) || far_behind(log, segment);
+    case spi::TopicKind::kBus:
+      return older_than(segment, kBusAge, now) || far_behind(log, segment);
   }
   return false;
 }
@@ -253,7 +266,8 @@ bool Queue::may_drop(const Log& log, const Segment& segment, Moment now) const {
   if (segment.unsettled > 0) return false;
   if (topic.topology.kind != spi::TopicKind::kBus) {
     if (topic.groups.empty()) return false;
-    if (topic.topology.retention > Duration(0) && !older_than(segment, topic.topology.retention, now)) return false;
+    if (topic.topology.retention > Duration(0) && !older_than(segment, topic.topology.retention, now))
+      return false;
   }
   for (const Listener& listener : topic.ephemerals) {
     if (!listener.session->live) continue;
@@ -272,7 +286,8 @@ void Queue::drop(Log& log, Sequence first) {
   for (auto& [name, group] : log.topic->groups) {
     if (segment.unsettled == 0) break;
     Reader& reader = group.readers[log.priority];
-    for (auto returned = reader.returned.lower_bound(first); returned != reader.returned.end() && returned->first < end;) {
+    for (auto returned = reader.returned.lower_bound(first);
+         returned != reader.returned.end() && returned->first < end;) {
       returned = reader.returned.erase(returned);
       --group.waiting;
     }
@@ -282,7 +297,8 @@ void Queue::drop(Log& log, Sequence first) {
       if (sequence >= next && is_for(envelope, name)) --group.waiting;
     }
     reader.next = std::max(reader.next, end);
-    for (Sequence& next : reader.partition_next) next = std::max(next, end);
+    for (Sequence& next : reader.partition_next)
+      next = std::max(next, end);
   }
   meter_.used -= segment.bytes;
   log.idle.erase(first);
@@ -311,7 +327,8 @@ std::uint64_t Queue::trim_log(Log& log, Moment now, std::size_t count_max) {
 }
 
 void Queue::trim_topic(Topic& topic, Moment now) {
-  for (auto& [priority, log] : topic.logs) (void)trim_log(log, now, SIZE_MAX);
+  for (auto& [priority, log] : topic.logs)
+    (void)trim_log(log, now, SIZE_MAX);
 }
 
 std::uint64_t Queue::trim(Moment now, std::size_t count_max, bool& more) {
@@ -338,8 +355,8 @@ std::vector<spi::GroupStatistics> Queue::statistics() const {
       one.group = name;
       one.waiting = group.waiting;
       one.in_flight = group.in_flight;
-      one.member_count = static_cast<std::uint32_t>(
-          std::count_if(group.members.begin(), group.members.end(), [](const Session* s) { return s->live; }));
+      one.member_count = static_cast<std::uint32_t>(std::count_if(group.members.begin(), group.members.end(),
+                                                                  [](const Session* s) { return s->live; }));
       all.push_back(std::move(one));
     }
   }

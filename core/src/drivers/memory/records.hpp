@@ -1,7 +1,12 @@
 #pragma once
-// Records that are found by a name and forgotten after a while: idempotency records, inbox entries and dedup ids.
+// Records that are found by a name and forgotten after a while: idempotency records, inbox entries and dedup
+// ids.
 //
 // Not thread-safe: the hub's mutex is held around every call.
+
+#include <towline/message.hpp>
+
+#include "drivers/memory/queue.hpp"
 
 #include <cstdint>
 #include <set>
@@ -11,17 +16,14 @@
 #include <unordered_map>
 #include <utility>
 
-#include <towline/message.hpp>
-
-#include "drivers/memory/queue.hpp"
-
 namespace towline::drivers::memory {
 
 /// One name of two parts that cannot be mistaken for another pair.
 [[nodiscard]] inline std::string joined(std::string_view first, std::string_view second) {
   std::string name;
   name.reserve(first.size() + second.size() + 8);
-  for (std::size_t size = first.size(), i = 0; i < 8; ++i, size >>= 8) name.push_back(static_cast<char>(size & 0xff));
+  for (std::size_t size = first.size(), i = 0; i < 8; ++i, size >>= 8)
+    name.push_back(static_cast<char>(size & 0xff));
   return name.append(first).append(second);
 }
 

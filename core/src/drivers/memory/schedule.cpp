@@ -1,14 +1,14 @@
-// Parked records and blocks: in a partition-ordered group everything of a partition waits behind the block of the key "",
-// whatever its own key; in a key-ordered group a record waits behind the block of its own key. So a parked record belongs to
-// the block of its own key if there is one, and else to that of "".
+// Parked records and blocks: in a partition-ordered group everything of a partition waits behind the block of
+// the key "", whatever its own key; in a key-ordered group a record waits behind the block of its own key. So
+// a parked record belongs to the block of its own key if there is one, and else to that of "".
 
 #include "drivers/memory/schedule.hpp"
+
+#include "drivers/memory/cursor.hpp"
 
 #include <algorithm>
 #include <chrono>
 #include <utility>
-
-#include "drivers/memory/cursor.hpp"
 
 namespace towline::drivers::memory {
 namespace {
@@ -23,13 +23,15 @@ TimePoint after_wall(TimePoint t, Duration d) noexcept {
 
 std::array<std::uint8_t, 16> tie_of(std::uint64_t sequence) noexcept {
   std::array<std::uint8_t, 16> tie{};
-  for (std::size_t i = 0; i < 8; ++i) tie[i] = static_cast<std::uint8_t>(sequence >> (56 - 8 * i));
+  for (std::size_t i = 0; i < 8; ++i)
+    tie[i] = static_cast<std::uint8_t>(sequence >> (56 - 8 * i));
   return tie;
 }
 
 std::uint64_t sequence_of(const PageKey& key) noexcept {
   std::uint64_t sequence = 0;
-  for (std::size_t i = 0; i < 8; ++i) sequence = sequence << 8 | key.tie[i];
+  for (std::size_t i = 0; i < 8; ++i)
+    sequence = sequence << 8 | key.tie[i];
   return sequence;
 }
 
@@ -185,7 +187,8 @@ Schedule::Entry* Schedule::first_parked(const BlockKey& block) const {
     return first->second;
   }
   const auto own = parked_by_key_.lower_bound(ParkedByKey(group, topic, partition, key, 0));
-  if (own != parked_by_key_.end() && is_of_partition(own->second->record.envelope) && std::get<3>(own->first) == key) {
+  if (own != parked_by_key_.end() && is_of_partition(own->second->record.envelope) &&
+      std::get<3>(own->first) == key) {
     return own->second;
   }
   if (!key.empty()) return nullptr;
@@ -261,12 +264,15 @@ bool Schedule::matches(const spi::ScheduleRecord& record, const spi::ScheduleQue
 
 Result<Page<spi::ScheduleRecord>> Schedule::list(const spi::ScheduleQuery& query) const {
   if (query.count_max == 0) {
-    return Error{ErrorCode::kInvalidArgument, "count_max of the schedule query is 0; it must be in [1, 1000]"};
+    return Error{ErrorCode::kInvalidArgument,
+                 "count_max of the schedule query is 0; it must be in [1, 1000]"};
   }
   const std::size_t count_max = std::min(query.count_max, kPageCountMax);
   QueryFingerprint fingerprint;
   fingerprint.add("schedule").add(query.topic).add(query.group).add(query.parked ? 1 : 0);
-  fingerprint.add(query.partition ? *query.partition + 1ULL : 0).add(query.key ? 1 : 0).add(query.key.value_or(""));
+  fingerprint.add(query.partition ? *query.partition + 1ULL : 0)
+      .add(query.key ? 1 : 0)
+      .add(query.key.value_or(""));
   PageKey after{INT64_MIN, {}};
   if (!query.cursor.empty()) {
     auto parsed = parse_cursor(query.cursor, fingerprint.value());
@@ -287,8 +293,10 @@ Result<Page<spi::ScheduleRecord>> Schedule::list(const spi::ScheduleQuery& query
     return true;
   };
   if (!query.parked) {
-    auto it = query.cursor.empty() ? due_.begin() : due_.upper_bound(DueKey(from_us(after.rank), sequence_of(after)));
-    while (it != due_.end() && visit(it->second->record, to_us(it->first.first))) ++it;
+    auto it = query.cursor.empty() ? due_.begin()
+                                   : due_.upper_bound(DueKey(from_us(after.rank), sequence_of(after)));
+    while (it != due_.end() && visit(it->second->record, to_us(it->first.first)))
+      ++it;
     return page;
   }
   // By sequence over all groups and partitions: parked records are few, and sorted for each page.

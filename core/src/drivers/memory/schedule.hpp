@@ -1,8 +1,14 @@
 #pragma once
-// Records that wait: delayed messages, retries, deferrals and what is parked behind a blocked key; and the key blocks.
+// Records that wait: delayed messages, retries, deferrals and what is parked behind a blocked key; and the
+// key blocks.
 //
-// A record is found by id, by due time (then the order of putting), or, when parked, by its key in the order of putting.
-// Not thread-safe: the hub's mutex is held around every call. The bound of the meter is the caller's business.
+// A record is found by id, by due time (then the order of putting), or, when parked, by its key in the order
+// of putting. Not thread-safe: the hub's mutex is held around every call. The bound of the meter is the
+// caller's business.
+
+#include <towline/spi/store.hpp>
+
+#include "drivers/memory/queue.hpp"
 
 #include <cstdint>
 #include <deque>
@@ -14,10 +20,6 @@
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
-
-#include <towline/spi/store.hpp>
-
-#include "drivers/memory/queue.hpp"
 
 namespace towline::drivers::memory {
 
@@ -33,7 +35,8 @@ class Schedule {
   void move(const MessageId& id, TimePoint due_at);
 
   /// Claims due records, or with `promoted` moves those that are not too late there instead, in due order.
-  void take_due(const spi::DueRequest& request, Moment now, std::vector<spi::Envelope>* promoted, spi::DueBatch& out);
+  void take_due(const spi::DueRequest& request, Moment now, std::vector<spi::Envelope>* promoted,
+                spi::DueBatch& out);
   [[nodiscard]] std::optional<TimePoint> next_due_at() const;
   [[nodiscard]] bool has_fired(const MessageId& id) const { return fired_.contains(id); }
   /// Forgets what fired more than a day ago.
@@ -54,8 +57,10 @@ class Schedule {
   /// Every record, for inspection.
   template <typename F>
   void each(F&& f) const {
-    for (const auto& [key, entry] : due_) f(entry->record);
-    for (const auto& [key, entry] : parked_) f(entry->record);
+    for (const auto& [key, entry] : due_)
+      f(entry->record);
+    for (const auto& [key, entry] : parked_)
+      f(entry->record);
   }
 
  private:
@@ -68,7 +73,8 @@ class Schedule {
   /// Group, topic and partition; then the sequence. Views into the entry.
   using ParkedKey = std::tuple<std::string_view, std::string_view, std::uint32_t, std::uint64_t>;
   /// The same with the message key before the sequence.
-  using ParkedByKey = std::tuple<std::string_view, std::string_view, std::uint32_t, std::string_view, std::uint64_t>;
+  using ParkedByKey =
+      std::tuple<std::string_view, std::string_view, std::uint32_t, std::string_view, std::uint64_t>;
   using BlockKey = std::tuple<std::string, std::string, std::uint32_t, std::string>;
 
   void link(Entry& entry);

@@ -1,16 +1,17 @@
 // The store half: commits, due records, reads.
 
+#include "drivers/memory/provider.hpp"
+
 #include <algorithm>
 #include <chrono>
 #include <mutex>
 #include <utility>
 
-#include "drivers/memory/provider.hpp"
-
 namespace towline::drivers::memory {
 namespace {
 
-// Due times are of the wall clock, waits of the monotonic one: a step of the wall clock is noticed within this.
+// Due times are of the wall clock, waits of the monotonic one: a step of the wall clock is noticed within
+// this.
 constexpr Duration kWallCheck = std::chrono::seconds(1);
 
 }  // namespace
@@ -56,9 +57,13 @@ Result<spi::DueBatch> MemoryStore::wait_for_due(const spi::DueRequest& request, 
   }
 }
 
-Result<spi::DueBatch> MemoryStore::claim_due(const spi::DueRequest& request) { return wait_for_due(request, false); }
+Result<spi::DueBatch> MemoryStore::claim_due(const spi::DueRequest& request) {
+  return wait_for_due(request, false);
+}
 
-Result<spi::DueBatch> MemoryStore::promote_due(const spi::DueRequest& request) { return wait_for_due(request, true); }
+Result<spi::DueBatch> MemoryStore::promote_due(const spi::DueRequest& request) {
+  return wait_for_due(request, true);
+}
 
 void MemoryStore::wake() noexcept {
   const std::lock_guard lock(handle_.hub->mutex);
@@ -82,7 +87,8 @@ Result<bool> MemoryStore::has_fired(const MessageId& id) {
   return handle_.hub->schedule.has_fired(id);
 }
 
-Result<std::vector<spi::KeyBlock>> MemoryStore::list_key_blocks(std::string_view group, std::string_view topic,
+Result<std::vector<spi::KeyBlock>> MemoryStore::list_key_blocks(std::string_view group,
+                                                                std::string_view topic,
                                                                 std::optional<std::uint32_t> partition) {
   const std::lock_guard lock(handle_.hub->mutex);
   return handle_.hub->schedule.list_blocks(group, topic, partition);
@@ -116,7 +122,8 @@ Result<std::optional<MessageId>> MemoryStore::find_dedup(std::string_view topic,
   return handle_.hub->find_dedup(topic, dedup_id, now);
 }
 
-Result<std::vector<bool>> MemoryStore::inbox_contains(std::string_view group, std::span<const MessageId> ids) {
+Result<std::vector<bool>> MemoryStore::inbox_contains(std::string_view group,
+                                                      std::span<const MessageId> ids) {
   const TimePoint now = handle_.clock->now();
   std::vector<bool> contains;
   contains.reserve(ids.size());
@@ -157,9 +164,10 @@ Result<spi::SweepReport> MemoryStore::sweep(const spi::SweepRequest& request) {
   return handle_.hub->sweep(request, now);
 }
 
-Result<void> MemoryStore::transact(const std::function<Result<void>(spi::SqlSession&)>&, std::span<const spi::Unit>,
-                                   spi::Subscription*) {
-  return Error{ErrorCode::kUnsupported, "the memory provider has no SQL; open a sqlite: URL for handler transactions"};
+Result<void> MemoryStore::transact(const std::function<Result<void>(spi::SqlSession&)>&,
+                                   std::span<const spi::Unit>, spi::Subscription*) {
+  return Error{ErrorCode::kUnsupported,
+               "the memory provider has no SQL; open a sqlite: URL for handler transactions"};
 }
 
 }  // namespace towline::drivers::memory

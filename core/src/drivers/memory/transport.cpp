@@ -1,11 +1,12 @@
-// Publishing and subscribing. One receive() is one step under the mutex: what the clock ended, settlements, units, handing
-// out; then, if nothing came and nothing was settled, it waits for a message, a lease end or a wake and hands out again.
+// Publishing and subscribing. One receive() is one step under the mutex: what the clock ended, settlements,
+// units, handing out; then, if nothing came and nothing was settled, it waits for a message, a lease end or a
+// wake and hands out again.
+
+#include "drivers/memory/provider.hpp"
 
 #include <algorithm>
 #include <mutex>
 #include <utility>
-
-#include "drivers/memory/provider.hpp"
 
 namespace towline::drivers::memory {
 namespace {
@@ -32,7 +33,8 @@ Result<void> MemoryTransport::declare(const spi::Topology& topology) {
   return declared;
 }
 
-Result<spi::Topology> MemoryTransport::topology(std::string_view topic, std::uint32_t partition_count_default) {
+Result<spi::Topology> MemoryTransport::topology(std::string_view topic,
+                                                std::uint32_t partition_count_default) {
   spi::Topology asked;
   asked.topic = topic;
   asked.partition_count = partition_count_default;
@@ -43,7 +45,8 @@ Result<spi::Topology> MemoryTransport::topology(std::string_view topic, std::uin
   return asked;
 }
 
-Result<std::vector<spi::PublishAnswer>> MemoryTransport::publish(std::span<spi::Envelope> envelopes, spi::Deadline) {
+Result<std::vector<spi::PublishAnswer>> MemoryTransport::publish(std::span<spi::Envelope> envelopes,
+                                                                 spi::Deadline) {
   const Moment now = handle_.now();
   const std::lock_guard lock(hub().mutex);
   return hub().publish(envelopes, now);
@@ -51,13 +54,15 @@ Result<std::vector<spi::PublishAnswer>> MemoryTransport::publish(std::span<spi::
 
 Result<std::unique_ptr<spi::Subscription>> MemoryTransport::subscribe(const spi::SubscribeOptions& options) {
   if (!options.matches) {
-    return Error{ErrorCode::kInvalidArgument, "SubscribeOptions::matches is empty; it decides which topics belong"};
+    return Error{ErrorCode::kInvalidArgument,
+                 "SubscribeOptions::matches is empty; it decides which topics belong"};
   }
   spi::SubscribeOptions checked = options;
   if (checked.group.empty() && checked.lease <= Duration(0)) checked.lease = kEphemeralLease;
   if (checked.lease <= Duration(0)) {
     return Error{ErrorCode::kInvalidArgument, "lease is " + std::to_string(checked.lease.count()) +
-                                                  " us for group \"" + checked.group + "\"; it must be positive"};
+                                                  " us for group \"" + checked.group +
+                                                  "\"; it must be positive"};
   }
   const Moment now = handle_.now();
   const std::lock_guard lock(hub().mutex);
@@ -84,7 +89,8 @@ void MemorySubscription::settle(const spi::ReceiveRequest& request, Moment now, 
   }
   if (request.units.empty()) return;
   received.units = handle_.hub->commit(request.units, session_, now);
-  const bool all = std::all_of(received.units.begin(), received.units.end(), [](const auto& r) { return r.ok(); });
+  const bool all =
+      std::all_of(received.units.begin(), received.units.end(), [](const auto& r) { return r.ok(); });
   if (all) received.units.clear();
 }
 

@@ -1,13 +1,13 @@
-// Units: all or nothing. Every precondition of a unit is checked before its first write is applied, and applying cannot fail,
-// so nothing ever has to be undone.
+// Units: all or nothing. Every precondition of a unit is checked before its first write is applied, and
+// applying cannot fail, so nothing ever has to be undone.
 //
 // The preconditions see what was there before the unit, and what earlier units of the same commit did.
+
+#include "drivers/memory/hub.hpp"
 
 #include <set>
 #include <type_traits>
 #include <utility>
-
-#include "drivers/memory/hub.hpp"
 
 namespace towline::drivers::memory {
 namespace {
@@ -26,7 +26,8 @@ std::string text_of(const MessageId& id) { return id.to_string(); }
 
 /// `wants` 0: any version.
 template <typename Name, typename Record>
-Result<void> check_version(std::string_view what, const Name& name, const Record* record, spi::Version wants) {
+Result<void> check_version(std::string_view what, const Name& name, const Record* record,
+                           spi::Version wants) {
   if (record == nullptr) return not_found(what, text_of(name));
   if (wants != 0 && record->version != wants) return conflict(what, text_of(name), record->version, wants);
   return {};
@@ -44,14 +45,16 @@ class Hub::UnitCheck {
       if (!checked) return checked;
     }
     if (bytes_ == 0 || hub_.make_room(hub_.outbox_bytes_ + bytes_, now_)) return {};
-    return Error{ErrorCode::kOverloaded, "the memory provider keeps " + std::to_string(hub_.meter.used) +
-                                             " bytes, and these writes would exceed bytes_max=" +
-                                             std::to_string(hub_.meter.max) + "; consume, wait, or raise bytes_max"};
+    return Error{ErrorCode::kOverloaded,
+                 "the memory provider keeps " + std::to_string(hub_.meter.used) +
+                     " bytes, and these writes would exceed bytes_max=" + std::to_string(hub_.meter.max) +
+                     "; consume, wait, or raise bytes_max"};
   }
 
  private:
   Result<void> check_envelope(const spi::Envelope& envelope) {
-    // A retry or a parked message ends a delivery, and that is never refused: the message it stands for goes instead.
+    // A retry or a parked message ends a delivery, and that is never refused: the message it stands for goes
+    // instead.
     if (envelope.group.empty()) bytes_ += size_of(envelope);
     return Queue::check(envelope, hub_.queue.partition_count(envelope.topic));
   }
@@ -149,8 +152,8 @@ class Hub::UnitApply {
     spi::IdempotencyRecord record = write.record;
     record.version = write.expected + 1;
     const std::uint64_t bytes = record.result.size() + record.fingerprint.size() + record.content_type.size();
-    const TimePoint expires_at = record.expires_at;
-    hub_.idempotency.put(joined(record.scope, record.key), std::move(record), expires_at, bytes);
+    hub_.idempotency.put(joined(write.record.scope, write.record.key), std::move(record),
+                         write.record.expires_at, bytes);
   }
   void apply(const spi::EraseIdempotency& write) { hub_.idempotency.erase(joined(write.scope, write.key)); }
   void apply(const spi::PutInbox& write) {
