@@ -145,7 +145,8 @@ TEST(MemoryQueue, TopicsOfOnePriorityTakeTurns) {
 TEST(MemoryQueue, KeepsTheOrderWithinEachLogOfAMixedBatch) {
   World world;
   auto subscription = world.subscribe();
-  world.publish({world.envelope(1, "a"), world.envelope(2, "b"), world.envelope(3, "a"), world.envelope(4, "b")});
+  world.publish(
+      {world.envelope(1, "a"), world.envelope(2, "b"), world.envelope(3, "a"), world.envelope(4, "b")});
   EXPECT_EQ(world.take(*subscription), (Numbers{1, 3, 2, 4}));
 }
 
@@ -395,13 +396,15 @@ TEST(MemoryQueue, ManyClaimsSettledInAnyOrderLeaveNothing) {
   const std::uint64_t full = world.bytes();
   std::vector<spi::Delivery> held;
   while (held.size() < 100) {
-    for (spi::Delivery& delivery : world.receive(*subscription, 7)) held.push_back(std::move(delivery));
+    for (spi::Delivery& delivery : world.receive(*subscription, 7))
+      held.push_back(std::move(delivery));
   }
   std::reverse(held.begin(), held.end());
   EXPECT_TRUE(world.settle(*subscription, held).empty());
   EXPECT_LT(world.bytes(), full);
   EXPECT_EQ(world.group().in_flight, 0U);
-  for (std::uint64_t n = 1; n <= 100; ++n) EXPECT_TRUE(world.places(n).empty());
+  for (std::uint64_t n = 1; n <= 100; ++n)
+    EXPECT_TRUE(world.places(n).empty());
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #pragma once
-// What the tests of the memory driver stand on: one provider over a virtual clock, and short ways to make envelopes, to
-// receive and to settle. Nothing here waits: the provider is opened without threads unless a test asks for them.
+// What the tests of the memory driver stand on: one provider over a virtual clock, and short ways to make
+// envelopes, to receive and to settle. Nothing here waits: the provider is opened without threads unless a
+// test asks for them.
 
 #include <towline/clock.hpp>
 
@@ -21,26 +22,30 @@ using namespace std::chrono_literals;
 
 [[nodiscard]] inline MessageId make_id(std::uint64_t number) {
   MessageId id;
-  for (std::size_t i = 0; i < 8; ++i) id.bytes[8 + i] = static_cast<std::uint8_t>(number >> (56 - 8 * i));
+  for (std::size_t i = 0; i < 8; ++i)
+    id.bytes[8 + i] = static_cast<std::uint8_t>(number >> (56 - 8 * i));
   return id;
 }
 
 [[nodiscard]] inline std::uint64_t number_of(const MessageId& id) {
   std::uint64_t number = 0;
-  for (std::size_t i = 0; i < 8; ++i) number = number << 8 | id.bytes[8 + i];
+  for (std::size_t i = 0; i < 8; ++i)
+    number = number << 8 | id.bytes[8 + i];
   return number;
 }
 
 /// Numbers of the messages, in order.
 [[nodiscard]] inline std::vector<std::uint64_t> numbers_of(const std::vector<spi::Delivery>& deliveries) {
   std::vector<std::uint64_t> numbers;
-  for (const spi::Delivery& delivery : deliveries) numbers.push_back(number_of(delivery.envelope->id));
+  for (const spi::Delivery& delivery : deliveries)
+    numbers.push_back(number_of(delivery.envelope->id));
   return numbers;
 }
 
 [[nodiscard]] inline std::vector<std::uint64_t> range(std::uint64_t first, std::uint64_t last) {
   std::vector<std::uint64_t> numbers;
-  for (std::uint64_t n = first; n <= last; ++n) numbers.push_back(n);
+  for (std::uint64_t n = first; n <= last; ++n)
+    numbers.push_back(n);
   return numbers;
 }
 
@@ -79,7 +84,8 @@ class World {
   /// Messages first..last in one batch.
   void publish(std::uint64_t first, std::uint64_t last, const std::string& topic = "t") {
     std::vector<spi::Envelope> envelopes;
-    for (std::uint64_t n = first; n <= last; ++n) envelopes.push_back(envelope(n, topic));
+    for (std::uint64_t n = first; n <= last; ++n)
+      envelopes.push_back(envelope(n, topic));
     ASSERT_TRUE(publish(std::move(envelopes)).empty());
   }
 
@@ -95,26 +101,31 @@ class World {
     options.order = spi::OrderMode::kKeyOrdered;
     return options;
   }
-  [[nodiscard]] std::unique_ptr<spi::Subscription> subscribe(const spi::SubscribeOptions& options = member()) const {
+  [[nodiscard]] std::unique_ptr<spi::Subscription> subscribe(
+      const spi::SubscribeOptions& options = member()) const {
     return transport().subscribe(options).value();
   }
 
-  [[nodiscard]] std::vector<spi::Delivery> receive(spi::Subscription& subscription, std::size_t count_max = 1000) const {
+  [[nodiscard]] std::vector<spi::Delivery> receive(spi::Subscription& subscription,
+                                                   std::size_t count_max = 1000) const {
     spi::ReceiveRequest request;
     request.count_max = count_max;
     request.deadline = clock->monotonic();
     return subscription.receive(request).value().deliveries;
   }
   /// The numbers of what a receive hands out.
-  [[nodiscard]] std::vector<std::uint64_t> take(spi::Subscription& subscription, std::size_t count_max = 1000) const {
+  [[nodiscard]] std::vector<std::uint64_t> take(spi::Subscription& subscription,
+                                                std::size_t count_max = 1000) const {
     return numbers_of(receive(subscription, count_max));
   }
 
   /// Settles and receives nothing; returns the indexes that were lost.
-  std::vector<std::uint32_t> settle(spi::Subscription& subscription, const std::vector<spi::Delivery>& deliveries,
+  std::vector<std::uint32_t> settle(spi::Subscription& subscription,
+                                    const std::vector<spi::Delivery>& deliveries,
                                     spi::Verb verb = spi::Verb::kAck) const {
     std::vector<spi::Settlement> settlements;
-    for (const spi::Delivery& delivery : deliveries) settlements.push_back({delivery.token, verb});
+    for (const spi::Delivery& delivery : deliveries)
+      settlements.push_back({delivery.token, verb});
     spi::ReceiveRequest request;
     request.settlements = settlements;
     return subscription.receive(request).value().lost;
@@ -132,7 +143,8 @@ class World {
     return store().commit({&unit, 1}).value().at(0);
   }
 
-  [[nodiscard]] spi::ScheduleRecord record(std::uint64_t number, Duration delay, const std::string& topic = "t") const {
+  [[nodiscard]] spi::ScheduleRecord record(std::uint64_t number, Duration delay,
+                                           const std::string& topic = "t") const {
     spi::ScheduleRecord record;
     record.id = make_id(number);
     record.envelope = envelope(number, topic);
@@ -146,7 +158,8 @@ class World {
     return store().promote_due(request).value();
   }
 
-  [[nodiscard]] spi::GroupStatistics group(const std::string& name = "g", const std::string& topic = "t") const {
+  [[nodiscard]] spi::GroupStatistics group(const std::string& name = "g",
+                                           const std::string& topic = "t") const {
     const std::vector<spi::GroupStatistics> all = transport().statistics().value();
     for (const spi::GroupStatistics& one : all) {
       if (one.group == name && one.topic == topic) return one;
