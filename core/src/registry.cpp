@@ -53,15 +53,18 @@ std::uint64_t seed_of(const EngineOptions& options) {
 }
 
 /// Durability is a promise about the whole store, so it is checked against what the driver says it can keep.
-Result<void> check_durability(Durability wanted, const spi::Capabilities& capabilities, std::string_view scheme) {
+Result<void> check_durability(Durability wanted, const spi::Capabilities& capabilities,
+                              std::string_view scheme) {
   if (wanted == Durability::kProcess && !capabilities.durable) {
     return Error{ErrorCode::kDurabilityUnavailable,
-                 std::string(scheme) + ": keeps messages in memory only and cannot give durability=process; use sqlite:"};
+                 std::string(scheme) +
+                     ": keeps messages in memory only and cannot give durability=process; use sqlite:"};
   }
   if (wanted == Durability::kHost && !capabilities.survives_power_loss) {
     return Error{ErrorCode::kDurabilityUnavailable,
-                 std::string(scheme) + ": does not sync before it acknowledges and cannot give durability=host; use "
-                                       "sqlite: with synchronous=full"};
+                 std::string(scheme) +
+                     ": does not sync before it acknowledges and cannot give durability=host; use "
+                     "sqlite: with synchronous=full"};
   }
   return {};
 }
@@ -91,11 +94,14 @@ Result<Engine> Engine::open(std::string_view text, EngineOptions options) {
   request.clock = options.clock;
   request.seed = seed;
   if (options.log) {
-    request.log = [log = options.log](std::string_view line) { log(LogRecord{LogLevel::kWarning, "driver", line}); };
+    request.log = [log = options.log](std::string_view line) {
+      log(LogRecord{LogLevel::kWarning, "driver", line});
+    };
   }
   auto provider = driver->open(request);
   if (!provider) return std::move(provider).error();
-  if (auto bad = check_durability(options.durability, provider->transport->capabilities(), url->scheme); !bad) {
+  if (auto bad = check_durability(options.durability, provider->transport->capabilities(), url->scheme);
+      !bad) {
     return std::move(bad).error();
   }
   auto clock = options.clock;

@@ -10,11 +10,11 @@ namespace towline {
 /// The machine's clock. Thread-safe; shared by every engine that is not given another.
 [[nodiscard]] std::shared_ptr<spi::Clock> system_clock();
 
-/// A clock that stands still until it is advanced. Give it to Engine::open in tests: `clock->advance(30s)` makes every
-/// delay, retry, lease and timeout of the next 30 seconds happen at once. Thread-safe.
+/// A clock that stands still until it is advanced. Give it to Engine::open in tests: `clock->advance(30s)`
+/// makes every delay, retry, lease and timeout of the next 30 seconds happen at once. Thread-safe.
 ///
-/// Time begins at 2026-01-01T00:00:00Z. Advancing wakes everything that waits for a time that has come; it does not wait
-/// until that work is done: use Engine::settle_down() for that.
+/// Time begins at 2026-01-01T00:00:00Z. Advancing wakes everything that waits for a time that has come; it
+/// does not wait until that work is done: use Engine::settle_down() for that.
 class VirtualClock final : public spi::Clock {
  public:
   VirtualClock();

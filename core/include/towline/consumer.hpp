@@ -45,18 +45,24 @@ struct Outcome {
     return {Kind::kNak, delay, {"Nak", std::move(why), {}}};
   }
   static Outcome defer(Duration delay) { return {Kind::kDefer, delay, {}}; }
-  static Outcome dead_letter(std::string reason) { return {Kind::kDeadLetter, std::nullopt, {"Rejected", std::move(reason), {}}}; }
+  static Outcome dead_letter(std::string reason) {
+    return {Kind::kDeadLetter, std::nullopt, {"Rejected", std::move(reason), {}}};
+  }
 };
 
-/// Throw this from a handler to name the error's type (for classification) and, optionally, the wait before a retry.
-/// Any other exception is a failure too; its type is the C++ class name.
+/// Throw this from a handler to name the error's type (for classification) and, optionally, the wait before a
+/// retry. Any other exception is a failure too; its type is the C++ class name.
 class HandlerError : public std::exception {
  public:
-  explicit HandlerError(std::string type, std::string message = {}) : info_{std::move(type), std::move(message), {}} {}
+  explicit HandlerError(std::string type, std::string message = {})
+      : info_{std::move(type), std::move(message), {}} {}
   [[nodiscard]] const char* what() const noexcept override { return info_.message.c_str(); }
   [[nodiscard]] const ErrorInfo& info() const noexcept { return info_; }
   /// Retry after exactly this long, counting no failure (a throttled dependency).
-  HandlerError& retry_after(Duration delay) { retry_after_ = delay; return *this; }
+  HandlerError& retry_after(Duration delay) {
+    retry_after_ = delay;
+    return *this;
+  }
   [[nodiscard]] std::optional<Duration> retry_after() const noexcept { return retry_after_; }
 
  private:
@@ -66,9 +72,9 @@ class HandlerError : public std::exception {
 
 /// One message in the hands of one handler. A cheap handle: copy it, keep it past the handler in manual mode.
 ///
-/// Thread-safe. The payload stays valid as long as any copy of the handle lives, also after settling and after close().
-/// A delivery is settled once: the second call answers kAlreadySettled, a call after the lease went to somebody else
-/// kLeaseLost, after close() kClosed; none of them changes anything.
+/// Thread-safe. The payload stays valid as long as any copy of the handle lives, also after settling and
+/// after close(). A delivery is settled once: the second call answers kAlreadySettled, a call after the lease
+/// went to somebody else kLeaseLost, after close() kClosed; none of them changes anything.
 class Delivery {
  public:
   Delivery() = default;
@@ -98,8 +104,8 @@ class Delivery {
   /// Stops when the result no longer counts: lease lost, timed out, or shutting down.
   [[nodiscard]] std::stop_token stop_token() const noexcept;
 
-  /// Manual mode: settle now. The returned result is about accepting the decision; it is durable when the consumer's next
-  /// commit is, which `wait` makes the call wait for.
+  /// Manual mode: settle now. The returned result is about accepting the decision; it is durable when the
+  /// consumer's next commit is, which `wait` makes the call wait for.
   Result<void> ack(bool wait = false);
   Result<void> nak(std::optional<Duration> delay = std::nullopt, std::string why = {});
   Result<void> defer(Duration delay);
@@ -111,9 +117,10 @@ class Delivery {
   /// Notes how far the handler is, for listings; also gives it handler_timeout more time.
   Result<void> progress(std::string note);
 
-  /// `sqlite:` only. Runs `body` with SQL on the engine's own connection; its changes, the messages it publishes and the
-  /// acknowledgement of this delivery are one transaction. When `body` fails nothing happened and the delivery is still
-  /// unsettled. The body must be quick: every writer of the file waits for it. Errors: kUnsupported, kLeaseLost, the body's.
+  /// `sqlite:` only. Runs `body` with SQL on the engine's own connection; its changes, the messages it
+  /// publishes and the acknowledgement of this delivery are one transaction. When `body` fails nothing
+  /// happened and the delivery is still unsettled. The body must be quick: every writer of the file waits for
+  /// it. Errors: kUnsupported, kLeaseLost, the body's.
   Result<void> transaction(const std::function<Result<void>(SqlTransaction&)>& body);
 
  private:
@@ -127,7 +134,8 @@ class SqlTransaction {
  public:
   using Value = std::variant<std::monostate, std::int64_t, double, std::string>;
   virtual ~SqlTransaction() = default;
-  virtual Result<std::vector<std::vector<Value>>> execute(std::string_view sql, std::span<const Value> parameters = {}) = 0;
+  virtual Result<std::vector<std::vector<Value>>> execute(std::string_view sql,
+                                                          std::span<const Value> parameters = {}) = 0;
   virtual Result<MessageId> publish(Message message) = 0;
   /// Stores the result of an idempotency key with the effect.
   virtual Result<void> complete(std::string_view scope, std::string_view key, Bytes result) = 0;
@@ -137,23 +145,25 @@ class SqlTransaction {
 using Handler = std::function<void(Delivery&)>;
 /// Handles one message and says what became of it.
 using OutcomeHandler = std::function<Outcome(Delivery&)>;
-/// Handles many messages at once. Returning acknowledges all that were not settled one by one; throwing fails those.
+/// Handles many messages at once. Returning acknowledges all that were not settled one by one; throwing fails
+/// those.
 using BatchHandler = std::function<void(std::span<Delivery>)>;
 
 struct ConsumerStatistics {
-  std::uint64_t received = 0, acked = 0, failed = 0, retried = 0, deferred = 0, dead_lettered = 0, filtered = 0;
+  std::uint64_t received = 0, acked = 0, failed = 0, retried = 0, deferred = 0, dead_lettered = 0,
+                filtered = 0;
   std::uint64_t expired = 0, timed_out = 0, lease_lost = 0, duplicates = 0, discarded = 0;
   std::uint64_t in_flight = 0;  ///< received and not settled
   std::uint64_t running = 0;    ///< handlers that run now
   std::uint64_t running_max = 0;
-  std::uint64_t stuck = 0;      ///< handlers past their time that have not returned
+  std::uint64_t stuck = 0;  ///< handlers past their time that have not returned
   std::uint64_t blocked_keys = 0;
   bool paused = false;
   bool breaker_open = false;
 };
 
-/// A running subscription. A handle: copies share it, and dropping them does not end it; close() does, and closing the
-/// engine. Thread-safe.
+/// A running subscription. A handle: copies share it, and dropping them does not end it; close() does, and
+/// closing the engine. Thread-safe.
 class Consumer {
  public:
   Consumer() = default;
@@ -165,8 +175,9 @@ class Consumer {
   /// Changes how many handlers run at once. [1, 4096]
   Result<void> set_concurrency(std::int64_t concurrency);
   [[nodiscard]] ConsumerStatistics statistics() const;
-  /// Stops intake, waits for handlers up to `timeout`, releases the rest and settles. Returns the number of handlers that
-  /// are stuck: their threads are left alone. From inside a handler it only marks the consumer and returns at once.
+  /// Stops intake, waits for handlers up to `timeout`, releases the rest and settles. Returns the number of
+  /// handlers that are stuck: their threads are left alone. From inside a handler it only marks the consumer
+  /// and returns at once.
   Result<std::uint64_t> close(std::optional<Duration> timeout = std::nullopt);
 
  private:

@@ -1,5 +1,6 @@
 #pragma once
-// Dead letters: messages that a group could not handle, kept whole, to be looked at, changed and sent back (redriven).
+// Dead letters: messages that a group could not handle, kept whole, to be looked at, changed and sent back
+// (redriven).
 
 #include <cstdint>
 #include <optional>
@@ -32,8 +33,8 @@ enum class DeadLetterReason : std::uint8_t {
 
 /// One entry. The bytes and headers are exactly those that were published.
 struct DeadLetter {
-  MessageId id;           ///< of the entry
-  MessageId message_id;   ///< of the message
+  MessageId id;          ///< of the entry
+  MessageId message_id;  ///< of the message
   std::string topic;
   std::string group;
   std::optional<std::string> key;

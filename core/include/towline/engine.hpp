@@ -62,71 +62,77 @@ struct Health {
 
 /// One engine over one provider. A handle: copies share the engine; the last one closes it.
 ///
-/// Thread-safe. Every call after close() answers kClosed, in the child of a fork() kForked. Bad input is refused before
-/// any I/O with an error that names the field, the value and the bound, and changes nothing.
+/// Thread-safe. Every call after close() answers kClosed, in the child of a fork() kForked. Bad input is
+/// refused before any I/O with an error that names the field, the value and the bound, and changes nothing.
 ///
 ///     auto engine = towline::Engine::open("sqlite:orders.db").value();
-///     auto consumer = engine.consume("orders", {.group = "billing"}, [](towline::Delivery& d) { bill(d.payload()); }).value();
-///     engine.publish({.topic = "orders", .payload = "...", .key = "customer-9"}).value();
+///     auto consumer = engine.consume("orders", {.group = "billing"}, [](towline::Delivery& d) {
+///     bill(d.payload()); }).value(); engine.publish({.topic = "orders", .payload = "...", .key =
+///     "customer-9"}).value();
 class Engine {
  public:
   Engine() = default;
 
-  /// `memory:`, `memory:name` (shared by the engines of this process), `sqlite:path`. URL parameters are engine options
+  /// `memory:`, `memory:name` (shared by the engines of this process), `sqlite:path`. URL parameters are
+  /// engine options
   /// (`sqlite:a.db?lease_ms=5000`) or settings of the driver (`?synchronous=normal`).
   /// Errors: kInvalidUrl, kInvalidConfig, kDurabilityUnavailable and what the driver's README lists.
   static Result<Engine> open(std::string_view url, EngineOptions options = {});
 
-  // ---- publish and schedule ------------------------------------------------------------------------------------------
+  // ---- publish and schedule ---------------------------------------------------------------------
 
-  /// Returns after the durable commit. Concurrent calls share commits. A message with a delay or due time waits in the
-  /// store's schedule, and `receipt.id` cancels it.
+  /// Returns after the durable commit. Concurrent calls share commits. A message with a delay or due time
+  /// waits in the store's schedule, and `receipt.id` cancels it.
   Receipt publish(Message message);
-  /// One receipt per message, in order. Invalid messages are rejected, the others stored; all stored ones together.
-  /// Errors of the whole call: kBatchTooLarge.
+  /// One receipt per message, in order. Invalid messages are rejected, the others stored; all stored ones
+  /// together. Errors of the whole call: kBatchTooLarge.
   Result<std::vector<Receipt>> publish_batch(std::vector<Message> messages);
-  /// Publishes, and while the outcome is not `acked` tries again by `retry`, sleeping in the calling thread at most until
-  /// `deadline`. What is unknown is repeated only under a dedup id, which is made when there is none. When all attempts
-  /// failed the message becomes a dead letter `publish_failed` (in the group "") and the last error is returned.
+  /// Publishes, and while the outcome is not `acked` tries again by `retry`, sleeping in the calling thread
+  /// at most until `deadline`. What is unknown is repeated only under a dedup id, which is made when there is
+  /// none. When all attempts failed the message becomes a dead letter `publish_failed` (in the group "") and
+  /// the last error is returned.
   Receipt publish_with_retry(Message message, const RetryOptions& retry = {},
                              std::optional<Duration> timeout = std::nullopt);
   /// kDone: it will never fire. Exactly one of cancel and firing wins, across processes.
   Result<ScheduleAnswer> cancel(const MessageId& id);
   Result<ScheduleAnswer> reschedule(const MessageId& id, TimePoint due_at);
   /// What users delayed, by due time. `topic` empty: all. `count_max` [1, 1000].
-  Result<Page<Scheduled>> pending(std::string_view topic = {}, std::size_t count_max = 100, std::string_view cursor = {});
+  Result<Page<Scheduled>> pending(std::string_view topic = {}, std::size_t count_max = 100,
+                                  std::string_view cursor = {});
 
-  // ---- topics and consumers ------------------------------------------------------------------------------------------
+  // ---- topics and consumers ---------------------------------------------------------------------
 
   /// Idempotent. Errors: kInvalidTopic, kTopologyMismatch.
   Result<void> declare_topic(std::string_view topic, const TopicOptions& options = {});
   /// `pattern`: a topic, or a pattern (`*` one token, `#` any number). Errors: kInvalidTopic, kInvalidConfig,
   /// kInvalidFilter, kAlreadySubscribed, kLimitExceeded (10,000 consumers), kTopologyMismatch.
   Result<Consumer> consume(std::string_view pattern, const ConsumerOptions& options, Handler handler);
-  Result<Consumer> consume(const std::vector<std::string>& patterns, const ConsumerOptions& options, Handler handler);
+  Result<Consumer> consume(const std::vector<std::string>& patterns, const ConsumerOptions& options,
+                           Handler handler);
   Result<Consumer> consume_outcomes(const std::vector<std::string>& patterns, const ConsumerOptions& options,
                                     OutcomeHandler handler);
   Result<Consumer> consume_batches(const std::vector<std::string>& patterns, const ConsumerOptions& options,
                                    BatchHandler handler);
   Result<std::vector<GroupBacklog>> backlog();
   Result<std::vector<BlockedKey>> blocked_keys(std::string_view group, std::string_view topic);
-  /// Lets the tail of a blocked key go on. The head, when it waits for a retry, stays scheduled. Errors: kNotFound.
+  /// Lets the tail of a blocked key go on. The head, when it waits for a retry, stays scheduled. Errors:
+  /// kNotFound.
   Result<void> release_key(std::string_view group, std::string_view topic, std::string_view key);
 
-  // ---- dead letters --------------------------------------------------------------------------------------------------
+  // ---- dead letters -----------------------------------------------------------------------------
 
   Result<Page<DeadLetter>> dead_letters(const DeadLetterQuery& query = {});
   Result<std::optional<DeadLetter>> find_dead_letter(const MessageId& id);
   Result<std::vector<DeadLetterGroup>> dead_letter_groups(const DeadLetterQuery& query = {});
-  /// Sends one entry back: attempts start at 1 again, the message id stays. Errors: kNotFound, kConflict (not pending),
-  /// kLimitExceeded (`redrive_max`).
+  /// Sends one entry back: attempts start at 1 again, the message id stays. Errors: kNotFound, kConflict (not
+  /// pending), kLimitExceeded (`redrive_max`).
   Result<void> redrive(const MessageId& entry, const RedriveOptions& options = {});
   /// Sends back every pending entry that matched when the call began.
   Result<RedriveReport> redrive_all(const DeadLetterQuery& query, const RedriveOptions& options = {});
   /// kDiscarded for one pending entry.
   Result<void> discard_dead_letter(const MessageId& entry);
 
-  // ---- idempotency ---------------------------------------------------------------------------------------------------
+  // ---- idempotency ------------------------------------------------------------------------------
 
   Result<IdempotencyAnswer> begin(std::string_view key, const IdempotencyOptions& options = {});
   /// Errors: kLeaseLost when another caller took over.
@@ -134,22 +140,24 @@ class Engine {
                         std::string content_type = {});
   /// The key may be run again at once.
   Result<void> fail(const IdempotencyToken& token);
-  /// Runs `f` unless this key has a result, and returns the result. Single flight among threads and processes.
-  /// Exceptions of `f` leave the key free and are passed on. Errors: kInProgress, kKeyMismatch, kLeaseLost.
+  /// Runs `f` unless this key has a result, and returns the result. Single flight among threads and
+  /// processes. Exceptions of `f` leave the key free and are passed on. Errors: kInProgress, kKeyMismatch,
+  /// kLeaseLost.
   Result<IdempotencyResult> once(std::string_view key, const std::function<Bytes()>& f,
                                  const IdempotencyOptions& options = {});
 
-  // ---- operation -----------------------------------------------------------------------------------------------------
+  // ---- operation --------------------------------------------------------------------------------
 
   Result<EngineStatistics> statistics();
   [[nodiscard]] Health health();
   /// What the provider found at opening, one sentence each.
   [[nodiscard]] std::vector<std::string> findings() const;
-  /// Waits until nothing is due, receivable or running. For tests with a virtual clock. Errors: kTimeout (real time).
+  /// Waits until nothing is due, receivable or running. For tests with a virtual clock. Errors: kTimeout
+  /// (real time).
   Result<void> settle_down(Duration timeout = std::chrono::seconds(10));
-  /// Stop intake, drain to the deadline, release the rest, settle, join, close the store. Idempotent; from several threads
-  /// and from inside a handler (then it marks the engine and returns; the rest happens on another thread). Returns the
-  /// number of stuck handlers.
+  /// Stop intake, drain to the deadline, release the rest, settle, join, close the store. Idempotent; from
+  /// several threads and from inside a handler (then it marks the engine and returns; the rest happens on
+  /// another thread). Returns the number of stuck handlers.
   Result<std::uint64_t> close(std::optional<Duration> timeout = std::nullopt);
 
  private:

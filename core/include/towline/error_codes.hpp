@@ -162,7 +162,9 @@ inline constexpr ErrorRow kErrorRows[] = {
 }  // namespace detail
 
 /// All rows of the table, for listings and tests.
-[[nodiscard]] constexpr std::span<const detail::ErrorRow> error_table() noexcept { return detail::kErrorRows; }
+[[nodiscard]] constexpr std::span<const detail::ErrorRow> error_table() noexcept {
+  return detail::kErrorRows;
+}
 
 [[nodiscard]] constexpr std::string_view wire_code(ErrorCode code) noexcept {
   const auto* row = detail::find_error(code);

@@ -9,11 +9,12 @@
 
 namespace towline {
 
-/// Held by the caller who may run. Give it back with complete() or fail(); a holder that dies loses it after the lease.
+/// Held by the caller who may run. Give it back with complete() or fail(); a holder that dies loses it after
+/// the lease.
 struct IdempotencyToken {
   std::string scope;
   std::string key;
-  std::uint64_t fence = 0;    ///< grows with every acquisition: hand it to systems that can refuse an older one
+  std::uint64_t fence = 0;  ///< grows with every acquisition: hand it to systems that can refuse an older one
   std::uint64_t version = 0;
 };
 

@@ -21,7 +21,8 @@ using Bytes = std::string;
 /// Names and values in the order the publisher gave them. Names are unique within one message.
 using Headers = std::vector<std::pair<std::string, std::string>>;
 
-/// The identity of a message: a UUIDv7 (RFC 9562), so ids made later compare greater. Stable over retry and redrive.
+/// The identity of a message: a UUIDv7 (RFC 9562), so ids made later compare greater. Stable over retry and
+/// redrive.
 struct MessageId {
   std::array<std::uint8_t, 16> bytes{};
 
@@ -46,7 +47,8 @@ enum class DedupMode : std::uint8_t {
 
 /// What happens to a delayed message that could not fire in time because no engine ran.
 struct Misfire {
-  /// Zero: fire however late. Else: a message later than this when it could fire becomes a dead letter `expired`.
+  /// Zero: fire however late. Else: a message later than this when it could fire becomes a dead letter
+  /// `expired`.
   Duration skip_if_late_by{0};
 };
 
@@ -55,18 +57,19 @@ struct Message {
   /// 1..249 bytes of letters, digits, '.', '_', '-', no empty token; never a pattern. Errors: InvalidTopic.
   std::string topic;
   Bytes payload;
-  /// Messages of one key go to one partition and keep their order where a consumer asks for it. nullopt: no key;
-  /// an empty string is a key. At most 255 bytes.
+  /// Messages of one key go to one partition and keep their order where a consumer asks for it. nullopt: no
+  /// key; an empty string is a key. At most 255 bytes.
   std::optional<std::string> key = std::nullopt;
-  /// At most 64 headers, names 1..128 bytes of visible ASCII without ':', values without control bytes, 16 KiB
-  /// together. Names that begin with "towline-" and some of the providers' are reserved. Errors: InvalidHeader.
+  /// At most 64 headers, names 1..128 bytes of visible ASCII without ':', values without control bytes, 16
+  /// KiB together. Names that begin with "towline-" and some of the providers' are reserved. Errors:
+  /// InvalidHeader.
   Headers headers = {};
   std::string content_type = {};
-  /// 0 (normal) to 9 (first). Among messages that are due, a higher priority is handed out first; order per key
-  /// holds within one priority.
+  /// 0 (normal) to 9 (first). Among messages that are due, a higher priority is handed out first; order per
+  /// key holds within one priority.
   std::uint8_t priority = 0;
-  /// From publishing (or, for a delayed message, from its due time); when it ends before a handler starts, the
-  /// message becomes a dead letter `expired`. Zero: none.
+  /// From publishing (or, for a delayed message, from its due time); when it ends before a handler starts,
+  /// the message becomes a dead letter `expired`. Zero: none.
   Duration ttl{0};
   /// Second publishes to the same topic with the same dedup id answer the first one's id and store nothing.
   std::string dedup_id = {};

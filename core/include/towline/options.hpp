@@ -279,7 +279,7 @@ struct OptionRow {
 [[nodiscard]] std::span<const OptionRow> option_table() noexcept;
 }  // namespace detail
 
-/// Sets one engine option from text, as URL parameters and environment variables do. `name` is the table's name.
+/// Sets one engine option from text, as URL parameters and environment variables do; `name` as in the table.
 /// Errors: kInvalidConfig for an unknown name (the nearest one is named) or a value that does not parse.
 [[nodiscard]] Result<void> set_option(EngineOptions& options, std::string_view name, std::string_view value);
 

@@ -28,7 +28,8 @@ class Permit {
 
  private:
   friend class Permits;
-  Permit(std::shared_ptr<engine::PermitGate> gate, std::uint64_t weight) : gate_(std::move(gate)), weight_(weight) {}
+  Permit(std::shared_ptr<engine::PermitGate> gate, std::uint64_t weight)
+      : gate_(std::move(gate)), weight_(weight) {}
   std::shared_ptr<engine::PermitGate> gate_;
   std::uint64_t weight_ = 0;
 };
@@ -37,8 +38,9 @@ struct PermitStatistics {
   std::uint64_t limit = 0, in_use = 0, waiting = 0, in_use_max = 0, granted = 0, refused = 0;
 };
 
-/// A counting limit with first-come-first-served hand-over: a released permit goes straight to the one who waited longest,
-/// so nobody can slip in between and the limit is never exceeded. Thread-safe; may be dropped while permits are out.
+/// A counting limit with first-come-first-served hand-over: a released permit goes straight to the one who
+/// waited longest, so nobody can slip in between and the limit is never exceeded. Thread-safe; may be dropped
+/// while permits are out.
 class Permits {
  public:
   /// `limit` [1, 2^31); `waiting_max` callers may wait, one more is refused with kOverloaded.

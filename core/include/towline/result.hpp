@@ -1,8 +1,9 @@
 #pragma once
 // Result<T>: a value or an Error, which the caller must look at.
 //
-// Inside the engine and in the SPI no function throws: it returns a Result. At the public edge `.value()` turns an
-// Error into an Exception for callers who prefer that. Dropping a Result is a compile error under -Werror.
+// Inside the engine and in the SPI no function throws: it returns a Result. At the public edge `.value()`
+// turns an Error into an Exception for callers who prefer that. Dropping a Result is a compile error under
+// -Werror.
 
 #include <cstdint>
 #include <exception>
@@ -60,10 +61,21 @@ class [[nodiscard]] Result {
   [[nodiscard]] Error&& error() && { return std::move(*std::get_if<1>(&state_)); }
 
   /// The value, or throws Exception.
-  T& value() & { require(); return *std::get_if<0>(&state_); }
-  const T& value() const& { require(); return *std::get_if<0>(&state_); }
-  T&& value() && { require(); return std::move(*std::get_if<0>(&state_)); }
-  [[nodiscard]] T value_or(T other) && { return ok() ? std::move(*std::get_if<0>(&state_)) : std::move(other); }
+  T& value() & {
+    require();
+    return *std::get_if<0>(&state_);
+  }
+  const T& value() const& {
+    require();
+    return *std::get_if<0>(&state_);
+  }
+  T value() && {  // by value: `for (const auto& x : call().value())` must have something to walk over
+    require();
+    return std::move(*std::get_if<0>(&state_));
+  }
+  [[nodiscard]] T value_or(T other) && {
+    return ok() ? std::move(*std::get_if<0>(&state_)) : std::move(other);
+  }
 
   /// The value without a check. Only when ok().
   T& operator*() & noexcept { return *std::get_if<0>(&state_); }
@@ -73,7 +85,9 @@ class [[nodiscard]] Result {
   const T* operator->() const noexcept { return std::get_if<0>(&state_); }
 
  private:
-  void require() const { if (!ok()) throw Exception(*std::get_if<1>(&state_)); }
+  void require() const {
+    if (!ok()) throw Exception(*std::get_if<1>(&state_));
+  }
   std::variant<T, Error> state_;
 };
 
@@ -87,7 +101,9 @@ class [[nodiscard]] Result<void> {
   explicit operator bool() const noexcept { return ok(); }
   [[nodiscard]] const Error& error() const& { return *error_; }
   [[nodiscard]] Error&& error() && { return std::move(*error_); }
-  void value() const { if (error_) throw Exception(*error_); }
+  void value() const {
+    if (error_) throw Exception(*error_);
+  }
 
  private:
   std::optional<Error> error_;

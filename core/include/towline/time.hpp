@@ -1,5 +1,6 @@
 #pragma once
-// Time as the engine speaks it: microseconds, because a stored due time must be an integer that people can read.
+// Time as the engine speaks it: microseconds, because a stored due time must be an integer that people can
+// read.
 
 #include <chrono>
 #include <cstdint>

@@ -1,5 +1,5 @@
-// Bounds and parsing of option values. A wrong value is refused with the option's name, the value and the bound, so that
-// the reader can mend it without opening a manual.
+// Bounds and parsing of option values. A wrong value is refused with the option's name, the value and the
+// bound, so that the reader can mend it without opening a manual.
 
 #include "base/option_checks.hpp"
 
@@ -13,11 +13,12 @@ namespace towline::base {
 namespace {
 
 Error bad_value(std::string_view option, std::string_view text, std::string_view expected) {
-  return Error{ErrorCode::kInvalidConfig, std::string(option) + ": '" + escape(text, 64) + "' is not " +
-                                              std::string(expected)};
+  return Error{ErrorCode::kInvalidConfig,
+               std::string(option) + ": '" + escape(text, 64) + "' is not " + std::string(expected)};
 }
 
-Error out_of_bounds(std::string_view option, const std::string& value, const std::string& low, const std::string& high) {
+Error out_of_bounds(std::string_view option, const std::string& value, const std::string& low,
+                    const std::string& high) {
   return Error{ErrorCode::kInvalidConfig,
                std::string(option) + " is " + value + ", but must be between " + low + " and " + high};
 }
@@ -40,11 +41,13 @@ Result<void> check_ratio(std::string_view option, double value, double low, doub
   return out_of_bounds(option, std::to_string(value), std::to_string(low), std::to_string(high));
 }
 
-Result<void> check_duration(std::string_view option, Duration value, std::int64_t low_ms, std::int64_t high_ms) {
+Result<void> check_duration(std::string_view option, Duration value, std::int64_t low_ms,
+                            std::int64_t high_ms) {
   // Compared in microseconds; the table's bounds are small enough to be multiplied.
   if (value.count() >= low_ms * 1000 && value.count() <= high_ms * 1000) return {};
-  const std::string text = value.count() % 1000 == 0 ? std::to_string(value.count() / 1000)
-                                                     : std::to_string(static_cast<double>(value.count()) / 1000.0);
+  const std::string text = value.count() % 1000 == 0
+                               ? std::to_string(value.count() / 1000)
+                               : std::to_string(static_cast<double>(value.count()) / 1000.0);
   return out_of_bounds(option, text + " ms", std::to_string(low_ms) + " ms", std::to_string(high_ms) + " ms");
 }
 
@@ -103,8 +106,8 @@ Result<void> unknown_option(std::string_view name) {
   for (const auto& row : detail::option_table()) {
     if (row.group == "Engine") known.push_back(row.name);
   }
-  return Error{ErrorCode::kInvalidConfig,
-               "unknown option '" + escape(name, 64) + "'; did you mean '" + std::string(nearest_name(name, known)) + "'?"};
+  return Error{ErrorCode::kInvalidConfig, "unknown option '" + escape(name, 64) + "'; did you mean '" +
+                                              std::string(nearest_name(name, known)) + "'?"};
 }
 
 }  // namespace towline::base

@@ -1,5 +1,6 @@
-// Pausing, draining and closing a consumer. The order of closing is the order of the data: intake, handlers, outcomes, then
-// the subscription; the threads go last, and a thread whose handler never returns is left alone.
+// Pausing, draining and closing a consumer. The order of closing is the order of the data: intake, handlers,
+// outcomes, then the subscription; the threads go last, and a thread whose handler never returns is left
+// alone.
 
 #include <algorithm>
 
@@ -33,7 +34,8 @@ Result<void> ConsumerCore::wait_idle(MonotonicTime deadline) {
   while (!idle()) {
     const MonotonicTime now = context_->clock->monotonic();
     if (now >= deadline) {
-      return Error{ErrorCode::kTimeout, std::to_string(dispatcher_.gauge().in_hand) + " deliveries are still in flight"};
+      return Error{ErrorCode::kTimeout,
+                   std::to_string(dispatcher_.gauge().in_hand) + " deliveries are still in flight"};
     }
     context_->clock->wait_until(lock, control_changed_, std::min(deadline, now + kLook));
   }
@@ -48,8 +50,8 @@ Result<void> ConsumerCore::drain(Duration timeout) {
 
 Result<void> ConsumerCore::set_concurrency(std::int64_t concurrency) {
   if (concurrency < 1 || concurrency > 4096) {
-    return Error{ErrorCode::kInvalidConfig,
-                 "consumer.concurrency is " + std::to_string(concurrency) + ", but must be between 1 and 4096"};
+    return Error{ErrorCode::kInvalidConfig, "consumer.concurrency is " + std::to_string(concurrency) +
+                                                ", but must be between 1 and 4096"};
   }
   if (closed_.load()) return Error{ErrorCode::kClosed, "the consumer is closed"};
   dispatcher_.set_concurrency(concurrency);
@@ -91,7 +93,8 @@ void ConsumerCore::renew() {
   if (closed_.load() || !subscription_) return;
   auto lost = subscription_->renew();
   if (!lost) {
-    if (!closing_.load()) context_->log(LogLevel::kWarning, "keeper", identity_ + ": " + lost.error().to_string());
+    if (!closing_.load())
+      context_->log(LogLevel::kWarning, "keeper", identity_ + ": " + lost.error().to_string());
     return;
   }
   if (lost->empty()) return;
@@ -112,12 +115,14 @@ Result<std::uint64_t> ConsumerCore::close(std::optional<Duration> timeout) {
   std::unique_lock lock(control_);
   if (closing_.exchange(true)) {
     // Another thread closes it: the answer is the same for both.
-    while (!closed_.load()) control_changed_.wait(lock);
+    while (!closed_.load())
+      control_changed_.wait(lock);
     return stuck_at_close_;
   }
   lock.unlock();
   const bool threaded = lane_.joinable();
-  const MonotonicTime deadline = context_->clock->monotonic() + timeout.value_or(context_->options.drain_timeout);
+  const MonotonicTime deadline =
+      context_->clock->monotonic() + timeout.value_or(context_->options.drain_timeout);
   paused_.store(true);
   if (threaded) {
     dispatcher_.wake_lane();

@@ -16,7 +16,8 @@ constexpr Duration kErrorPause = std::chrono::milliseconds(100);
 
 std::string join(const std::vector<std::string>& parts) {
   std::string all;
-  for (const std::string& part : parts) all += (all.empty() ? "" : ",") + part;
+  for (const std::string& part : parts)
+    all += (all.empty() ? "" : ",") + part;
   return all;
 }
 
@@ -33,19 +34,23 @@ Dispatcher::Limits limits_of(const ConsumerOptions& options, const AnyHandler& h
 
 ErrorInfo intake_error(DeadLetterReason reason, const spi::Delivery& delivery) {
   switch (reason) {
-    case DeadLetterReason::kDecode: return {"CorruptEnvelope", "the stored bytes could not be decoded", {}};
-    case DeadLetterReason::kExpired: return {"Expired", "its time to live ended before a handler started", {}};
+    case DeadLetterReason::kDecode:
+      return {"CorruptEnvelope", "the stored bytes could not be decoded", {}};
+    case DeadLetterReason::kExpired:
+      return {"Expired", "its time to live ended before a handler started", {}};
     default:
-      return {"CrashLoop", "the process died " + std::to_string(delivery.crashes) + " times while it handled this message",
+      return {"CrashLoop",
+              "the process died " + std::to_string(delivery.crashes) + " times while it handled this message",
               {}};
   }
 }
 
 Result<void> contradiction(std::string text) { return Error{ErrorCode::kInvalidConfig, std::move(text)}; }
 
-Result<void> check(const Context& context, const std::vector<std::string>& patterns, const ConsumerOptions& options,
-                   const AnyHandler& handler) {
-  if (patterns.empty()) return Error{ErrorCode::kInvalidTopic, "no topic was given; name at least one topic or pattern"};
+Result<void> check(const Context& context, const std::vector<std::string>& patterns,
+                   const ConsumerOptions& options, const AnyHandler& handler) {
+  if (patterns.empty())
+    return Error{ErrorCode::kInvalidTopic, "no topic was given; name at least one topic or pattern"};
   for (const std::string& pattern : patterns) {
     if (auto bad = base::check_topic_pattern(pattern); !bad) return bad;
   }
@@ -60,10 +65,12 @@ Result<void> check(const Context& context, const std::vector<std::string>& patte
   if (!callable) return Error{ErrorCode::kInvalidArgument, "the handler is empty; give a function"};
   const bool ephemeral = options.group.empty();
   if (ephemeral && options.order != Order::kUnordered) {
-    return contradiction("consumer.order: an ephemeral subscriber (no group) has no order to keep; name a group");
+    return contradiction(
+        "consumer.order: an ephemeral subscriber (no group) has no order to keep; name a group");
   }
   if (ephemeral && options.inbox_window.count() > 0) {
-    return contradiction("consumer.inbox_window_ms: an ephemeral subscriber (no group) keeps no inbox; name a group");
+    return contradiction(
+        "consumer.inbox_window_ms: an ephemeral subscriber (no group) keeps no inbox; name a group");
   }
   if (options.ack == AckPolicy::kFirst && options.order != Order::kUnordered) {
     return contradiction("consumer.ack: kFirst cannot keep order, since a failed message is not tried again");
@@ -73,17 +80,18 @@ Result<void> check(const Context& context, const std::vector<std::string>& patte
   const Duration horizon = 2 * context.options.lease + options.handler_timeout +
                            options.retry.delay_max * (options.retry.max_attempts - 1);
   if (options.inbox_window.count() > 0 && options.inbox_window < horizon) {
-    return contradiction("consumer.inbox_window_ms is " + std::to_string(options.inbox_window.count() / 1000) +
-                         " ms, shorter than the redelivery horizon of " + std::to_string(horizon.count() / 1000) +
-                         " ms (leases, handler timeout and retries); a late redelivery would be handled twice");
+    return contradiction(
+        "consumer.inbox_window_ms is " + std::to_string(options.inbox_window.count() / 1000) +
+        " ms, shorter than the redelivery horizon of " + std::to_string(horizon.count() / 1000) +
+        " ms (leases, handler timeout and retries); a late redelivery would be handled twice");
   }
   return {};
 }
 
 }  // namespace
 
-ConsumerCore::ConsumerCore(std::shared_ptr<Context> context, std::vector<std::string> patterns, ConsumerOptions options,
-                           AnyHandler handler)
+ConsumerCore::ConsumerCore(std::shared_ptr<Context> context, std::vector<std::string> patterns,
+                           ConsumerOptions options, AnyHandler handler)
     : context_(std::move(context)),
       patterns_(std::move(patterns)),
       options_(std::move(options)),
@@ -100,8 +108,8 @@ ConsumerCore::~ConsumerCore() {
 }
 
 Result<std::shared_ptr<ConsumerCore>> ConsumerCore::create(std::shared_ptr<Context> context,
-                                                           std::vector<std::string> patterns, ConsumerOptions options,
-                                                           AnyHandler handler) {
+                                                           std::vector<std::string> patterns,
+                                                           ConsumerOptions options, AnyHandler handler) {
   if (auto bad = check(*context, patterns, options, handler); !bad) return std::move(bad).error();
   std::shared_ptr<ConsumerCore> core(
       new ConsumerCore(std::move(context), std::move(patterns), std::move(options), std::move(handler)));
@@ -147,10 +155,11 @@ void ConsumerCore::start() {
   }
 }
 
-// ---- lane ------------------------------------------------------------------------------------------------------------
+// ---- lane ---------------------------------------------------------------------------------------
 
 void ConsumerCore::lane_main() {
-  while (!stopping_.load(std::memory_order_acquire)) step(context_->clock->monotonic() + kSafetyPoll);
+  while (!stopping_.load(std::memory_order_acquire))
+    step(context_->clock->monotonic() + kSafetyPoll);
   const std::lock_guard lock(control_);
   lane_running_ = false;
   control_changed_.notify_all();
@@ -160,16 +169,19 @@ std::size_t ConsumerCore::intake_credit(MonotonicTime now) {
   if (paused_.load() || closing_.load() || now < retry_receive_at_) return 0;
   if (dispatcher_.parked_total() >= static_cast<std::uint64_t>(options_.parked_count_max)) return 0;
   std::size_t credit = dispatcher_.credit();
-  const auto in_flight = static_cast<std::int64_t>(context_->counters.in_flight_count.load(std::memory_order_relaxed));
+  const auto in_flight =
+      static_cast<std::int64_t>(context_->counters.in_flight_count.load(std::memory_order_relaxed));
   const std::int64_t room = context_->options.in_flight_count_max - in_flight;
-  const auto bytes = static_cast<std::int64_t>(context_->counters.in_flight_bytes.load(std::memory_order_relaxed));
+  const auto bytes =
+      static_cast<std::int64_t>(context_->counters.in_flight_bytes.load(std::memory_order_relaxed));
   if (room <= 0 || bytes >= context_->options.in_flight_bytes_max) return 0;
   credit = std::min(credit, static_cast<std::size_t>(room));
   const std::size_t probes = breaker_.allowance(now);
   const bool open = probes == 0;
   if (open && !breaker_open_.exchange(true)) {
     context_->log(LogLevel::kWarning, "consumer", identity_ + ": circuit breaker open, intake paused");
-    for (DeliveryPtr& state : dispatcher_.take_back()) settler_.add_released(std::move(state));
+    for (DeliveryPtr& state : dispatcher_.take_back())
+      settler_.add_released(std::move(state));
   } else if (!open) {
     breaker_open_.store(false);
   }
@@ -181,11 +193,13 @@ void ConsumerCore::step(MonotonicTime wait_until) {
   const MonotonicTime now = context_->clock->monotonic();
   if (closing_.load()) {
     settler_.set_stopping();
-    for (DeliveryPtr& state : dispatcher_.take_back()) settler_.add_released(std::move(state));
+    for (DeliveryPtr& state : dispatcher_.take_back())
+      settler_.add_released(std::move(state));
   }
   Dispatcher::Collected collected = dispatcher_.collect(now);
   settler_.add_acked(std::move(collected.acked));
-  for (Decided& decided : collected.others) settler_.add(std::move(decided));
+  for (Decided& decided : collected.others)
+    settler_.add(std::move(decided));
   const std::size_t credit = intake_credit(now);
   if (auto timer = dispatcher_.next_timer()) wait_until = std::min(wait_until, *timer);
   if (now < retry_receive_at_) wait_until = std::min(wait_until, retry_receive_at_);
@@ -212,7 +226,8 @@ void ConsumerCore::step(MonotonicTime wait_until) {
   dispatcher_.leave_receive();
   if (!received) {
     retry_receive_at_ = now + kErrorPause;
-    if (!closing_.load()) context_->log(LogLevel::kWarning, "consumer", identity_ + ": " + received.error().to_string());
+    if (!closing_.load())
+      context_->log(LogLevel::kWarning, "consumer", identity_ + ": " + received.error().to_string());
     if (!received.error().retryable()) {
       context_->fail(received.error());
       settler_.abandon(received.error());
@@ -230,7 +245,8 @@ void ConsumerCore::step(MonotonicTime wait_until) {
 
 void ConsumerCore::feed_breaker(MonotonicTime now) {
   for (const Settler::Tally& tally : settler_.take_tally()) {
-    for (std::uint64_t i = 0; i < tally.count; ++i) breaker_.feed(now, tally.signal, tally.period);
+    for (std::uint64_t i = 0; i < tally.count; ++i)
+      breaker_.feed(now, tally.signal, tally.period);
   }
 }
 
@@ -284,14 +300,16 @@ void ConsumerCore::take_in(std::vector<spi::Delivery> deliveries) {
   drop_handled_before(fresh);
   std::erase_if(fresh, [&](DeliveryPtr& state) { return !admit_one(state); });
   if (options_.ack == AckPolicy::kFirst) ack_first(fresh);
-  for (DeliveryPtr& state : dispatcher_.admit(std::move(fresh))) settler_.add_parked(std::move(state));
+  for (DeliveryPtr& state : dispatcher_.admit(std::move(fresh)))
+    settler_.add_parked(std::move(state));
 }
 
 void ConsumerCore::drop_handled_before(std::vector<DeliveryPtr>& fresh) {
   if (options_.inbox_window.count() <= 0 || fresh.empty()) return;
   std::vector<MessageId> ids;
   ids.reserve(fresh.size());
-  for (const DeliveryPtr& state : fresh) ids.push_back(state->envelope().id);
+  for (const DeliveryPtr& state : fresh)
+    ids.push_back(state->envelope().id);
   auto known = context_->store->inbox_contains(options_.group, ids);
   if (!known) {
     // Unsure is not handled: the unit that settles it checks again.
@@ -311,7 +329,8 @@ void ConsumerCore::drop_handled_before(std::vector<DeliveryPtr>& fresh) {
 void ConsumerCore::ack_first(std::vector<DeliveryPtr>& fresh) {
   std::vector<spi::Settlement> settlements;
   settlements.reserve(fresh.size());
-  for (const DeliveryPtr& state : fresh) settlements.push_back({state->delivery.token, spi::Verb::kAck});
+  for (const DeliveryPtr& state : fresh)
+    settlements.push_back({state->delivery.token, spi::Verb::kAck});
   spi::ReceiveRequest request;
   request.settlements = settlements;
   request.deadline = context_->clock->monotonic();
@@ -324,12 +343,14 @@ void ConsumerCore::ack_first(std::vector<DeliveryPtr>& fresh) {
     return;
   }
   std::vector<DeliveryPtr> lost;
-  for (const std::uint32_t index : received->lost) lost.push_back(fresh[index]);
+  for (const std::uint32_t index : received->lost)
+    lost.push_back(fresh[index]);
   settler_.forget(lost);
   std::erase_if(fresh, [&](const DeliveryPtr& state) {
     return std::find(lost.begin(), lost.end(), state) != lost.end();
   });
-  for (const DeliveryPtr& state : fresh) state->settled_first = true;
+  for (const DeliveryPtr& state : fresh)
+    state->settled_first = true;
 }
 
 void ConsumerCore::account(std::size_t count, std::size_t bytes) {

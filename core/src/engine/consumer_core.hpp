@@ -1,9 +1,10 @@
 #pragma once
 // One consumer: its subscription, its lane, its workers.
 //
-// The lane runs one round after another: collect outcomes -> plan settlements -> receive (which settles, then hands out) ->
-// close the books -> take in what came -> admit it to the dispatcher. Workers only run handlers. In a simulation nobody has
-// threads: step() is one round of the lane, take_one() and finish() play a worker.
+// The lane runs one round after another: collect outcomes -> plan settlements -> receive (which settles, then
+// hands out) -> close the books -> take in what came -> admit it to the dispatcher. Workers only run
+// handlers. In a simulation nobody has threads: step() is one round of the lane, take_one() and finish() play
+// a worker.
 
 #include <atomic>
 #include <cstdint>
@@ -31,19 +32,23 @@ using AnyHandler = std::variant<Handler, OutcomeHandler, BatchHandler>;
 class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
  public:
   /// Validates, subscribes. Errors: those of Engine::consume.
-  static Result<std::shared_ptr<ConsumerCore>> create(std::shared_ptr<Context> context, std::vector<std::string> patterns,
+  static Result<std::shared_ptr<ConsumerCore>> create(std::shared_ptr<Context> context,
+                                                      std::vector<std::string> patterns,
                                                       ConsumerOptions options, AnyHandler handler);
   ~ConsumerCore();
 
   /// Told of every dead letter that this consumer stored; set once, before start().
-  void set_entry_listener(std::function<void(const DeadLetter&)> listener) { entry_listener_ = std::move(listener); }
+  void set_entry_listener(std::function<void(const DeadLetter&)> listener) {
+    entry_listener_ = std::move(listener);
+  }
   /// Starts the lane and the workers.
   void start();
   /// One round of the lane. `wait_until`: how long it may wait for something to do.
   void step(MonotonicTime wait_until);
   /// For stepping without workers: the next delivery whose handler may start, marked as running.
   [[nodiscard]] std::optional<Delivery> take_one();
-  /// Runs the consumer's own handler on it, or finishes it with the given outcome; a late one changes nothing.
+  /// Runs the consumer's own handler on it, or finishes it with the given outcome; a late one changes
+  /// nothing.
   void run_one(Delivery& delivery);
   void finish(Delivery& delivery, Outcome outcome);
 
@@ -81,9 +86,11 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   void lane_main();
   void worker_main(std::size_t index);
   void run_chunk(std::size_t worker, std::vector<DeliveryPtr>& chunk);
-  void run_batch(std::vector<DeliveryPtr>& chunk, std::vector<DeliveryPtr>& acked, std::vector<Decided>& others);
+  void run_batch(std::vector<DeliveryPtr>& chunk, std::vector<DeliveryPtr>& acked,
+                 std::vector<Decided>& others);
   [[nodiscard]] Outcome call(Delivery& delivery);
-  void note_result(DeliveryPtr& state, Outcome outcome, std::vector<DeliveryPtr>& acked, std::vector<Decided>& others);
+  void note_result(DeliveryPtr& state, Outcome outcome, std::vector<DeliveryPtr>& acked,
+                   std::vector<Decided>& others);
 
   [[nodiscard]] std::size_t intake_credit(MonotonicTime now);
   void take_in(std::vector<spi::Delivery> deliveries);
@@ -116,7 +123,8 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   std::size_t workers_running_ = 0;
   bool lane_running_ = false;
   std::uint64_t stuck_at_close_ = 0;
-  std::atomic<bool> paused_{false}, breaker_open_{false}, stopping_{false}, closed_{false}, close_requested_{false};
+  std::atomic<bool> paused_{false}, breaker_open_{false}, stopping_{false}, closed_{false},
+      close_requested_{false};
   std::atomic<bool> closing_{false};
   std::atomic<std::uint64_t> received_{0}, rounds_{0};
   MonotonicTime retry_receive_at_{};

@@ -1,10 +1,10 @@
 // The workers of a consumer: running handlers, and what a handler may do with its delivery meanwhile.
 
-#include <cxxabi.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <typeinfo>
+
+#include <cxxabi.h>
 
 #include "base/validate.hpp"
 #include "engine/consumer_core.hpp"
@@ -59,7 +59,8 @@ ConsumerCore* current_consumer() noexcept { return t_current; }
 void ConsumerCore::worker_main(std::size_t index) {
   t_current = this;
   std::vector<DeliveryPtr> chunk;
-  while (dispatcher_.take(index, chunk)) run_chunk(index, chunk);
+  while (dispatcher_.take(index, chunk))
+    run_chunk(index, chunk);
   t_current = nullptr;
   const std::lock_guard lock(control_);
   --workers_running_;
@@ -104,7 +105,8 @@ void ConsumerCore::run_chunk(std::size_t worker, std::vector<DeliveryPtr>& chunk
   } else {
     acked.reserve(chunk.size());
     for (DeliveryPtr& state : chunk) {
-      if (!state->move_to(Phase::kRunning, {Phase::kTaken})) continue;  // taken back, or given to an idle worker
+      if (!state->move_to(Phase::kRunning, {Phase::kTaken}))
+        continue;  // taken back, or given to an idle worker
       ++ran;
       state->occupies_worker.store(true, std::memory_order_release);
       Delivery delivery(std::move(state));
@@ -164,14 +166,15 @@ void ConsumerCore::finish(Delivery& delivery, Outcome outcome) {
   dispatcher_.hand_back(SIZE_MAX, acked, others, 1, Duration{1});
 }
 
-// ---- what a handler may do -------------------------------------------------------------------------------------------
+// ---- what a handler may do ----------------------------------------------------------------------
 
 Result<void> ConsumerCore::settle(DeliveryState& state, Outcome outcome, bool wait) {
   if (closed_.load()) return Error{ErrorCode::kClosed, "the consumer is closed"};
   if (outcome.delay && (outcome.delay->count() < 0 || *outcome.delay > context_->options.delay_max)) {
     return Error{ErrorCode::kInvalidDelay, "delay is " + std::to_string(outcome.delay->count() / 1000) +
                                                " ms, but must be between 0 ms and " +
-                                               std::to_string(context_->options.delay_max.count() / 1000) + " ms"};
+                                               std::to_string(context_->options.delay_max.count() / 1000) +
+                                               " ms"};
   }
   if (!state.move_to(Phase::kDecided, {Phase::kRunning})) return refused(state);
   Decided decided{self(state), std::move(outcome)};
@@ -208,15 +211,17 @@ class TransactionBody final : public SqlTransaction {
   TransactionBody(Context& context, Publisher& publisher, spi::SqlSession& session)
       : context_(context), publisher_(publisher), session_(session) {}
 
-  Result<std::vector<std::vector<Value>>> execute(std::string_view sql, std::span<const Value> parameters) override {
+  Result<std::vector<std::vector<Value>>> execute(std::string_view sql,
+                                                  std::span<const Value> parameters) override {
     return session_.execute(sql, parameters);
   }
 
   Result<MessageId> publish(Message message) override {
     auto write = publisher_.as_write(std::move(message));
     if (!write) return std::move(write).error();
-    const MessageId id = std::holds_alternative<spi::Publish>(*write) ? std::get<spi::Publish>(*write).envelope.id
-                                                                      : std::get<spi::PutSchedule>(*write).record.id;
+    const MessageId id = std::holds_alternative<spi::Publish>(*write)
+                             ? std::get<spi::Publish>(*write).envelope.id
+                             : std::get<spi::PutSchedule>(*write).record.id;
     if (auto done = session_.write(*write); !done) return std::move(done).error();
     return id;
   }
@@ -243,7 +248,8 @@ class TransactionBody final : public SqlTransaction {
 
 }  // namespace
 
-Result<void> ConsumerCore::transaction(DeliveryState& state, const std::function<Result<void>(SqlTransaction&)>& body) {
+Result<void> ConsumerCore::transaction(DeliveryState& state,
+                                       const std::function<Result<void>(SqlTransaction&)>& body) {
   if (!context_->capabilities.runs_sql) {
     return Error{ErrorCode::kUnsupported, "handler transactions need a provider with SQL, such as sqlite:"};
   }
@@ -262,7 +268,8 @@ Result<void> ConsumerCore::transaction(DeliveryState& state, const std::function
   if (!done) {
     // Rolled back: the delivery is as it was, unless the store says that it was lost.
     if (done.error().code == ErrorCode::kLeaseLost) {
-      dispatcher_.decide(Decided{self(state), Outcome{Outcome::Kind::kRelease}});  // its settlement will be refused, too
+      dispatcher_.decide(
+          Decided{self(state), Outcome{Outcome::Kind::kRelease}});  // its settlement will be refused, too
     } else {
       state.phase.store(Phase::kRunning);
     }

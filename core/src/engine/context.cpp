@@ -9,7 +9,8 @@ namespace {
 
 std::atomic<std::uint64_t> g_fork_generation{0};
 
-/// A child of fork() has none of our threads and must not touch the parent's files, so it must know that it is one.
+/// A child of fork() has none of our threads and must not touch the parent's files, so it must know that it
+/// is one.
 const bool g_fork_watched = [] {
   return ::pthread_atfork(nullptr, nullptr, [] { g_fork_generation.fetch_add(1); }) == 0;
 }();
@@ -18,8 +19,8 @@ const bool g_fork_watched = [] {
 
 std::uint64_t fork_generation() noexcept { return g_fork_generation.load(std::memory_order_relaxed); }
 
-Context::Context(EngineOptions engine_options, spi::Provider provider, std::shared_ptr<spi::Clock> engine_clock,
-                 std::uint64_t seed)
+Context::Context(EngineOptions engine_options, spi::Provider provider,
+                 std::shared_ptr<spi::Clock> engine_clock, std::uint64_t seed)
     : options(std::move(engine_options)),
       store(std::move(provider.store)),
       transport(std::move(provider.transport)),
@@ -33,7 +34,8 @@ Context::Context(EngineOptions engine_options, spi::Provider provider, std::shar
 
 Result<void> Context::check_open() const {
   if (fork_generation_ != fork_generation()) {
-    return Error{ErrorCode::kForked, "this engine was opened before fork(); open a new one in the child process"};
+    return Error{ErrorCode::kForked,
+                 "this engine was opened before fork(); open a new one in the child process"};
   }
   if (closed()) return Error{ErrorCode::kClosed, "the engine is closed"};
   if (failed_.load(std::memory_order_acquire)) return *failure();
@@ -90,7 +92,8 @@ Result<std::uint32_t> Context::partition_count(std::string_view topic) {
 
 void Context::record_lateness(std::span<const Duration> lateness) {
   const std::lock_guard lock(mutex_);
-  for (const Duration late : lateness) lateness_.add(late.count() > 0 ? static_cast<std::uint64_t>(late.count()) : 0);
+  for (const Duration late : lateness)
+    lateness_.add(late.count() > 0 ? static_cast<std::uint64_t>(late.count()) : 0);
 }
 
 base::Histogram Context::lateness() const {

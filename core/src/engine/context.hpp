@@ -1,5 +1,6 @@
 #pragma once
-// What every station of one engine shares: its provider, its options, its counters, and whether it is still open.
+// What every station of one engine shares: its provider, its options, its counters, and whether it is still
+// open.
 
 #include <atomic>
 #include <cstdint>

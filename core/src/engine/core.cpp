@@ -1,5 +1,6 @@
-// Core; see the header for its threads. The order of shutting down: no new calls -> consumers (intake, handlers, outcomes,
-// subscriptions) -> scheduler, keeper, janitor -> store. Never the store before a thread that uses it.
+// Core; see the header for its threads. The order of shutting down: no new calls -> consumers (intake,
+// handlers, outcomes, subscriptions) -> scheduler, keeper, janitor -> store. Never the store before a thread
+// that uses it.
 
 #include "engine/core.hpp"
 
@@ -19,7 +20,8 @@ thread_local const Core* t_engine_thread = nullptr;
 
 }  // namespace
 
-Core::Core(EngineOptions options, spi::Provider provider, std::shared_ptr<spi::Clock> clock, std::uint64_t seed)
+Core::Core(EngineOptions options, spi::Provider provider, std::shared_ptr<spi::Clock> clock,
+           std::uint64_t seed)
     : context_(std::make_shared<Context>(std::move(options), std::move(provider), std::move(clock), seed)),
       publisher_(context_),
       scheduler_(context_),
@@ -27,8 +29,8 @@ Core::Core(EngineOptions options, spi::Provider provider, std::shared_ptr<spi::C
       idempotency_(context_),
       janitor_(context_, dead_letters_) {}
 
-std::shared_ptr<Core> Core::create(EngineOptions options, spi::Provider provider, std::shared_ptr<spi::Clock> clock,
-                                   std::uint64_t seed, bool threads) {
+std::shared_ptr<Core> Core::create(EngineOptions options, spi::Provider provider,
+                                   std::shared_ptr<spi::Clock> clock, std::uint64_t seed, bool threads) {
   std::shared_ptr<Core> core(new Core(std::move(options), std::move(provider), std::move(clock), seed));
   if (threads) core->start();
   return core;
@@ -50,7 +52,8 @@ void Core::start() {
 
 bool Core::wait(MonotonicTime until) {
   std::unique_lock lock(mutex_);
-  while (!stopping_ && context_->clock->monotonic() < until) context_->clock->wait_until(lock, changed_, until);
+  while (!stopping_ && context_->clock->monotonic() < until)
+    context_->clock->wait_until(lock, changed_, until);
   return !stopping_;
 }
 
@@ -62,7 +65,8 @@ void Core::scheduler_main() {
     scheduler_.step(begin + kSafetyPoll);
     scheduler_rounds_.fetch_add(1);
     // An error or a spent rate answers at once: do not run against it.
-    const bool idle_at_once = context_->counters.fired.load() == fired && context_->clock->monotonic() - begin < kKeeperPoll;
+    const bool idle_at_once =
+        context_->counters.fired.load() == fired && context_->clock->monotonic() - begin < kKeeperPoll;
     if (idle_at_once && !wait(begin + std::chrono::milliseconds(1))) return;
   }
 }
@@ -84,13 +88,15 @@ void Core::keeper_main() {
 void Core::janitor_main() {
   t_engine_thread = this;
   MonotonicTime next = context_->clock->monotonic() + context_->options.sweep_interval;
-  while (wait(next)) next = janitor_.step(context_->clock->monotonic());
+  while (wait(next))
+    next = janitor_.step(context_->clock->monotonic());
 }
 
 void Core::step_scheduler() { scheduler_.step(context_->clock->monotonic()); }
 
 void Core::step_keeper() {
-  for (const auto& consumer : consumers()) consumer->renew();
+  for (const auto& consumer : consumers())
+    consumer->renew();
 }
 
 void Core::step_janitor() { (void)janitor_.step(context_->clock->monotonic()); }
@@ -101,8 +107,8 @@ std::vector<std::shared_ptr<ConsumerCore>> Core::consumers() {
   return consumers_;
 }
 
-Result<std::shared_ptr<ConsumerCore>> Core::consume(std::vector<std::string> patterns, ConsumerOptions options,
-                                                    AnyHandler handler) {
+Result<std::shared_ptr<ConsumerCore>> Core::consume(std::vector<std::string> patterns,
+                                                    ConsumerOptions options, AnyHandler handler) {
   if (auto closed = context_->check_open(); !closed) return std::move(closed).error();
   const std::string group = options.group;
   const DeadLettersOptions policy = options.dead_letters;
@@ -131,7 +137,8 @@ Result<std::shared_ptr<ConsumerCore>> Core::consume(std::vector<std::string> pat
     consumers_.push_back(*consumer);
   }
   dead_letters_.redrive_automatically(group, policy);
-  (*consumer)->set_entry_listener([this, policy](const DeadLetter& entry) { dead_letters_.note(entry, policy); });
+  (*consumer)->set_entry_listener(
+      [this, policy](const DeadLetter& entry) { dead_letters_.note(entry, policy); });
   if (!threads_.empty()) (*consumer)->start();
   return consumer;
 }
@@ -152,12 +159,14 @@ Result<void> Core::release_key(std::string_view group, std::string_view topic, s
   if (!blocks) return std::move(blocks).error();
   for (const spi::KeyBlock& block : *blocks) {
     if (block.key != key) continue;
-    const spi::Unit unit{{spi::UnparkNext{block.group, block.topic, block.key, block.partition, context_->clock->now()}}};
+    const spi::Unit unit{
+        {spi::UnparkNext{block.group, block.topic, block.key, block.partition, context_->clock->now()}}};
     auto done = context_->store->commit({&unit, 1});
     if (!done) return std::move(done).error();
     return done->empty() ? Result<void>{} : done->front();
   }
-  return Error{ErrorCode::kNotFound, "no key '" + base::escape(key, 64) + "' of this group and topic is blocked"};
+  return Error{ErrorCode::kNotFound,
+               "no key '" + base::escape(key, 64) + "' of this group and topic is blocked"};
 }
 
 Result<EngineStatistics> Core::statistics() {
@@ -193,7 +202,8 @@ Health Core::health() {
 
 Result<void> Core::settle_down(Duration timeout) {
   const auto deadline = std::chrono::steady_clock::now() + timeout;
-  // Quiet means: every lane and the scheduler went round twice and nothing was due, waiting or in hand at the end of it.
+  // Quiet means: every lane and the scheduler went round twice and nothing was due, waiting or in hand at the
+  // end of it.
   for (int quiet = 0; quiet < 2;) {
     if (auto closed = context_->check_open(); !closed) return closed;
     auto busy = is_busy();
@@ -221,7 +231,8 @@ Result<bool> Core::is_busy() {
   auto groups = context_->transport->statistics();
   if (!groups) return std::move(groups).error();
   for (const spi::GroupStatistics& group : *groups) {
-    if ((group.waiting > 0 || group.in_flight > 0) && group.member_count > 0 && takes_part(group)) return true;
+    if ((group.waiting > 0 || group.in_flight > 0) && group.member_count > 0 && takes_part(group))
+      return true;
   }
   return false;
 }
@@ -261,7 +272,8 @@ Result<std::uint64_t> Core::close(std::optional<Duration> timeout) {
   closing_ = true;
   lock.unlock();
   std::uint64_t stuck = 0;
-  const MonotonicTime deadline = context_->clock->monotonic() + timeout.value_or(context_->options.drain_timeout);
+  const MonotonicTime deadline =
+      context_->clock->monotonic() + timeout.value_or(context_->options.drain_timeout);
   for (const auto& consumer : consumers()) {
     const Duration left = std::max(Duration{0}, deadline - context_->clock->monotonic());
     if (auto closed = consumer->close(left)) stuck += *closed;
@@ -286,7 +298,8 @@ void Core::abandon() {
   }
   context_->mark_closed();
   stop_threads();
-  for (const auto& consumer : consumers) consumer->abandon();
+  for (const auto& consumer : consumers)
+    consumer->abandon();
 }
 
 }  // namespace towline::engine

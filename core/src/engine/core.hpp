@@ -2,11 +2,12 @@
 // Core: one engine. Builds the stations, drives them with a few named threads, and shuts down in order.
 //
 //     scheduler lane   moves what is due to its topics
-//     keeper           renews leases at a third of their length, closes what asked to be closed from inside a handler
-//     janitor          expiry, alerts, automatic redrives
-//     per consumer     one lane and `concurrency` workers
+//     keeper           renews leases at a third of their length, closes what asked to be closed from inside a
+//     handler janitor          expiry, alerts, automatic redrives per consumer     one lane and `concurrency`
+//     workers
 //
-// Without threads (a simulation) nothing runs by itself: the owner calls the step functions in any order it likes.
+// Without threads (a simulation) nothing runs by itself: the owner calls the step functions in any order it
+// likes.
 
 #include <atomic>
 #include <condition_variable>
@@ -30,8 +31,8 @@ namespace towline::engine {
 class Core : public std::enable_shared_from_this<Core> {
  public:
   /// `options` were validated. `threads` false: for stepping by hand.
-  static std::shared_ptr<Core> create(EngineOptions options, spi::Provider provider, std::shared_ptr<spi::Clock> clock,
-                                      std::uint64_t seed, bool threads);
+  static std::shared_ptr<Core> create(EngineOptions options, spi::Provider provider,
+                                      std::shared_ptr<spi::Clock> clock, std::uint64_t seed, bool threads);
   ~Core();
 
   Context& context() noexcept { return *context_; }
@@ -49,7 +50,7 @@ class Core : public std::enable_shared_from_this<Core> {
   Result<void> settle_down(Duration timeout);
   Result<std::uint64_t> close(std::optional<Duration> timeout);
 
-  // ---- stepping by hand ----------------------------------------------------------------------------------------------
+  // ---- stepping by hand -------------------------------------------------------------------------
 
   /// One round of the scheduler, of the keeper, of the janitor. Never waits.
   void step_scheduler();

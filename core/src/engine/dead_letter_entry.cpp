@@ -1,5 +1,5 @@
-// Dead letter <-> envelope. What has a column of its own is stored there; the rest goes through `metadata`, so that a redriven
-// message is the one that was published.
+// Dead letter <-> envelope. What has a column of its own is stored there; the rest goes through `metadata`,
+// so that a redriven message is the one that was published.
 
 #include "engine/dead_letter_entry.hpp"
 
@@ -14,7 +14,9 @@ namespace {
 using nlohmann::json;
 
 /// JSON strings must be UTF-8; anything else is shown escaped.
-std::string as_text(std::string_view text) { return base::is_utf8(text) ? std::string(text) : base::escape(text, 4096); }
+std::string as_text(std::string_view text) {
+  return base::is_utf8(text) ? std::string(text) : base::escape(text, 4096);
+}
 
 template <typename T>
 void read(const json& object, const char* name, T& field) {
@@ -100,14 +102,22 @@ spi::Envelope to_envelope(const DeadLetter& entry) {
 
 std::string_view name_of(DeadLetterReason reason) noexcept {
   switch (reason) {
-    case DeadLetterReason::kExhausted: return "exhausted";
-    case DeadLetterReason::kPermanent: return "permanent";
-    case DeadLetterReason::kDecode: return "decode";
-    case DeadLetterReason::kExpired: return "expired";
-    case DeadLetterReason::kCrashLoop: return "crash_loop";
-    case DeadLetterReason::kManual: return "manual";
-    case DeadLetterReason::kPublishFailed: return "publish_failed";
-    case DeadLetterReason::kMaxAge: return "max_age";
+    case DeadLetterReason::kExhausted:
+      return "exhausted";
+    case DeadLetterReason::kPermanent:
+      return "permanent";
+    case DeadLetterReason::kDecode:
+      return "decode";
+    case DeadLetterReason::kExpired:
+      return "expired";
+    case DeadLetterReason::kCrashLoop:
+      return "crash_loop";
+    case DeadLetterReason::kManual:
+      return "manual";
+    case DeadLetterReason::kPublishFailed:
+      return "publish_failed";
+    case DeadLetterReason::kMaxAge:
+      return "max_age";
   }
   return "unknown";
 }

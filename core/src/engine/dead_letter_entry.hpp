@@ -20,12 +20,13 @@ struct EntryFacts {
   bool keep_original = true;
 };
 
-/// The entry keeps everything that a redrive needs: payload, headers, and in `metadata` (JSON) the other fields of the
-/// envelope and the last ten failures.
-[[nodiscard]] DeadLetter make_dead_letter(const spi::Envelope& envelope, std::string_view group, const EntryFacts& facts);
+/// The entry keeps everything that a redrive needs: payload, headers, and in `metadata` (JSON) the other
+/// fields of the envelope and the last ten failures.
+[[nodiscard]] DeadLetter make_dead_letter(const spi::Envelope& envelope, std::string_view group,
+                                          const EntryFacts& facts);
 
-/// The envelope that a redrive publishes: the same message id, attempts from the start, for the entry's group only.
-/// Metadata that cannot be read costs only the optional fields, never the message.
+/// The envelope that a redrive publishes: the same message id, attempts from the start, for the entry's group
+/// only. Metadata that cannot be read costs only the optional fields, never the message.
 [[nodiscard]] spi::Envelope to_envelope(const DeadLetter& entry);
 
 [[nodiscard]] std::string_view name_of(DeadLetterReason reason) noexcept;

@@ -1,5 +1,6 @@
-// Dead letters. A redrive is one unit: the entry becomes resolved and the message is put into the schedule, or nothing
-// happens; so an entry is never in two places, two operators cannot both send it, and a crash leaves nothing half done.
+// Dead letters. A redrive is one unit: the entry becomes resolved and the message is put into the schedule,
+// or nothing happens; so an entry is never in two places, two operators cannot both send it, and a crash
+// leaves nothing half done.
 
 #include "engine/dead_letters.hpp"
 
@@ -26,7 +27,8 @@ Result<void> check(const RedriveOptions& options, const Context& context) {
   if (!options.destination.empty()) {
     if (auto bad = base::check_topic(options.destination, "destination"); !bad) return bad;
   }
-  if (options.payload && options.payload->size() > static_cast<std::size_t>(context.options.payload_bytes_max)) {
+  if (options.payload &&
+      options.payload->size() > static_cast<std::size_t>(context.options.payload_bytes_max)) {
     return Error{ErrorCode::kPayloadTooLarge, "payload has " + std::to_string(options.payload->size()) +
                                                   " bytes, but payload_bytes_max is " +
                                                   std::to_string(context.options.payload_bytes_max)};
@@ -48,14 +50,17 @@ Result<Page<DeadLetter>> DeadLetters::list(const DeadLetterQuery& query) {
   return context_->store->list_dead_letters(query);
 }
 
-Result<std::optional<DeadLetter>> DeadLetters::find(const MessageId& id) { return context_->store->find_dead_letter(id); }
+Result<std::optional<DeadLetter>> DeadLetters::find(const MessageId& id) {
+  return context_->store->find_dead_letter(id);
+}
 
 Result<std::vector<DeadLetterGroup>> DeadLetters::groups(const DeadLetterQuery& query) {
   if (auto bad = check(query); !bad) return std::move(bad).error();
   return context_->store->group_dead_letters(query);
 }
 
-Result<spi::Unit> DeadLetters::redrive_unit(const DeadLetter& entry, const RedriveOptions& options, TimePoint now) {
+Result<spi::Unit> DeadLetters::redrive_unit(const DeadLetter& entry, const RedriveOptions& options,
+                                            TimePoint now) {
   spi::Envelope envelope = to_envelope(entry);
   if (options.payload) envelope.payload = *options.payload;
   if (!options.destination.empty() && options.destination != entry.topic) {
@@ -67,8 +72,8 @@ Result<spi::Unit> DeadLetters::redrive_unit(const DeadLetter& entry, const Redri
   }
   const bool to_transport = context_->capabilities.is_store && options.delay.count() == 0;
   spi::Unit unit;
-  unit.writes.push_back(spi::UpdateDeadLetter{entry.id, entry.version, DeadLetterStatus::kResolved, TimePoint{},
-                                              entry.reprocess_count + 1});
+  unit.writes.push_back(spi::UpdateDeadLetter{entry.id, entry.version, DeadLetterStatus::kResolved,
+                                              TimePoint{}, entry.reprocess_count + 1});
   if (to_transport) {
     unit.writes.push_back(spi::Publish{std::move(envelope)});
   } else {
@@ -88,10 +93,12 @@ Result<void> DeadLetters::redrive(const MessageId& id, const RedriveOptions& opt
   if (!*entry) return Error{ErrorCode::kNotFound, "no dead letter has the id " + id.to_string()};
   const TimePoint now = context_->clock->now();
   if (!is_pending(**entry, now)) {
-    return Error{ErrorCode::kConflict, "the dead letter " + id.to_string() + " is not pending; only pending ones are redriven"};
+    return Error{ErrorCode::kConflict,
+                 "the dead letter " + id.to_string() + " is not pending; only pending ones are redriven"};
   }
   if ((*entry)->reprocess_count >= options.redrive_max) {
-    return Error{ErrorCode::kLimitExceeded, "this message was redriven " + std::to_string((*entry)->reprocess_count) +
+    return Error{ErrorCode::kLimitExceeded, "this message was redriven " +
+                                                std::to_string((*entry)->reprocess_count) +
                                                 " times already; raise redrive_max to do it once more"};
   }
   if (options.dry_run) return {};
@@ -147,11 +154,14 @@ Result<RedriveReport> DeadLetters::redrive_all(const DeadLetterQuery& query, con
   if (auto bad = check(options, *context_); !bad) return std::move(bad).error();
   DeadLetterQuery page_query = query;
   page_query.count_max = kRedrivePage;
-  if (options.rate_per_second > 0) page_query.count_max = std::clamp<std::size_t>(options.rate_per_second / 10, 1, kRedrivePage);
+  if (options.rate_per_second > 0)
+    page_query.count_max = std::clamp<std::size_t>(options.rate_per_second / 10, 1, kRedrivePage);
   page_query.cursor.clear();
-  // What dies again while this runs is not sent back again by it: the list is that of the moment the call began.
+  // What dies again while this runs is not sent back again by it: the list is that of the moment the call
+  // began.
   const TimePoint now = context_->clock->now();
-  if (!page_query.created_before || *page_query.created_before > now) page_query.created_before = now + Duration{1};
+  if (!page_query.created_before || *page_query.created_before > now)
+    page_query.created_before = now + Duration{1};
   if (!page_query.status) page_query.status = DeadLetterStatus::kPending;
   RedriveReport report;
   const MonotonicTime begin = context_->clock->monotonic();
@@ -174,14 +184,14 @@ Result<void> DeadLetters::discard(const MessageId& id) {
   if (!is_pending(**entry, context_->clock->now())) {
     return Error{ErrorCode::kConflict, "the dead letter " + id.to_string() + " is not pending"};
   }
-  const spi::Unit unit{{spi::UpdateDeadLetter{id, (*entry)->version, DeadLetterStatus::kDiscarded, TimePoint{},
-                                              (*entry)->reprocess_count}}};
+  const spi::Unit unit{{spi::UpdateDeadLetter{id, (*entry)->version, DeadLetterStatus::kDiscarded,
+                                              TimePoint{}, (*entry)->reprocess_count}}};
   auto done = context_->store->commit({&unit, 1});
   if (!done) return std::move(done).error();
   return done->empty() ? Result<void>{} : done->front();
 }
 
-// ---- alerts and automatic redrives -----------------------------------------------------------------------------------
+// ---- alerts and automatic redrives --------------------------------------------------------------
 
 void DeadLetters::note(const DeadLetter& entry, const DeadLettersOptions& policy) {
   const std::lock_guard lock(mutex_);
@@ -200,14 +210,16 @@ void DeadLetters::note(const DeadLetter& entry, const DeadLettersOptions& policy
 void DeadLetters::redrive_automatically(std::string group, const DeadLettersOptions& policy) {
   if (policy.redrive_after.count() <= 0 || policy.redrive_max == 0) return;
   const std::lock_guard lock(mutex_);
-  automatic_.push_back({std::move(group), policy.redrive_after, static_cast<std::uint32_t>(policy.redrive_max), TimePoint{}});
+  automatic_.push_back(
+      {std::move(group), policy.redrive_after, static_cast<std::uint32_t>(policy.redrive_max), TimePoint{}});
 }
 
 void DeadLetters::alert(DeadLetterAlert alert) {
   if (context_->options.on_dead_letter_alert) context_->options.on_dead_letter_alert(alert);
 }
 
-void DeadLetters::raise(DeadLetterAlert::Kind kind, bool on, std::uint64_t value, std::uint64_t limit, MonotonicTime now) {
+void DeadLetters::raise(DeadLetterAlert::Kind kind, bool on, std::uint64_t value, std::uint64_t limit,
+                        MonotonicTime now) {
   Condition& condition = conditions_[static_cast<std::size_t>(kind)];
   if (on == condition.on) return;
   if (on && condition.last && now - *condition.last < context_->options.alert.cooldown) return;
@@ -224,17 +236,20 @@ void DeadLetters::watch(MonotonicTime now) {
   {
     const std::lock_guard lock(mutex_);
     alerts.swap(pending_alerts_);
-    while (!recent_.empty() && now - recent_.front().first > std::chrono::minutes(1)) recent_.pop_front();
+    while (!recent_.empty() && now - recent_.front().first > std::chrono::minutes(1))
+      recent_.pop_front();
     in_last_minute = recent_.size();
   }
-  for (DeadLetterAlert& one : alerts) alert(std::move(one));
+  for (DeadLetterAlert& one : alerts)
+    alert(std::move(one));
   if (options.rate_per_minute > 0) {
     const auto limit = static_cast<std::uint64_t>(options.rate_per_minute);
     raise(DeadLetterAlert::Kind::kRate, in_last_minute >= limit, in_last_minute, limit, now);
   }
   if (options.depth_count > 0) {
     if (auto statistics = context_->store->statistics()) {
-      const std::uint64_t depth = statistics->dead_letters[static_cast<std::size_t>(DeadLetterStatus::kPending)];
+      const std::uint64_t depth =
+          statistics->dead_letters[static_cast<std::size_t>(DeadLetterStatus::kPending)];
       const auto limit = static_cast<std::uint64_t>(options.depth_count);
       raise(DeadLetterAlert::Kind::kDepth, depth >= limit, depth, limit, now);
     }
@@ -244,7 +259,8 @@ void DeadLetters::watch(MonotonicTime now) {
     oldest.status = DeadLetterStatus::kPending;
     oldest.count_max = 1;
     if (auto page = context_->store->list_dead_letters(oldest)) {
-      const Duration age = page->items.empty() ? Duration{0} : context_->clock->now() - page->items.front().created_at;
+      const Duration age =
+          page->items.empty() ? Duration{0} : context_->clock->now() - page->items.front().created_at;
       raise(DeadLetterAlert::Kind::kAge, age >= options.age, static_cast<std::uint64_t>(age.count() / 1000),
             static_cast<std::uint64_t>(options.age.count() / 1000), now);
     }
@@ -268,8 +284,8 @@ void DeadLetters::run_automatic() {
     query.created_before = until;
     RedriveOptions options;
     options.redrive_max = rule.redrive_max;
-    // Found by query, not by a list in memory: so what waited while no process ran is sent back, too. Several processes
-    // may find the same entry; the compare-and-set lets one of them have it.
+    // Found by query, not by a list in memory: so what waited while no process ran is sent back, too. Several
+    // processes may find the same entry; the compare-and-set lets one of them have it.
     auto report = redrive_all(query, options);
     if (!report) {
       context_->log(LogLevel::kWarning, "dead letters", report.error().to_string());

@@ -22,7 +22,8 @@ class DeadLetters {
   [[nodiscard]] Result<std::optional<DeadLetter>> find(const MessageId& id);
   [[nodiscard]] Result<std::vector<DeadLetterGroup>> groups(const DeadLetterQuery& query);
   Result<void> redrive(const MessageId& id, const RedriveOptions& options);
-  [[nodiscard]] Result<RedriveReport> redrive_all(const DeadLetterQuery& query, const RedriveOptions& options);
+  [[nodiscard]] Result<RedriveReport> redrive_all(const DeadLetterQuery& query,
+                                                  const RedriveOptions& options);
   Result<void> discard(const MessageId& id);
 
   /// From now on watch() sends pending entries of the group back when they are old enough.
@@ -33,10 +34,13 @@ class DeadLetters {
   void watch(MonotonicTime now);
 
  private:
-  [[nodiscard]] Result<spi::Unit> redrive_unit(const DeadLetter& entry, const RedriveOptions& options, TimePoint now);
-  Result<void> redrive_page(const std::vector<DeadLetter>& entries, const RedriveOptions& options, RedriveReport& report);
+  [[nodiscard]] Result<spi::Unit> redrive_unit(const DeadLetter& entry, const RedriveOptions& options,
+                                               TimePoint now);
+  Result<void> redrive_page(const std::vector<DeadLetter>& entries, const RedriveOptions& options,
+                            RedriveReport& report);
   void pace(const RedriveOptions& options, std::uint64_t sent, MonotonicTime begin);
-  void raise(DeadLetterAlert::Kind kind, bool on, std::uint64_t value, std::uint64_t limit, MonotonicTime now);
+  void raise(DeadLetterAlert::Kind kind, bool on, std::uint64_t value, std::uint64_t limit,
+             MonotonicTime now);
   void alert(DeadLetterAlert alert);
   void run_automatic();
 

@@ -1,8 +1,8 @@
 #pragma once
 // One delivery while the engine has it: what was handed out, how far it is, and its timer.
 //
-// The phase is the only thing that several threads change. Every change is a compare-and-set, so exactly one of the
-// handler's return, a manual settlement, the timeout and the loss of the lease decides.
+// The phase is the only thing that several threads change. Every change is a compare-and-set, so exactly one
+// of the handler's return, a manual settlement, the timeout and the loss of the lease decides.
 
 #include <atomic>
 #include <condition_variable>
@@ -68,10 +68,14 @@ class DeliveryState : public base::Timer {
   }
 };
 
-/// All states of one receive() in one allocation; handles point into it. The dispatcher keeps it until all are settled.
+/// All states of one receive() in one allocation; handles point into it. The dispatcher keeps it until all
+/// are settled.
 struct HandOut : std::enable_shared_from_this<HandOut> {
   HandOut(std::size_t size, std::shared_ptr<ConsumerLink> consumer)
-      : states(std::make_unique<DeliveryState[]>(size)), count(size), open_count(size), link(std::move(consumer)) {}
+      : states(std::make_unique<DeliveryState[]>(size)),
+        count(size),
+        open_count(size),
+        link(std::move(consumer)) {}
   /// Under the dispatcher's lock. Returns how many were not decided yet.
   std::size_t request_stop() {
     std::size_t unfinished = 0;
@@ -85,6 +89,7 @@ struct HandOut : std::enable_shared_from_this<HandOut> {
   std::unique_ptr<DeliveryState[]> states;
   const std::size_t count;
   std::size_t open_count;  ///< under the dispatcher's lock
+  std::uint64_t number = 0;
   std::shared_ptr<ConsumerLink> link;
 };
 

@@ -1,6 +1,7 @@
-// Dispatcher: see the header for what it keeps apart. What to know when changing it: a delivery is "in hand" from admit() or
-// from being returned for parking until finished(); its KeyLane is busy from the moment it is ready until release_lane(),
-// block() or the loss of its partition; and a worker's chunk may be taken back only while its phase is kTaken.
+// Dispatcher: see the header for what it keeps apart. What to know when changing it: a delivery is "in hand"
+// from admit() or from being returned for parking until finished(); its KeyLane is busy from the moment it is
+// ready until release_lane(), block() or the loss of its partition; and a worker's chunk may be taken back
+// only while its phase is kTaken.
 
 #include "engine/dispatcher.hpp"
 
@@ -11,8 +12,8 @@
 namespace towline::engine {
 namespace {
 
-/// The work a consumer holds ahead of its handlers, in time: enough to hide a commit, little enough that another process
-/// gets its share.
+/// The work a consumer holds ahead of its handlers, in time: enough to hide a commit, little enough that
+/// another process gets its share.
 constexpr double kPrefetchSeconds = 0.05;
 /// The time one chunk should take: long enough to pay for the lock, short enough that nobody waits behind it.
 constexpr double kChunkSeconds = 0.0002;
@@ -46,12 +47,16 @@ Dispatcher::Dispatcher(std::shared_ptr<spi::Clock> clock, Limits limits)
   window_ = static_cast<std::size_t>(limits_.concurrency) * 2;
 }
 
-// ---- lane ------------------------------------------------------------------------------------------------------------
+// ---- lane ---------------------------------------------------------------------------------------
 
 void Dispatcher::attach(std::span<const DeliveryPtr> fresh) {
   const std::lock_guard lock(mutex_);
   in_hand_ += fresh.size();
-  if (!fresh.empty()) open_.emplace(fresh.front()->hand_out, fresh.front()->hand_out->shared_from_this());
+  if (!fresh.empty()) {
+    HandOut& hand_out = *fresh.front()->hand_out;
+    hand_out.number = ++hand_outs_;
+    open_.emplace(hand_out.number, hand_out.shared_from_this());
+  }
   for (const DeliveryPtr& state : fresh) {
     const bool ordered = limits_.order == Order::kPartitionOrdered ||
                          (limits_.order == Order::kKeyOrdered && state->envelope().key.has_value());
@@ -109,7 +114,8 @@ void Dispatcher::fire_timer(DeliveryState& state, MonotonicTime now) {
   if (state.occupies_worker.load(std::memory_order_acquire)) ++stuck_;
   if (state.stop) state.stop->request_stop();
   decided_.others.push_back(
-      {self(state), Outcome::fail({"HandlerTimeout", "the handler did not return within handler_timeout", {}})});
+      {self(state),
+       Outcome::fail({"HandlerTimeout", "the handler did not return within handler_timeout", {}})});
 }
 
 std::size_t Dispatcher::capacity_locked() const {
@@ -137,23 +143,26 @@ void Dispatcher::finished(std::span<const DeliveryPtr> states, bool clean) {
   for (const DeliveryPtr& state : states) {
     wheel_.cancel(*state);
     (void)TOWLINE_ASSERT(state->hand_out->open_count > 0);
-    if (--state->hand_out->open_count == 0) open_.erase(state->hand_out);
+    if (--state->hand_out->open_count == 0) open_.erase(state->hand_out->number);
   }
-  // Start slow, widen after clean rounds: a death then charges few, and slow handlers leave work to other processes.
+  // Start slow, widen after clean rounds: a death then charges few, and slow handlers leave work to other
+  // processes.
   const auto concurrency = static_cast<std::size_t>(limits_.concurrency);
   if (clean && !states.empty()) {
-    const double ahead = handler_seconds_ > 0 ? kPrefetchSeconds / handler_seconds_ : static_cast<double>(kWindowMax);
-    const auto target = std::clamp(static_cast<std::size_t>(ahead * static_cast<double>(concurrency)), 2 * concurrency,
-                                   std::max(kWindowMax, 2 * concurrency));
+    const double ahead =
+        handler_seconds_ > 0 ? kPrefetchSeconds / handler_seconds_ : static_cast<double>(kWindowMax);
+    const auto target = std::clamp(static_cast<std::size_t>(ahead * static_cast<double>(concurrency)),
+                                   2 * concurrency, std::max(kWindowMax, 2 * concurrency));
     window_ = std::min(target, std::max(window_, 2 * concurrency) * 2);
   }
 }
 
-// ---- order keys ------------------------------------------------------------------------------------------------------
+// ---- order keys ---------------------------------------------------------------------------------
 
 KeyLane& Dispatcher::lane_of(DeliveryState& state) {
   const spi::Envelope& envelope = state.envelope();
-  std::string name = order_name(envelope.topic, envelope.partition, limits_.order, envelope.key.value_or(std::string()));
+  std::string name =
+      order_name(envelope.topic, envelope.partition, limits_.order, envelope.key.value_or(std::string()));
   auto [it, fresh] = lanes_.try_emplace(std::move(name));
   if (fresh) {
     it->second = std::make_unique<KeyLane>();
@@ -214,7 +223,8 @@ std::vector<DeliveryPtr> Dispatcher::take_waiting(DeliveryState& state) {
   KeyLane& lane = *state.lane;
   behind.assign(std::make_move_iterator(lane.waiting.begin()), std::make_move_iterator(lane.waiting.end()));
   lane.waiting.clear();
-  for (const DeliveryPtr& waiting : behind) leave_lane(*waiting);
+  for (const DeliveryPtr& waiting : behind)
+    leave_lane(*waiting);
   return behind;
 }
 
@@ -344,9 +354,11 @@ std::vector<DeliveryPtr> Dispatcher::take_back() {
     }
   };
   for (auto& chunk : chunks_) {
-    for (DeliveryPtr& state : chunk) take(state);
+    for (DeliveryPtr& state : chunk)
+      take(state);
   }
-  for (DeliveryPtr& state : ready_) take(state);
+  for (DeliveryPtr& state : ready_)
+    take(state);
   ready_.clear();
   // A key whose running delivery goes on keeps its order because everything behind it goes back as well.
   for (auto& [name, lane] : lanes_) {
@@ -356,6 +368,12 @@ std::vector<DeliveryPtr> Dispatcher::take_back() {
     }
     lane->waiting.clear();
   }
+  // In the order of their handing-out, whatever the order of the keys in memory.
+  std::sort(back.begin(), back.end(), [](const DeliveryPtr& a, const DeliveryPtr& b) {
+    const spi::Token& x = a->delivery.token;
+    const spi::Token& y = b->delivery.token;
+    return x.lease != y.lease ? x.lease < y.lease : x.index < y.index;
+  });
   for (const DeliveryPtr& state : back) {
     if (state->lane == nullptr) continue;
     KeyLane& lane = leave_lane(*state);
@@ -368,14 +386,14 @@ std::vector<DeliveryPtr> Dispatcher::take_back() {
 std::size_t Dispatcher::mark_lost(std::span<const std::uint64_t> leases) {
   const std::lock_guard lock(mutex_);
   std::size_t count = 0;
-  for (auto& [hand_out, owner] : open_) {
+  for (auto& [number, hand_out] : open_) {
     const std::uint64_t lease = hand_out->states[0].delivery.token.lease;
     if (std::find(leases.begin(), leases.end(), lease) != leases.end()) count += hand_out->request_stop();
   }
   return count;
 }
 
-// ---- workers ---------------------------------------------------------------------------------------------------------
+// ---- workers ------------------------------------------------------------------------------------
 
 std::size_t Dispatcher::chunk_size_locked() const {
   if (limits_.batch_count_max > 0) return static_cast<std::size_t>(limits_.batch_count_max);
@@ -454,8 +472,9 @@ void Dispatcher::hand_back(std::size_t worker, std::vector<DeliveryPtr>& acked, 
   }
   for (DeliveryPtr& state : acked) {
     wheel_.cancel(*state);
-    // The next of the key may start at once: if this process dies before the acknowledgement is durable, both come again,
-    // in order. Not so for the head of a blocked key, whose block must be lifted in the store first.
+    // The next of the key may start at once: if this process dies before the acknowledgement is durable, both
+    // come again, in order. Not so for the head of a blocked key, whose block must be lifted in the store
+    // first.
     if (state->lane != nullptr && !state->lane->blocked) {
       KeyLane& lane = leave_lane(*state);
       start_next(lane);
@@ -532,18 +551,19 @@ void Dispatcher::stop_workers() {
 
 Dispatcher::LeftOver Dispatcher::close_all() {
   LeftOver left;
-  std::unordered_map<HandOut*, std::shared_ptr<HandOut>> open;
+  std::map<std::uint64_t, std::shared_ptr<HandOut>> open;
   Collected decided;
   std::deque<DeliveryPtr> ready;
   {
     const std::lock_guard lock(mutex_);
-    for (auto& [hand_out, owner] : open_) {
+    for (auto& [number, hand_out] : open_) {
       (void)hand_out->request_stop();
       for (std::size_t i = 0; i < hand_out->count; ++i) {
         DeliveryState& state = hand_out->states[i];
         wheel_.cancel(state);
         state.lane = nullptr;
-        if (!state.move_to(Phase::kLost, {Phase::kHeld, Phase::kTaken, Phase::kRunning, Phase::kDecided})) continue;
+        if (!state.move_to(Phase::kLost, {Phase::kHeld, Phase::kTaken, Phase::kRunning, Phase::kDecided}))
+          continue;
         ++left.count;
         left.bytes += state.envelope().payload.size();
       }
@@ -555,14 +575,16 @@ Dispatcher::LeftOver Dispatcher::close_all() {
     in_hand_ = 0;
   }
   for (Decided& late : decided.others) {
-    if (late.completion) late.completion->finish(Error{ErrorCode::kClosed, "the consumer was closed before this was settled"});
+    if (late.completion)
+      late.completion->finish(Error{ErrorCode::kClosed, "the consumer was closed before this was settled"});
   }
   return left;
 }
 
 void Dispatcher::request_stop_of_running() {
   const std::lock_guard lock(mutex_);
-  for (auto& [hand_out, owner] : open_) hand_out->request_stop();
+  for (auto& [number, hand_out] : open_)
+    hand_out->request_stop();
 }
 
 void Dispatcher::wait_for_outcomes(MonotonicTime deadline) {

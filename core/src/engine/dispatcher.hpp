@@ -1,14 +1,15 @@
 #pragma once
 // Dispatcher: the place where the lane and the workers of one consumer meet.
 //
-// The lane admits deliveries; workers take them in small chunks, run handlers and hand outcomes back; the lane collects the
-// outcomes for the settler. Order per key is kept here: of one key at most one delivery is with a worker, the others wait in
-// its KeyLane, and a blocked key lets only its head through. One mutex; it is never held over a handler, a store call or a wait
-// for anything but work.
+// The lane admits deliveries; workers take them in small chunks, run handlers and hand outcomes back; the
+// lane collects the outcomes for the settler. Order per key is kept here: of one key at most one delivery is
+// with a worker, the others wait in its KeyLane, and a blocked key lets only its head through. One mutex; it
+// is never held over a handler, a store call or a wait for anything but work.
 
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -25,7 +26,8 @@
 
 namespace towline::engine {
 
-/// What the dispatcher knows of one order key. Exists while anything of the key is held, running, waiting or blocked.
+/// What the dispatcher knows of one order key. Exists while anything of the key is held, running, waiting or
+/// blocked.
 struct KeyLane {
   std::string name;  ///< topic, partition and key; the map's key
   std::string topic;
@@ -44,7 +46,7 @@ class Dispatcher {
  public:
   struct Limits {
     std::int64_t concurrency = 1;
-    std::int64_t prefetch_count = 0;  ///< 0: adaptive
+    std::int64_t prefetch_count = 0;   ///< 0: adaptive
     std::int64_t batch_count_max = 0;  ///< > 0: batch handlers
     Order order = Order::kUnordered;
     Duration handler_timeout{};
@@ -53,11 +55,12 @@ class Dispatcher {
 
   Dispatcher(std::shared_ptr<spi::Clock> clock, Limits limits);
 
-  // ---- lane ----------------------------------------------------------------------------------------------------------
+  // ---- lane -------------------------------------------------------------------------------------
 
   /// Opens the books of what was received, and finds the lanes of those that have an order to keep.
   void attach(std::span<const DeliveryPtr> fresh);
-  /// This one gets no handler. If it heads its blocked key it holds the key like a running one; else it leaves its lane.
+  /// This one gets no handler. If it heads its blocked key it holds the key like a running one; else it
+  /// leaves its lane.
   void pass(DeliveryState& state);
   /// Takes in what may be handled. Returns those that must be parked because their key is blocked, in order.
   [[nodiscard]] std::vector<DeliveryPtr> admit(std::vector<DeliveryPtr> fresh);
@@ -76,8 +79,8 @@ class Dispatcher {
 
   /// Order keys. The head of the key failed and waits: what waits behind it must be parked and is returned.
   [[nodiscard]] std::vector<DeliveryPtr> block(DeliveryState& head, bool held);
-  /// The delivery is settled for good: the next of its key may start. True when the key is blocked, and then the store's
-  /// block must be unparked; call unparked() when that is done.
+  /// The delivery is settled for good: the next of its key may start. True when the key is blocked, and then
+  /// the store's block must be unparked; call unparked() when that is done.
   [[nodiscard]] bool is_blocked(const DeliveryState& state) const;
   [[nodiscard]] bool is_held(const DeliveryState& state) const;
   void release_lane(DeliveryState& state);
@@ -90,8 +93,8 @@ class Dispatcher {
   /// The store knows no block of this key: what was believed is wrong.
   void unblock(std::string_view topic, std::uint32_t partition, const std::string& key);
   void count_parked(DeliveryState& state);
-  /// A partition came into this consumer's hands (again): forget what was known of its keys, except that a handler may still
-  /// run, and install the blocks that the store holds.
+  /// A partition came into this consumer's hands (again): forget what was known of its keys, except that a
+  /// handler may still run, and install the blocks that the store holds.
   void install_blocks(std::string_view topic, std::uint32_t partition, std::uint64_t epoch,
                       const std::vector<spi::KeyBlock>& blocks);
   [[nodiscard]] std::uint64_t epoch_of(std::string_view topic, std::uint32_t partition) const;
@@ -100,19 +103,20 @@ class Dispatcher {
 
   /// Takes back everything that no worker has started: for pausing by the breaker and for shutting down.
   [[nodiscard]] std::vector<DeliveryPtr> take_back();
-  /// Stops the handlers of these leases; their results will be refused by the store. Returns how many were unfinished.
+  /// Stops the handlers of these leases; their results will be refused by the store. Returns how many were
+  /// unfinished.
   std::size_t mark_lost(std::span<const std::uint64_t> leases);
 
-  // ---- workers -------------------------------------------------------------------------------------------------------
+  // ---- workers ----------------------------------------------------------------------------------
 
   /// Waits for work and fills `chunk`. False when the worker must end.
   [[nodiscard]] bool take(std::size_t worker, std::vector<DeliveryPtr>& chunk);
   /// Never waits; for stepping without workers.
   void try_take(std::size_t count_max, std::vector<DeliveryPtr>& chunk);
-  /// Hands back what a worker finished. Everything in `acked` and `others` must be in phase kDecided. `returned` handlers
-  /// have returned, in `busy_for` altogether.
-  void hand_back(std::size_t worker, std::vector<DeliveryPtr>& acked, std::vector<Decided>& others, std::size_t returned,
-                 Duration busy_for);
+  /// Hands back what a worker finished. Everything in `acked` and `others` must be in phase kDecided.
+  /// `returned` handlers have returned, in `busy_for` altogether.
+  void hand_back(std::size_t worker, std::vector<DeliveryPtr>& acked, std::vector<Decided>& others,
+                 std::size_t returned, Duration busy_for);
   /// From a manual settlement.
   void decide(Decided decided);
   void extend(DeliveryState& state, MonotonicTime until);
@@ -165,15 +169,16 @@ class Dispatcher {
   std::deque<DeliveryPtr> ready_;
   std::unordered_map<std::string, std::unique_ptr<KeyLane>> lanes_;
   std::unordered_map<std::string, std::uint64_t> epochs_;
-  std::vector<std::vector<DeliveryPtr>> chunks_;  ///< per worker: what it took, for stealing back
-  std::unordered_map<HandOut*, std::shared_ptr<HandOut>> open_;
+  std::vector<std::vector<DeliveryPtr>> chunks_;            ///< per worker: what it took, for stealing back
+  std::map<std::uint64_t, std::shared_ptr<HandOut>> open_;  ///< by HandOut::number
   Collected decided_;
   base::TimingWheel wheel_;
   policy::RateLimit rate_;
   std::uint64_t in_hand_ = 0, running_count_ = 0, running_max_ = 0, stuck_ = 0;
   std::uint64_t parked_total_ = 0, blocked_keys_ = 0;
   double handler_seconds_ = 0;  ///< moving average of one handler run
-  std::size_t window_ = 0;      ///< adaptive prefetch
+  std::uint64_t hand_outs_ = 0;
+  std::size_t window_ = 0;  ///< adaptive prefetch
   bool stopping_ = false;
   bool lane_in_receive_ = false;
   bool outcome_waiting_ = false;

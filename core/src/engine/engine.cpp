@@ -17,9 +17,9 @@ Receipt rejected(Error error) {
 
 }  // namespace
 
-// ---- Engine ----------------------------------------------------------------------------------------------------------
+// ---- Engine -------------------------------------------------------------------------------------
 
-#define TOWLINE_REQUIRE_CORE()           \
+#define TOWLINE_REQUIRE_CORE()             \
   if (core_ == nullptr) return not_open(); \
   if (auto open = core_->context().check_open(); !open) return std::move(open).error()
 
@@ -33,7 +33,8 @@ Result<std::vector<Receipt>> Engine::publish_batch(std::vector<Message> messages
   return core_->publisher().publish_batch(std::move(messages));
 }
 
-Receipt Engine::publish_with_retry(Message message, const RetryOptions& retry, std::optional<Duration> timeout) {
+Receipt Engine::publish_with_retry(Message message, const RetryOptions& retry,
+                                   std::optional<Duration> timeout) {
   if (core_ == nullptr) return rejected(not_open());
   return core_->publisher().publish_with_retry(std::move(message), retry, timeout);
 }
@@ -48,7 +49,8 @@ Result<ScheduleAnswer> Engine::reschedule(const MessageId& id, TimePoint due_at)
   return core_->scheduler().reschedule(id, due_at);
 }
 
-Result<Page<Scheduled>> Engine::pending(std::string_view topic, std::size_t count_max, std::string_view cursor) {
+Result<Page<Scheduled>> Engine::pending(std::string_view topic, std::size_t count_max,
+                                        std::string_view cursor) {
   TOWLINE_REQUIRE_CORE();
   return core_->scheduler().pending(topic, count_max, cursor);
 }
@@ -62,23 +64,24 @@ Result<Consumer> Engine::consume(std::string_view pattern, const ConsumerOptions
   return consume(std::vector<std::string>{std::string(pattern)}, options, std::move(handler));
 }
 
-Result<Consumer> Engine::consume(const std::vector<std::string>& patterns, const ConsumerOptions& options, Handler handler) {
+Result<Consumer> Engine::consume(const std::vector<std::string>& patterns, const ConsumerOptions& options,
+                                 Handler handler) {
   TOWLINE_REQUIRE_CORE();
   auto consumer = core_->consume(patterns, options, engine::AnyHandler(std::move(handler)));
   if (!consumer) return std::move(consumer).error();
   return Consumer(std::move(*consumer));
 }
 
-Result<Consumer> Engine::consume_outcomes(const std::vector<std::string>& patterns, const ConsumerOptions& options,
-                                          OutcomeHandler handler) {
+Result<Consumer> Engine::consume_outcomes(const std::vector<std::string>& patterns,
+                                          const ConsumerOptions& options, OutcomeHandler handler) {
   TOWLINE_REQUIRE_CORE();
   auto consumer = core_->consume(patterns, options, engine::AnyHandler(std::move(handler)));
   if (!consumer) return std::move(consumer).error();
   return Consumer(std::move(*consumer));
 }
 
-Result<Consumer> Engine::consume_batches(const std::vector<std::string>& patterns, const ConsumerOptions& options,
-                                         BatchHandler handler) {
+Result<Consumer> Engine::consume_batches(const std::vector<std::string>& patterns,
+                                         const ConsumerOptions& options, BatchHandler handler) {
   TOWLINE_REQUIRE_CORE();
   auto consumer = core_->consume(patterns, options, engine::AnyHandler(std::move(handler)));
   if (!consumer) return std::move(consumer).error();
@@ -92,7 +95,8 @@ Result<std::vector<GroupBacklog>> Engine::backlog() {
   std::vector<GroupBacklog> out;
   out.reserve(groups->size());
   for (spi::GroupStatistics& group : *groups) {
-    out.push_back({std::move(group.topic), std::move(group.group), group.waiting, group.in_flight, group.member_count});
+    out.push_back(
+        {std::move(group.topic), std::move(group.group), group.waiting, group.in_flight, group.member_count});
   }
   return out;
 }
@@ -104,8 +108,8 @@ Result<std::vector<BlockedKey>> Engine::blocked_keys(std::string_view group, std
   std::vector<BlockedKey> out;
   out.reserve(blocks->size());
   for (spi::KeyBlock& block : *blocks) {
-    out.push_back({std::move(block.topic), std::move(block.group), std::move(block.key), block.partition, block.since,
-                   block.parked_count, block.held});
+    out.push_back({std::move(block.topic), std::move(block.group), std::move(block.key), block.partition,
+                   block.since, block.parked_count, block.held});
   }
   return out;
 }
@@ -188,10 +192,12 @@ Result<std::uint64_t> Engine::close(std::optional<Duration> timeout) {
   return core_->close(timeout);
 }
 
-// ---- Consumer --------------------------------------------------------------------------------------------------------
+// ---- Consumer -----------------------------------------------------------------------------------
 
-#define TOWLINE_REQUIRE_CONSUMER() \
-  if (core_ == nullptr) return Error { ErrorCode::kClosed, "this handle holds no consumer; use Engine::consume" }
+#define TOWLINE_REQUIRE_CONSUMER()                                             \
+  if (core_ == nullptr) return Error {                                         \
+      ErrorCode::kClosed, "this handle holds no consumer; use Engine::consume" \
+    }
 
 Result<void> Consumer::pause() {
   TOWLINE_REQUIRE_CONSUMER();
@@ -213,14 +219,16 @@ Result<void> Consumer::set_concurrency(std::int64_t concurrency) {
   return core_->set_concurrency(concurrency);
 }
 
-ConsumerStatistics Consumer::statistics() const { return core_ == nullptr ? ConsumerStatistics{} : core_->statistics(); }
+ConsumerStatistics Consumer::statistics() const {
+  return core_ == nullptr ? ConsumerStatistics{} : core_->statistics();
+}
 
 Result<std::uint64_t> Consumer::close(std::optional<Duration> timeout) {
   if (core_ == nullptr) return std::uint64_t{0};
   return core_->close(timeout);
 }
 
-// ---- Delivery --------------------------------------------------------------------------------------------------------
+// ---- Delivery -----------------------------------------------------------------------------------
 
 namespace {
 
@@ -229,7 +237,8 @@ const spi::Envelope& envelope_of(const std::shared_ptr<engine::DeliveryState>& s
   return state == nullptr ? kNone : state->envelope();
 }
 
-Result<std::shared_ptr<engine::ConsumerCore>> consumer_of(const std::shared_ptr<engine::DeliveryState>& state) {
+Result<std::shared_ptr<engine::ConsumerCore>> consumer_of(
+    const std::shared_ptr<engine::DeliveryState>& state) {
   if (state == nullptr) return Error{ErrorCode::kInvalidToken, "this handle holds no delivery"};
   auto core = state->hand_out->link->core.lock();
   if (core == nullptr) return Error{ErrorCode::kClosed, "the consumer of this delivery is gone"};
@@ -282,9 +291,13 @@ Result<void> Delivery::settle(Outcome outcome, bool wait) {
 }
 
 Result<void> Delivery::ack(bool wait) { return settle(Outcome::ack(), wait); }
-Result<void> Delivery::nak(std::optional<Duration> delay, std::string why) { return settle(Outcome::nak(delay, std::move(why))); }
+Result<void> Delivery::nak(std::optional<Duration> delay, std::string why) {
+  return settle(Outcome::nak(delay, std::move(why)));
+}
 Result<void> Delivery::defer(Duration delay) { return settle(Outcome::defer(delay)); }
-Result<void> Delivery::dead_letter(std::string reason) { return settle(Outcome::dead_letter(std::move(reason))); }
+Result<void> Delivery::dead_letter(std::string reason) {
+  return settle(Outcome::dead_letter(std::move(reason)));
+}
 
 Result<void> Delivery::extend(Duration by) {
   auto core = consumer_of(state_);

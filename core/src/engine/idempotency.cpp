@@ -17,7 +17,8 @@ Result<void> check(std::string_view key, const IdempotencyOptions& options) {
   if (auto bad = validate(options); !bad) return bad;
   if (key.empty() || key.size() > base::kKeyLengthMax) {
     return Error{ErrorCode::kInvalidKey, "the idempotency key has " + std::to_string(key.size()) +
-                                             " bytes, but must have 1 to " + std::to_string(base::kKeyLengthMax)};
+                                             " bytes, but must have 1 to " +
+                                             std::to_string(base::kKeyLengthMax)};
   }
   if (!options.scope.empty()) return base::check_name(options.scope, "idempotency.scope");
   return {};
@@ -32,8 +33,8 @@ Result<void> Idempotency::write(const spi::IdempotencyRecord& record, spi::Versi
   return done->empty() ? Result<void>{} : done->front();
 }
 
-Result<IdempotencyAnswer> Idempotency::acquire(spi::IdempotencyRecord record, const IdempotencyOptions& options,
-                                               TimePoint now) {
+Result<IdempotencyAnswer> Idempotency::acquire(spi::IdempotencyRecord record,
+                                               const IdempotencyOptions& options, TimePoint now) {
   const spi::Version expected = record.version;
   record.state = spi::IdempotencyRecord::State::kInProgress;
   record.fingerprint = options.fingerprint;
@@ -53,8 +54,8 @@ Result<IdempotencyAnswer> Idempotency::acquire(spi::IdempotencyRecord record, co
 Result<IdempotencyAnswer> Idempotency::begin(std::string_view key, const IdempotencyOptions& options) {
   if (auto closed = context_->check_open(); !closed) return std::move(closed).error();
   if (auto bad = check(key, options); !bad) return std::move(bad).error();
-  // A conflict means that somebody was faster; then the record says what became of it. Each round has a winner, so a
-  // caller loses many in a row only while others make progress.
+  // A conflict means that somebody was faster; then the record says what became of it. Each round has a
+  // winner, so a caller loses many in a row only while others make progress.
   for (int round = 0; round < 100; ++round) {
     auto found = context_->store->find_idempotency(options.scope, key);
     if (!found) return std::move(found).error();
@@ -62,9 +63,10 @@ Result<IdempotencyAnswer> Idempotency::begin(std::string_view key, const Idempot
     spi::IdempotencyRecord record;
     if (*found) record = std::move(**found);
     const bool alive = *found && record.expires_at > now;
-    if (alive && !options.fingerprint.empty() && !record.fingerprint.empty() && record.fingerprint != options.fingerprint &&
-        record.state != spi::IdempotencyRecord::State::kFailed) {
-      return Error{ErrorCode::kKeyMismatch, "this idempotency key was used before with another payload (fingerprint)"};
+    if (alive && !options.fingerprint.empty() && !record.fingerprint.empty() &&
+        record.fingerprint != options.fingerprint && record.state != spi::IdempotencyRecord::State::kFailed) {
+      return Error{ErrorCode::kKeyMismatch,
+                   "this idempotency key was used before with another payload (fingerprint)"};
     }
     if (alive && record.state == spi::IdempotencyRecord::State::kDone && record.has_result) {
       IdempotencyAnswer answer;
@@ -86,8 +88,8 @@ Result<IdempotencyAnswer> Idempotency::begin(std::string_view key, const Idempot
   return Error{ErrorCode::kOverloaded, "too many callers want this idempotency key at once; ask again"};
 }
 
-Result<void> Idempotency::complete(const IdempotencyToken& token, Bytes result, const IdempotencyOptions& options,
-                                   std::string content_type) {
+Result<void> Idempotency::complete(const IdempotencyToken& token, Bytes result,
+                                   const IdempotencyOptions& options, std::string content_type) {
   if (auto closed = context_->check_open(); !closed) return closed;
   if (result.size() > static_cast<std::size_t>(context_->options.payload_bytes_max)) {
     return Error{ErrorCode::kPayloadTooLarge, "the result has " + std::to_string(result.size()) +
@@ -106,7 +108,8 @@ Result<void> Idempotency::complete(const IdempotencyToken& token, Bytes result, 
   record.expires_at = context_->clock->now() + options.ttl;
   auto done = write(record, token.version);
   if (done || done.error().code != ErrorCode::kConflict) return done;
-  return Error{ErrorCode::kLeaseLost, "another caller took this idempotency key over; this result was not stored"};
+  return Error{ErrorCode::kLeaseLost,
+               "another caller took this idempotency key over; this result was not stored"};
 }
 
 Result<void> Idempotency::fail(const IdempotencyToken& token) {
@@ -145,13 +148,15 @@ Result<IdempotencyResult> Idempotency::once(std::string_view key, const std::fun
         (void)fail(answer->token);  // the lease frees the key when this fails, too
         throw;
       }
-      if (auto done = complete(answer->token, result.bytes, options, {}); !done) return std::move(done).error();
+      if (auto done = complete(answer->token, result.bytes, options, {}); !done)
+        return std::move(done).error();
       return result;
     }
     const MonotonicTime now = context_->clock->monotonic();
     if (now >= deadline) {
       return Error{ErrorCode::kInProgress, "another caller runs this idempotency key; ask again in " +
-                                               std::to_string(answer->retry_after.count() / 1000) + " ms at the latest"};
+                                               std::to_string(answer->retry_after.count() / 1000) +
+                                               " ms at the latest"};
     }
     wait(std::min<Duration>({kAskAgain, answer->retry_after, deadline - now}));
   }

@@ -1,8 +1,10 @@
 #pragma once
-// Idempotency: one running execution per key, among threads and processes, and its result for everybody who asks again.
+// Idempotency: one running execution per key, among threads and processes, and its result for everybody who
+// asks again.
 //
-// begin is one compare-and-set from "absent, failed, expired or lease ended" to "in progress with a higher fence"; complete
-// and fail are compare-and-sets on the version that begin wrote. So a holder that lost its lease can change nothing.
+// begin is one compare-and-set from "absent, failed, expired or lease ended" to "in progress with a higher
+// fence"; complete and fail are compare-and-sets on the version that begin wrote. So a holder that lost its
+// lease can change nothing.
 
 #include <functional>
 #include <memory>
@@ -29,8 +31,8 @@ class Idempotency {
 
  private:
   Result<void> write(const spi::IdempotencyRecord& record, spi::Version expected);
-  [[nodiscard]] Result<IdempotencyAnswer> acquire(spi::IdempotencyRecord record, const IdempotencyOptions& options,
-                                                  TimePoint now);
+  [[nodiscard]] Result<IdempotencyAnswer> acquire(spi::IdempotencyRecord record,
+                                                  const IdempotencyOptions& options, TimePoint now);
   void wait(Duration time);
 
   const std::shared_ptr<Context> context_;

@@ -25,9 +25,9 @@ MonotonicTime Janitor::step(MonotonicTime now) {
     context_->log(LogLevel::kWarning, "janitor", report.error().to_string());
     return now + context_->options.sweep_interval;
   }
-  context_->counters.swept.fetch_add(report->dead_letters + report->idempotency_records + report->inbox_records +
-                                         report->dedup_ids,
-                                     std::memory_order_relaxed);
+  context_->counters.swept.fetch_add(
+      report->dead_letters + report->idempotency_records + report->inbox_records + report->dedup_ids,
+      std::memory_order_relaxed);
   if (report->dead_letters > 0) {
     context_->log(LogLevel::kInfo, "janitor",
                   "removed " + std::to_string(report->dead_letters) + " dead letters by age or count");

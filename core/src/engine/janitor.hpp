@@ -1,5 +1,6 @@
 #pragma once
-// Janitor: what must happen now and then whether or not messages flow: removing what has expired, alerts, automatic redrives.
+// Janitor: what must happen now and then whether or not messages flow: removing what has expired, alerts,
+// automatic redrives.
 
 #include <memory>
 

@@ -33,13 +33,13 @@ Error impossible_weight(std::uint64_t weight, std::uint64_t limit) {
 }
 
 Error bad_limit(std::uint64_t limit) {
-  return {ErrorCode::kInvalidConfig, "limit " + std::to_string(limit) + " is outside 1.." +
-                                         std::to_string(PermitGate::kLimitEnd - 1)};
+  return {ErrorCode::kInvalidConfig,
+          "limit " + std::to_string(limit) + " is outside 1.." + std::to_string(PermitGate::kLimitEnd - 1)};
 }
 
 Error overloaded(std::uint64_t waiting_max) {
-  return {ErrorCode::kOverloaded, std::to_string(waiting_max) +
-                                      " callers wait for a permit already (waiting_max); try again later"};
+  return {ErrorCode::kOverloaded,
+          std::to_string(waiting_max) + " callers wait for a permit already (waiting_max); try again later"};
 }
 
 Error cancelled() { return {ErrorCode::kCancelled, "the caller stopped waiting for a permit"}; }
@@ -147,13 +147,16 @@ void PermitGate::unlink(Waiter& waiter) noexcept {
 
 void PermitGate::tell(const policy::PermitQueue::Changes& changes) noexcept {
   // The evicted first: then nobody stands before those who were granted.
-  for (const auto ticket : changes.evicted) tell(ticket, Verdict::kTooHeavy);
-  for (const auto ticket : changes.granted) tell(ticket, Verdict::kGranted);
+  for (const auto ticket : changes.evicted)
+    tell(ticket, Verdict::kTooHeavy);
+  for (const auto ticket : changes.granted)
+    tell(ticket, Verdict::kGranted);
 }
 
 void PermitGate::tell(policy::PermitQueue::Ticket ticket, Verdict verdict) noexcept {
   Waiter* waiter = head_;
-  while (waiter != nullptr && waiter->ticket != ticket) waiter = waiter->next;
+  while (waiter != nullptr && waiter->ticket != ticket)
+    waiter = waiter->next;
   if (!TOWLINE_ASSERT(waiter != nullptr)) return;
   unlink(*waiter);
   waiter->verdict = verdict;

@@ -1,5 +1,5 @@
-// Publisher: everything that can be refused is refused before the first byte is written; after that there are three outcomes
-// and none is ever reported as another.
+// Publisher: everything that can be refused is refused before the first byte is written; after that there are
+// three outcomes and none is ever reported as another.
 
 #include "engine/publisher.hpp"
 
@@ -27,7 +27,8 @@ Result<Publisher::Prepared> Publisher::prepare(Message&& message, const MessageI
   if (context_->capabilities.payload_bytes_max > 0) {
     payload_max = std::min(payload_max, context_->capabilities.payload_bytes_max);
   }
-  if (auto bad = base::check_message(message, {payload_max, options.delay_max}, now); !bad) return std::move(bad).error();
+  if (auto bad = base::check_message(message, {payload_max, options.delay_max}, now); !bad)
+    return std::move(bad).error();
   auto partitions = context_->partition_count(message.topic);
   if (!partitions) return std::move(partitions).error();
 
@@ -74,10 +75,12 @@ void Publisher::note(Receipt& receipt, const Error& error) {
 void Publisher::store_now(std::vector<Receipt>& receipts, std::vector<spi::Envelope>& envelopes,
                           const std::vector<std::size_t>& places) {
   if (envelopes.empty()) return;
-  auto answers = context_->transport->publish(envelopes, context_->clock->monotonic() + context_->options.publish_timeout);
+  auto answers = context_->transport->publish(
+      envelopes, context_->clock->monotonic() + context_->options.publish_timeout);
   if (!answers) {
     if (answers.error().code == ErrorCode::kIoError) context_->fail(answers.error());
-    for (const std::size_t place : places) note(receipts[place], answers.error());
+    for (const std::size_t place : places)
+      note(receipts[place], answers.error());
     return;
   }
   std::uint64_t published = places.size();
@@ -105,7 +108,8 @@ void Publisher::store_later(std::vector<Receipt>& receipts, std::vector<spi::Uni
   auto results = context_->store->commit(units);
   if (!results) {
     if (results.error().code == ErrorCode::kIoError) context_->fail(results.error());
-    for (const std::size_t place : places) note(receipts[place], results.error());
+    for (const std::size_t place : places)
+      note(receipts[place], results.error());
     return;
   }
   for (std::size_t i = 0; i < places.size(); ++i) {
@@ -137,8 +141,8 @@ Result<std::vector<Receipt>> Publisher::publish_batch(std::vector<Message> messa
   const auto count_max = static_cast<std::size_t>(context_->options.batch_count_max);
   if (messages.size() > count_max) {
     return Error{ErrorCode::kBatchTooLarge, "the batch has " + std::to_string(messages.size()) +
-                                                " messages, but batch_count_max is " + std::to_string(count_max) +
-                                                "; split it"};
+                                                " messages, but batch_count_max is " +
+                                                std::to_string(count_max) + "; split it"};
   }
   std::vector<Receipt> receipts(messages.size());
   if (messages.empty()) return receipts;
@@ -197,7 +201,8 @@ Result<spi::Write> Publisher::as_write(Message message) {
   return spi::Write(spi::PutSchedule{std::move(record)});
 }
 
-Receipt Publisher::publish_with_retry(Message message, const RetryOptions& retry, std::optional<Duration> timeout) {
+Receipt Publisher::publish_with_retry(Message message, const RetryOptions& retry,
+                                      std::optional<Duration> timeout) {
   Receipt receipt;
   if (auto bad = validate(retry); !bad) {
     receipt.error = std::move(bad).error();
@@ -219,7 +224,8 @@ Receipt Publisher::publish_with_retry(Message message, const RetryOptions& retry
     }
     const ErrorInfo error{std::string(receipt.error.wire_code()), receipt.error.message, {}};
     const auto wait = policy::retry_delay(retry, failures, previous, error, rng);
-    const bool in_time = !timeout || (context_->clock->monotonic() - begin) + wait.value_or(Duration{0}) <= *timeout;
+    const bool in_time =
+        !timeout || (context_->clock->monotonic() - begin) + wait.value_or(Duration{0}) <= *timeout;
     const bool stopped = context_->closed() || receipt.error.code == ErrorCode::kIoError;
     if (!wait || failures >= retry.max_attempts || !in_time || stopped) break;
     previous = *wait;
@@ -235,7 +241,8 @@ void Publisher::pause(Duration wait) {
   std::condition_variable never;
   std::unique_lock lock(mutex);
   const MonotonicTime until = context_->clock->monotonic() + wait;
-  while (context_->clock->monotonic() < until && !context_->closed()) context_->clock->wait_until(lock, never, until);
+  while (context_->clock->monotonic() < until && !context_->closed())
+    context_->clock->wait_until(lock, never, until);
 }
 
 void Publisher::give_up(Message message, Receipt& receipt) {

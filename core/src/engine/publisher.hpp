@@ -22,7 +22,8 @@ class Publisher {
 
   [[nodiscard]] Receipt publish(Message message);
   [[nodiscard]] Result<std::vector<Receipt>> publish_batch(std::vector<Message> messages);
-  [[nodiscard]] Receipt publish_with_retry(Message message, const RetryOptions& retry, std::optional<Duration> timeout);
+  [[nodiscard]] Receipt publish_with_retry(Message message, const RetryOptions& retry,
+                                           std::optional<Duration> timeout);
   /// The write that publishing the message is, for somebody else's transaction.
   [[nodiscard]] Result<spi::Write> as_write(Message message);
 
@@ -35,7 +36,8 @@ class Publisher {
   [[nodiscard]] Result<Prepared> prepare(Message&& message, const MessageId& id, TimePoint now);
   void store_now(std::vector<Receipt>& receipts, std::vector<spi::Envelope>& envelopes,
                  const std::vector<std::size_t>& places);
-  void store_later(std::vector<Receipt>& receipts, std::vector<spi::Unit>& units, const std::vector<std::size_t>& places);
+  void store_later(std::vector<Receipt>& receipts, std::vector<spi::Unit>& units,
+                   const std::vector<std::size_t>& places);
   void note(Receipt& receipt, const Error& error);
   void pause(Duration wait);
   void give_up(Message message, Receipt& receipt);

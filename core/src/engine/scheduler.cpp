@@ -18,7 +18,8 @@ void Scheduler::step(MonotonicTime wait_until) {
   request.deadline = wait_until;
   if (context_->options.catch_up_rate_per_second > 0) {
     const MonotonicTime now = context_->clock->monotonic();
-    request.count_max = static_cast<std::size_t>(std::min<std::uint64_t>(request.count_max, catch_up_.available(now)));
+    request.count_max =
+        static_cast<std::size_t>(std::min<std::uint64_t>(request.count_max, catch_up_.available(now)));
     if (request.count_max == 0) return;
   }
   auto batch = context_->capabilities.is_store ? context_->store->promote_due(request)
@@ -51,7 +52,8 @@ Result<void> Scheduler::relay(std::vector<spi::ScheduleRecord>& records) {
   }
   if (envelopes.empty()) return {};
   const std::size_t count = envelopes.size();
-  auto published = context_->transport->publish(envelopes, context_->clock->monotonic() + context_->options.publish_timeout);
+  auto published = context_->transport->publish(
+      envelopes, context_->clock->monotonic() + context_->options.publish_timeout);
   if (!published) return std::move(published).error();
   auto erased = context_->store->commit(erase);
   if (!erased) return std::move(erased).error();
@@ -63,8 +65,10 @@ Result<bool> Scheduler::give_up_if_too_late(const spi::ScheduleRecord& record, T
   if (record.skip_if_late_by.count() <= 0 || now - record.due_at <= record.skip_if_late_by) return false;
   EntryFacts facts;
   facts.reason = DeadLetterReason::kExpired;
-  facts.error = {"Misfire", "it could fire only " + std::to_string((now - record.due_at).count() / 1000) +
-                                " ms late, later than its misfire rule allows", {}};
+  facts.error = {"Misfire",
+                 "it could fire only " + std::to_string((now - record.due_at).count() / 1000) +
+                     " ms late, later than its misfire rule allows",
+                 {}};
   facts.now = now;
   facts.id = context_->make_id();
   const spi::Unit unit{{spi::EraseSchedule{record.id, record.version},
@@ -86,13 +90,16 @@ Result<ScheduleAnswer> Scheduler::change(const MessageId& id, const spi::Write& 
   return *fired ? ScheduleAnswer::kAlreadyFired : ScheduleAnswer::kNotFound;
 }
 
-Result<ScheduleAnswer> Scheduler::cancel(const MessageId& id) { return change(id, spi::EraseSchedule{id, 0}); }
+Result<ScheduleAnswer> Scheduler::cancel(const MessageId& id) {
+  return change(id, spi::EraseSchedule{id, 0});
+}
 
 Result<ScheduleAnswer> Scheduler::reschedule(const MessageId& id, TimePoint due_at) {
   return change(id, spi::MoveSchedule{id, 0, due_at});
 }
 
-Result<Page<Scheduled>> Scheduler::pending(std::string_view topic, std::size_t count_max, std::string_view cursor) {
+Result<Page<Scheduled>> Scheduler::pending(std::string_view topic, std::size_t count_max,
+                                           std::string_view cursor) {
   if (count_max < 1 || count_max > 1000) {
     return Error{ErrorCode::kInvalidArgument,
                  "count_max is " + std::to_string(count_max) + ", but must be between 1 and 1000"};
@@ -107,8 +114,9 @@ Result<Page<Scheduled>> Scheduler::pending(std::string_view topic, std::size_t c
   out.cursor = std::move(page->cursor);
   out.items.reserve(page->items.size());
   for (spi::ScheduleRecord& record : page->items) {
-    out.items.push_back({record.id, std::move(record.envelope.topic), std::move(record.envelope.key), record.due_at,
-                         std::move(record.envelope.group), record.envelope.attempt, record.envelope.payload.size()});
+    out.items.push_back({record.id, std::move(record.envelope.topic), std::move(record.envelope.key),
+                         record.due_at, std::move(record.envelope.group), record.envelope.attempt,
+                         record.envelope.payload.size()});
   }
   return out;
 }

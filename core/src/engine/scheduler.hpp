@@ -1,9 +1,9 @@
 #pragma once
 // Scheduler: moves due records to their topics.
 //
-// A delayed message, a retry, a deferral and an outbox message are the same record here. Where the transport is the store
-// the move is one transaction. Elsewhere the order is claim, publish, erase: dying between the last two publishes twice under
-// the same id, which the inbox drops; the other order would lose the message.
+// A delayed message, a retry, a deferral and an outbox message are the same record here. Where the transport
+// is the store the move is one transaction. Elsewhere the order is claim, publish, erase: dying between the
+// last two publishes twice under the same id, which the inbox drops; the other order would lose the message.
 
 #include <memory>
 
@@ -26,7 +26,8 @@ class Scheduler {
 
   [[nodiscard]] Result<ScheduleAnswer> cancel(const MessageId& id);
   [[nodiscard]] Result<ScheduleAnswer> reschedule(const MessageId& id, TimePoint due_at);
-  [[nodiscard]] Result<Page<Scheduled>> pending(std::string_view topic, std::size_t count_max, std::string_view cursor);
+  [[nodiscard]] Result<Page<Scheduled>> pending(std::string_view topic, std::size_t count_max,
+                                                std::string_view cursor);
 
  private:
   Result<void> relay(std::vector<spi::ScheduleRecord>& records);

@@ -36,7 +36,7 @@ Settler::Settler(std::shared_ptr<Context> context, const ConsumerOptions& option
       rules_(policy::DecisionRules::of(options_)),
       budget_(options_.retry.budget_ratio) {}
 
-// ---- planning --------------------------------------------------------------------------------------------------------
+// ---- planning -----------------------------------------------------------------------------------
 
 void Settler::settle_plainly(DeliveryPtr state, spi::Verb verb, Book book) {
   settlements_.push_back({state->delivery.token, verb});
@@ -61,7 +61,8 @@ void Settler::add_acked(std::vector<DeliveryPtr> states) {
   for (DeliveryPtr& state : states) {
     count(policy::BreakerSignal::kSuccess, *state);
     if (plain_ack_is_enough(state->envelope()) && !state->settled_first) {
-      settle_plainly(std::move(state), spi::Verb::kAck, Book{nullptr, LaneStep::kRelease, &counts.acked, true, nullptr});
+      settle_plainly(std::move(state), spi::Verb::kAck,
+                     Book{nullptr, LaneStep::kRelease, &counts.acked, true, nullptr});
     } else {
       acknowledge(Decided{std::move(state), Outcome::ack()});
     }
@@ -96,14 +97,15 @@ void Settler::acknowledge(Decided decided) {
 void Settler::finish_records(spi::Unit& unit, Book& book, const DeliveryState& state, bool handled) const {
   const spi::Envelope& envelope = state.envelope();
   if (handled && options_.inbox_window.count() > 0) {
-    unit.writes.push_back(spi::PutInbox{options_.group, envelope.id, context_->clock->now() + options_.inbox_window});
+    unit.writes.push_back(
+        spi::PutInbox{options_.group, envelope.id, context_->clock->now() + options_.inbox_window});
   }
   if (envelope.dedup_mode == DedupMode::kWhileUnfinished && !envelope.dedup_id.empty()) {
     unit.writes.push_back(spi::ForgetDedup{envelope.topic, envelope.dedup_id, envelope.id});
   }
   if (dispatcher_.is_blocked(state)) {
-    unit.writes.push_back(spi::UnparkNext{options_.group, envelope.topic, order_key(envelope), envelope.partition,
-                                          context_->clock->now()});
+    unit.writes.push_back(spi::UnparkNext{options_.group, envelope.topic, order_key(envelope),
+                                          envelope.partition, context_->clock->now()});
     book.step = LaneStep::kUnpark;
   }
 }
@@ -118,7 +120,8 @@ std::string Settler::order_key(const spi::Envelope& envelope) const {
 }
 
 void Settler::add_released(DeliveryPtr state) {
-  settle_plainly(std::move(state), spi::Verb::kRelease, Book{nullptr, LaneStep::kRelease, nullptr, true, nullptr});
+  settle_plainly(std::move(state), spi::Verb::kRelease,
+                 Book{nullptr, LaneStep::kRelease, nullptr, true, nullptr});
 }
 
 void Settler::add_parked(DeliveryPtr state) {
@@ -171,23 +174,35 @@ void Settler::add(Decided decided) {
   if (options_.group.empty()) {  // an ephemeral subscriber keeps nothing, so there is nothing to try again
     counts.failed.fetch_add(1, std::memory_order_relaxed);
     count(policy::BreakerSignal::kIgnored, *decided.state);
-    settle_plainly(decided.state, spi::Verb::kAck,
-                   Book{nullptr, LaneStep::kRelease, &counts.discarded, false, std::move(decided.completion)});
+    settle_plainly(
+        decided.state, spi::Verb::kAck,
+        Book{nullptr, LaneStep::kRelease, &counts.discarded, false, std::move(decided.completion)});
     return;
   }
   const policy::DeliveryFacts facts = facts_of(*decided.state);
   const policy::Decision decision = policy::decide(decided.outcome, facts, rules_, rng_);
   count(decision.breaker, *decided.state);
   if (decision.is_retry) (void)budget_.take(context_->clock->monotonic());
-  if (decided.outcome.error.type == "HandlerTimeout") counts.timed_out.fetch_add(1, std::memory_order_relaxed);
+  if (decided.outcome.error.type == "HandlerTimeout")
+    counts.timed_out.fetch_add(1, std::memory_order_relaxed);
   if (decision.counts_failure) counts.failed.fetch_add(1, std::memory_order_relaxed);
   switch (decision.action) {
     case policy::Action::kHandle:
-    case policy::Action::kAck: acknowledge(std::move(decided)); break;
-    case policy::Action::kRelease: release(std::move(decided)); break;
-    case policy::Action::kAgain: retry(std::move(decided), decision); break;
-    case policy::Action::kDiscard: discard(std::move(decided), decision); break;
-    case policy::Action::kDeadLetter: to_dead_letters(std::move(decided), decision); break;
+    case policy::Action::kAck:
+      acknowledge(std::move(decided));
+      break;
+    case policy::Action::kRelease:
+      release(std::move(decided));
+      break;
+    case policy::Action::kAgain:
+      retry(std::move(decided), decision);
+      break;
+    case policy::Action::kDiscard:
+      discard(std::move(decided), decision);
+      break;
+    case policy::Action::kDeadLetter:
+      to_dead_letters(std::move(decided), decision);
+      break;
   }
 }
 
@@ -200,7 +215,8 @@ void Settler::release(Decided decided) {
   std::vector<DeliveryPtr> behind = dispatcher_.take_waiting(*decided.state);
   settle_plainly(std::move(decided.state), spi::Verb::kRelease,
                  Book{nullptr, LaneStep::kRelease, nullptr, true, std::move(decided.completion)});
-  for (DeliveryPtr& state : behind) add_released(std::move(state));
+  for (DeliveryPtr& state : behind)
+    add_released(std::move(state));
 }
 
 spi::Envelope Settler::next_attempt(const Decided& decided, const policy::Decision& decision) const {
@@ -232,7 +248,8 @@ void Settler::retry(Decided decided, const policy::Decision& decision) {
   record.envelope = next_attempt(decided, decision);
   record.due_at = now + decision.delay;
   std::atomic<std::uint64_t>* counter = decision.counts_failure ? &counts.retried : &counts.deferred;
-  Book book{decided.state, LaneStep::kRelease, counter, !decision.counts_failure, std::move(decided.completion)};
+  Book book{decided.state, LaneStep::kRelease, counter, !decision.counts_failure,
+            std::move(decided.completion)};
   spi::Unit unit;
   std::vector<DeliveryPtr> behind;
   if (decision.key_effect == policy::KeyEffect::kBlock) {
@@ -243,7 +260,8 @@ void Settler::retry(Decided decided, const policy::Decision& decision) {
   }
   unit.writes.insert(unit.writes.begin(), spi::PutSchedule{std::move(record)});
   settle_with(std::move(unit), std::move(book));
-  for (DeliveryPtr& waiting : behind) add_parked(std::move(waiting));
+  for (DeliveryPtr& waiting : behind)
+    add_parked(std::move(waiting));
 }
 
 spi::KeyBlock Settler::block_of(const DeliveryState& state, const MessageId& head, bool held) const {
@@ -300,7 +318,8 @@ void Settler::end_without_success(spi::Unit unit, Book book, const policy::Decis
   } else {
     settle_with(std::move(unit), std::move(book));
   }
-  for (DeliveryPtr& waiting : behind) add_parked(std::move(waiting));
+  for (DeliveryPtr& waiting : behind)
+    add_parked(std::move(waiting));
 }
 
 void Settler::commit_alone(spi::Unit unit, Book& book) {
@@ -316,7 +335,7 @@ void Settler::commit_alone(spi::Unit unit, Book& book) {
   }
 }
 
-// ---- committing and closing the books --------------------------------------------------------------------------------
+// ---- committing and closing the books -----------------------------------------------------------
 
 Result<void> Settler::commit_units() {
   if (context_->capabilities.is_store || units_.empty()) return {};
@@ -342,14 +361,16 @@ void Settler::apply(const spi::Received& received) {
   std::vector<spi::Unit> units = std::exchange(units_, {});
   settlements_.clear();
   std::size_t next_lost = 0;
-  const Error lost{ErrorCode::kLeaseLost, "the lease ended before this outcome was stored; another consumer has the message"};
+  const Error lost{ErrorCode::kLeaseLost,
+                   "the lease ended before this outcome was stored; another consumer has the message"};
   std::vector<DeliveryPtr> clean;
   clean.reserve(settlement_books.size());
   for (std::size_t i = 0; i < settlement_books.size(); ++i) {
     Book& book = settlement_books[i];
     const bool is_lost = next_lost < received.lost.size() && received.lost[next_lost] == i;
     if (is_lost) ++next_lost;
-    if (is_lost || book.completion || book.step == LaneStep::kUnpark || book.state->lane != nullptr || !book.clean) {
+    if (is_lost || book.completion || book.step == LaneStep::kUnpark || book.state->lane != nullptr ||
+        !book.clean) {
       close_book(book, is_lost ? Result<void>(lost) : Result<void>{});
       continue;
     }
@@ -372,7 +393,8 @@ void Settler::apply(const spi::Received& received) {
 }
 
 bool Settler::is_passing(const Result<void>& result) {
-  // The record could not be written now (disk full, store over its bound): the delivery stays ours until it can.
+  // The record could not be written now (disk full, store over its bound): the delivery stays ours until it
+  // can.
   return !result.ok() && result.error().retryable();
 }
 
@@ -384,7 +406,8 @@ void Settler::close_book(Book& book, const Result<void>& result) {
     if (book.step == LaneStep::kRelease) dispatcher_.release_lane(state);
     state.phase.store(Phase::kDone, std::memory_order_release);
   } else if (result.error().code == ErrorCode::kNotFound && book.step == LaneStep::kParked) {
-    // Somebody released the key meanwhile: it is not blocked any more, so this one goes back to be handled in its turn.
+    // Somebody released the key meanwhile: it is not blocked any more, so this one goes back to be handled in
+    // its turn.
     dispatcher_.unblock(state.envelope().topic, state.envelope().partition, order_key(state.envelope()));
     settle_plainly(book.state, spi::Verb::kRelease, Book{nullptr, LaneStep::kNone, nullptr, true, nullptr});
     return;
@@ -400,7 +423,8 @@ void Settler::close_book(Book& book, const Result<void>& result) {
     } else {
       context_->log(LogLevel::kError, "settler", result.error().to_string());
     }
-    if (options_.order != Order::kUnordered) dispatcher_.doubt(state.envelope().topic, state.envelope().partition);
+    if (options_.order != Order::kUnordered)
+      dispatcher_.doubt(state.envelope().topic, state.envelope().partition);
     dispatcher_.release_lane(state);
     state.phase.store(Phase::kLost, std::memory_order_release);
   }
@@ -424,7 +448,8 @@ std::optional<spi::KeyBlock> Settler::stored_block(const spi::Envelope& envelope
 void Settler::finish(std::span<const DeliveryPtr> states, bool clean) {
   if (states.empty()) return;
   std::size_t bytes = 0;
-  for (const DeliveryPtr& state : states) bytes += state->envelope().payload.size();
+  for (const DeliveryPtr& state : states)
+    bytes += state->envelope().payload.size();
   release_room(states.size(), bytes);
   dispatcher_.finished(states, clean);
 }

@@ -1,10 +1,10 @@
 #pragma once
 // Settler: turns outcomes into durable changes, then closes the books.
 //
-// The order that matters: an outcome's records and its settlement are committed first, and only then is the delivery
-// finished, its credit free, its key unblocked and its waiter answered. Where the transport is the store, records and settlement
-// are one unit; elsewhere the records are committed before the settlement is sent, and dying between the two handles the
-// message twice, never loses it.
+// The order that matters: an outcome's records and its settlement are committed first, and only then is the
+// delivery finished, its credit free, its key unblocked and its waiter answered. Where the transport is the
+// store, records and settlement are one unit; elsewhere the records are committed before the settlement is
+// sent, and dying between the two handles the message twice, never loses it.
 
 #include <deque>
 #include <memory>
@@ -49,7 +49,8 @@ class Settler {
   /// The lease, the engine or the consumer is gone: nothing of this counts any more.
   void abandon(const Error& why);
 
-  /// True once after a record could not be written for now: the lane should wait a moment before its next round.
+  /// True once after a record could not be written for now: the lane should wait a moment before its next
+  /// round.
   [[nodiscard]] bool take_must_pause() { return std::exchange(must_pause_, false); }
   /// Entries that were planned since the last call, for alerts.
   [[nodiscard]] std::vector<DeadLetter> take_new_entries() { return std::exchange(new_entries_, {}); }
@@ -69,8 +70,8 @@ class Settler {
   [[nodiscard]] policy::DeliveryFacts facts_of(const DeliveryState& state) const;
 
   struct Counts {
-    std::atomic<std::uint64_t> acked{0}, failed{0}, retried{0}, deferred{0}, dead_lettered{0}, filtered{0}, expired{0},
-        timed_out{0}, lease_lost{0}, duplicates{0}, discarded{0};
+    std::atomic<std::uint64_t> acked{0}, failed{0}, retried{0}, deferred{0}, dead_lettered{0}, filtered{0},
+        expired{0}, timed_out{0}, lease_lost{0}, duplicates{0}, discarded{0};
   };
   Counts counts;
 

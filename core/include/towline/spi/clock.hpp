@@ -1,6 +1,6 @@
 #pragma once
-// The seam to time and chance. Engine code never asks the machine for either: it asks these two, and so a test or the
-// simulator decides what time it is and which random numbers come.
+// The seam to time and chance. Engine code never asks the machine for either: it asks these two, and so a
+// test or the simulator decides what time it is and which random numbers come.
 
 #include <condition_variable>
 #include <cstdint>
@@ -18,8 +18,8 @@ class Clock {
   [[nodiscard]] virtual TimePoint now() noexcept = 0;
   /// Never jumps. Decides how long something took and when a wait ends.
   [[nodiscard]] virtual MonotonicTime monotonic() noexcept = 0;
-  /// Waits on `changed` until somebody notifies it or `deadline` comes; may also return early for no reason. Every
-  /// timed wait of the engine goes through here, so a virtual clock can end it by being advanced.
+  /// Waits on `changed` until somebody notifies it or `deadline` comes; may also return early for no reason.
+  /// Every timed wait of the engine goes through here, so a virtual clock can end it by being advanced.
   virtual void wait_until(std::unique_lock<std::mutex>& lock, std::condition_variable& changed,
                           MonotonicTime deadline) = 0;
 };

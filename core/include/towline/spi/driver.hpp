@@ -17,8 +17,8 @@
 namespace towline::spi {
 
 struct DriverOptions {
-  /// What follows the scheme: a path for sqlite, a name for memory ("" is private to this engine; engines of one process
-  /// that name the same one share it).
+  /// What follows the scheme: a path for sqlite, a name for memory ("" is private to this engine; engines of
+  /// one process that name the same one share it).
   std::string location;
   /// Parameters of the URL, decoded. A driver refuses those it does not know, naming the nearest one.
   std::vector<std::pair<std::string, std::string>> parameters;
@@ -30,7 +30,8 @@ struct DriverOptions {
   /// Rows of one batch; also how many units share one transaction at most.
   std::size_t batch_count_max = 1000;
   std::size_t batch_bytes_max = 1 << 20;
-  /// Findings and incidents, one line each, without secrets. May be called from any driver thread; may be empty.
+  /// Findings and incidents, one line each, without secrets. May be called from any driver thread; may be
+  /// empty.
   std::function<void(std::string_view line)> log;
 };
 

@@ -1,6 +1,6 @@
 #pragma once
-// The envelope: a message with its identity and with what happened to it so far. It is what transports move and stores
-// keep. Codec and format: core/src/codec/FORMAT.md.
+// The envelope: a message with its identity and with what happened to it so far. It is what transports move
+// and stores keep. Codec and format: core/src/codec/FORMAT.md.
 
 #include <cstdint>
 #include <optional>
@@ -24,7 +24,8 @@ struct Envelope {
   std::string topic;
   std::uint32_t partition = 0;
   std::optional<std::string> key;
-  /// Empty: for every group of the topic. Else only for this one: a retry reaches the group that failed, no other.
+  /// Empty: for every group of the topic. Else only for this one: a retry reaches the group that failed, no
+  /// other.
   std::string group;
   Headers headers;
   std::string content_type;

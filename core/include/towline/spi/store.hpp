@@ -1,10 +1,11 @@
 #pragma once
-// Store: keeps durable records, changes them by compare-and-set, finds them by id, and hands out the due ones.
+// Store: keeps durable records, changes them by compare-and-set, finds them by id, and hands out the due
+// ones.
 //
-// Everything durable is a record with a version and, where it waits, a due time. A delayed message, a retry that waits for
-// its backoff, a parked message of a blocked key and an outbox message are one kind of record (ScheduleRecord), so one
-// scheduler serves them all. Writes are grouped in units; a unit is all-or-nothing, and many units share one durable
-// transaction.
+// Everything durable is a record with a version and, where it waits, a due time. A delayed message, a retry
+// that waits for its backoff, a parked message of a blocked key and an outbox message are one kind of record
+// (ScheduleRecord), so one scheduler serves them all. Writes are grouped in units; a unit is all-or-nothing,
+// and many units share one durable transaction.
 
 #include <cstdint>
 #include <functional>
@@ -25,16 +26,18 @@ namespace towline::spi {
 /// Versions start at 1; in a write, 0 means "must not exist" (put) or "any version" (erase, move).
 using Version = std::uint64_t;
 
-// ---- records ---------------------------------------------------------------------------------------------------------
+// ---- records ------------------------------------------------------------------------------------
 
 struct ScheduleRecord {
-  /// The message id for a message that a user delayed; a fresh id for a retry, a deferral or a parked message.
+  /// The message id for a message that a user delayed; a fresh id for a retry, a deferral or a parked
+  /// message.
   MessageId id;
   Envelope envelope;
   TimePoint due_at{};
   /// Waits behind a blocked key and has no due time until it is unparked.
   bool parked = false;
-  /// With `parked`: the KeyBlock::key it waits behind (in partition order that is "", whatever the message's key).
+  /// With `parked`: the KeyBlock::key it waits behind (in partition order that is "", whatever the message's
+  /// key).
   std::string order_key;
   Duration skip_if_late_by{0};
   Version version = 0;
@@ -42,8 +45,9 @@ struct ScheduleRecord {
   std::uint64_t sequence = 0;
 };
 
-/// A key of a group that waits for its head. While the block exists, the group handles of this key only the envelope with
-/// `heads_key` set; everything else of the key is parked. The owner of the key's partition is the only writer.
+/// A key of a group that waits for its head. While the block exists, the group handles of this key only the
+/// envelope with `heads_key` set; everything else of the key is parked. The owner of the key's partition is
+/// the only writer.
 struct KeyBlock {
   std::string group;
   std::string topic;
@@ -63,57 +67,113 @@ struct IdempotencyRecord {
   std::string scope;
   std::string key;
   State state = State::kInProgress;
-  std::string fingerprint;   ///< of the payload; another one under the same key is a mistake of the caller
-  std::uint64_t fence = 0;   ///< grows with each acquisition
-  TimePoint lease_until{};   ///< kInProgress: when another caller may take over
-  bool has_result = false;   ///< null, 0, false and "" are results; absence is this flag
+  std::string fingerprint;  ///< of the payload; another one under the same key is a mistake of the caller
+  std::uint64_t fence = 0;  ///< grows with each acquisition
+  TimePoint lease_until{};  ///< kInProgress: when another caller may take over
+  bool has_result = false;  ///< null, 0, false and "" are results; absence is this flag
   Bytes result;
   std::string content_type;
   TimePoint expires_at = kNever;
   Version version = 0;
 };
 
-// ---- writes ----------------------------------------------------------------------------------------------------------
+// ---- writes -------------------------------------------------------------------------------------
 
-struct PutSchedule { ScheduleRecord record; };  ///< kConflict when the id exists or the dedup id is held (not checked for
-                                                ///< retries: envelope.group set); kNotFound when parked without a block
-struct EraseSchedule { MessageId id; Version version = 0; };                     ///< kNotFound, kConflict
-struct MoveSchedule { MessageId id; Version version = 0; TimePoint due_at{}; };  ///< also unparks; kNotFound, kConflict
-struct UnparkNext {  ///< the first parked record of the key gets due_at and heads_key, and becomes the block's head;
-  std::string group, topic, key;  ///< when there is none the block is erased. `held` ends. kNotFound when there is no block
+/// Errors: kConflict when the id exists or the dedup id is held (not checked for retries, whose envelope names
+/// a group); kNotFound when parked without a block.
+struct PutSchedule {
+  ScheduleRecord record;
+};
+/// Errors: kNotFound, kConflict.
+struct EraseSchedule {
+  MessageId id;
+  Version version = 0;
+};
+/// Also unparks. Errors: kNotFound, kConflict.
+struct MoveSchedule {
+  MessageId id;
+  Version version = 0;
+  TimePoint due_at{};
+};
+/// The first parked record of the key gets `due_at` and heads_key and becomes the block's head; when there is
+/// none the block is erased. Ends `held`. Errors: kNotFound when there is no block.
+struct UnparkNext {
+  std::string group;
+  std::string topic;
+  std::string key;
   std::uint32_t partition = 0;
   TimePoint due_at{};
 };
-struct PutKeyBlock { KeyBlock block; };  ///< inserts or replaces
-struct PutDeadLetter { DeadLetter record; };  ///< replaces an entry of the same id
-struct UpdateDeadLetter {  ///< kNotFound, kConflict unless `version` fits
+/// Inserts or replaces.
+struct PutKeyBlock {
+  KeyBlock block;
+};
+/// Replaces an entry of the same id.
+struct PutDeadLetter {
+  DeadLetter record;
+};
+/// Errors: kNotFound, kConflict unless `version` fits.
+struct UpdateDeadLetter {
   MessageId id;
   Version version = 0;
   DeadLetterStatus status{};
   TimePoint lease_until{};
   std::uint32_t reprocess_count = 0;
 };
-struct EraseDeadLetter { MessageId id; Version version = 0; };
-struct PutIdempotency { IdempotencyRecord record; Version expected = 0; };  ///< kConflict unless `expected` fits
-struct EraseIdempotency { std::string scope, key; Version expected = 0; };
-struct PutInbox { std::string group; MessageId message_id; TimePoint expires_at{}; };  ///< kConflict when it is there
-struct ForgetDedup { std::string topic, dedup_id; MessageId message_id; };  ///< no error when absent or another's
-struct Publish { Envelope envelope; };   ///< Capabilities::is_store only
-struct Settle { Settlement settlement; };  ///< is_store only, inside ReceiveRequest::units; kLeaseLost
+/// Errors: kNotFound, kConflict.
+struct EraseDeadLetter {
+  MessageId id;
+  Version version = 0;
+};
+/// Errors: kConflict unless `expected` fits.
+struct PutIdempotency {
+  IdempotencyRecord record;
+  Version expected = 0;
+};
+/// Errors: kNotFound, kConflict.
+struct EraseIdempotency {
+  std::string scope;
+  std::string key;
+  Version expected = 0;
+};
+/// Errors: kConflict when it is there and has not expired.
+struct PutInbox {
+  std::string group;
+  MessageId message_id;
+  TimePoint expires_at{};
+};
+/// No error when the dedup id is absent or another message's.
+struct ForgetDedup {
+  std::string topic;
+  std::string dedup_id;
+  MessageId message_id;
+};
+/// Capabilities::is_store only.
+struct Publish {
+  Envelope envelope;
+};
+/// Capabilities::is_store only, inside ReceiveRequest::units and transact(). Errors: kLeaseLost.
+struct Settle {
+  Settlement settlement;
+};
 
 using Write = std::variant<PutSchedule, EraseSchedule, MoveSchedule, UnparkNext, PutKeyBlock, PutDeadLetter,
-                           UpdateDeadLetter, EraseDeadLetter, PutIdempotency, EraseIdempotency, PutInbox, ForgetDedup,
-                           Publish, Settle>;
+                           UpdateDeadLetter, EraseDeadLetter, PutIdempotency, EraseIdempotency, PutInbox,
+                           ForgetDedup, Publish, Settle>;
 
 /// All-or-nothing. When one write fails its error is the unit's error and none of them happened.
-struct Unit { std::vector<Write> writes; };
+struct Unit {
+  std::vector<Write> writes;
+};
 
-// ---- reads -----------------------------------------------------------------------------------------------------------
+// ---- reads --------------------------------------------------------------------------------------
 
 struct DueBatch {
-  std::vector<ScheduleRecord> records;  ///< claimed: their due time is now + lease and their version is bumped
-  std::size_t promoted_count = 0;       ///< promote_due: how many went to the transport
-  std::vector<Duration> lateness;       ///< promote_due: of each, when asked for
+  /// Claimed: their due time is now + lease and their version is bumped.
+  std::vector<ScheduleRecord> records;
+  /// promote_due: how many went to the transport, and how late each was.
+  std::size_t promoted_count = 0;
+  std::vector<Duration> lateness;
   std::optional<TimePoint> next_due_at;
 };
 
@@ -145,7 +205,8 @@ struct StoreStatistics {
 struct SweepRequest {
   TimePoint now{};
   std::size_t count_max = 1000;
-  /// Dead letters in any state: last failed before this, and beyond this many (oldest first; leased ones stay).
+  /// Dead letters in any state: last failed before this, and beyond this many (oldest first; leased ones
+  /// stay).
   TimePoint dead_letters_before{};
   std::uint64_t dead_letter_count_max = UINT64_MAX;
 };
@@ -160,7 +221,8 @@ class SqlSession {
   using Value = std::variant<std::monostate, std::int64_t, double, std::string>;
   virtual ~SqlSession() = default;
   /// Runs one statement with positional parameters (`?1`, ...). Rows come back whole.
-  virtual Result<std::vector<std::vector<Value>>> execute(std::string_view sql, std::span<const Value> parameters) = 0;
+  virtual Result<std::vector<std::vector<Value>>> execute(std::string_view sql,
+                                                          std::span<const Value> parameters) = 0;
   /// Adds a write to the same transaction.
   virtual Result<void> write(const Write& write) = 0;
 };
@@ -168,14 +230,15 @@ class SqlSession {
 class Store {
  public:
   virtual ~Store() = default;
-  /// Any thread; concurrent calls share a durable transaction. One result per unit, in order. On kUnavailable or kIoError
-  /// of the call itself all outcomes are unknown, so every unit must be safe to commit again.
+  /// Any thread; concurrent calls share a durable transaction. One result per unit, in order. On kUnavailable
+  /// or kIoError of the call itself all outcomes are unknown, so every unit must be safe to commit again.
   virtual Result<std::vector<Result<void>>> commit(std::span<const Unit> units) = 0;
-  /// Claims due, unparked records in due order, waiting until the deadline for the first to come due; a record that is put
-  /// or moved meanwhile, by any process, counts. A dead claimer needs no clean-up: its claim becomes due again.
+  /// Claims due, unparked records in due order, waiting until the deadline for the first to come due; a
+  /// record that is put or moved meanwhile, by any process, counts. A dead claimer needs no clean-up: its
+  /// claim becomes due again.
   virtual Result<DueBatch> claim_due(const DueRequest& request) = 0;
-  /// Capabilities::is_store only: like claim_due, but moves the due records to the transport in the same transaction.
-  /// Records that are too late by their misfire rule are claimed and returned instead.
+  /// Capabilities::is_store only: like claim_due, but moves the due records to the transport in the same
+  /// transaction. Records that are too late by their misfire rule are claimed and returned instead.
   virtual Result<DueBatch> promote_due(const DueRequest& request) = 0;
   /// Any thread. Makes a waiting claim_due or promote_due return early, or the next one that would wait.
   virtual void wake() noexcept = 0;
@@ -193,14 +256,17 @@ class Store {
   /// The message that holds this dedup id now; nullopt when none does. "" is held by none.
   virtual Result<std::optional<MessageId>> find_dedup(std::string_view topic, std::string_view dedup_id) = 0;
   /// Of each id: whether the group's inbox holds it and it has not expired.
-  virtual Result<std::vector<bool>> inbox_contains(std::string_view group, std::span<const MessageId> ids) = 0;
-  virtual Result<std::optional<IdempotencyRecord>> find_idempotency(std::string_view scope, std::string_view key) = 0;
+  virtual Result<std::vector<bool>> inbox_contains(std::string_view group,
+                                                   std::span<const MessageId> ids) = 0;
+  virtual Result<std::optional<IdempotencyRecord>> find_idempotency(std::string_view scope,
+                                                                    std::string_view key) = 0;
   virtual Result<StoreStatistics> statistics() = 0;
   virtual Result<SweepReport> sweep(const SweepRequest& request) = 0;
-  /// Capabilities::runs_sql only. Runs `body` and then `units` in one transaction; an error of the body or of any unit
-  /// rolls everything back and is returned. `settle` names the subscription whose tokens `Settle` writes refer to.
-  virtual Result<void> transact(const std::function<Result<void>(SqlSession&)>& body, std::span<const Unit> units,
-                                Subscription* settle) = 0;
+  /// Capabilities::runs_sql only. Runs `body` and then `units` in one transaction; an error of the body or of
+  /// any unit rolls everything back and is returned. `settle` names the subscription whose tokens `Settle`
+  /// writes refer to.
+  virtual Result<void> transact(const std::function<Result<void>(SqlSession&)>& body,
+                                std::span<const Unit> units, Subscription* settle) = 0;
 };
 
 /// What opening a URL gives. `store` may be null for a provider that is only a transport.

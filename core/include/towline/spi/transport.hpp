@@ -1,9 +1,10 @@
 #pragma once
-// Transport: moves envelopes from publishers to the groups of a topic. It decides nothing: retry, delay, dead letters and
-// deduplication of handling are the engine's. What a new driver implements; tests/conformance says whether it did.
+// Transport: moves envelopes from publishers to the groups of a topic. It decides nothing: retry, delay, dead
+// letters and deduplication of handling are the engine's. What a new driver implements; tests/conformance
+// says whether it did.
 //
-// All calls are batch-shaped and block until their deadline at most. A Subscription is driven by one thread, except
-// wake() and renew(). Errors are values; an outage is an error and never an empty batch.
+// All calls are batch-shaped and block until their deadline at most. A Subscription is driven by one thread,
+// except wake() and renew(). Errors are values; an outage is an error and never an empty batch.
 
 #include <cstdint>
 #include <functional>
@@ -63,7 +64,8 @@ struct SubscribeOptions {
   Duration lease{};
 };
 
-/// Names one handing-out of one message. `lease` grows with every handing-out, so an old token never fits again.
+/// Names one handing-out of one message. `lease` grows with every handing-out, so an old token never fits
+/// again.
 struct Token {
   std::uint64_t lease = 0;
   std::uint32_t index = 0;
@@ -77,10 +79,11 @@ struct Delivery {
   std::uint32_t crashes = 0;
   /// True when an earlier handing-out ended without a settlement (death, lease end, release).
   bool redelivered = false;
-  /// Grows whenever the ownership of the envelope's partition changes hands; the engine then reloads the partition's
-  /// key blocks. 0 in an unordered subscription.
+  /// Grows whenever the ownership of the envelope's partition changes hands; the engine then reloads the
+  /// partition's key blocks. 0 in an unordered subscription.
   std::uint64_t epoch = 0;
-  /// Raw bytes that could not be decoded; then `envelope` holds only what was readable and the engine dead-letters it.
+  /// Raw bytes that could not be decoded; then `envelope` holds only what was readable and the engine
+  /// dead-letters it.
   std::optional<std::string> undecodable;
 };
 
@@ -99,17 +102,18 @@ struct ReceiveRequest {
   std::size_t count_max = 0;
   std::size_t payload_bytes_max = 0;
   Deadline deadline{};
-  /// Settled durably before anything is handed out; where the transport is also the store, in the same transaction as
-  /// `units` and as the handing-out itself.
+  /// Settled durably before anything is handed out; where the transport is also the store, in the same
+  /// transaction as `units` and as the handing-out itself.
   std::span<const Settlement> settlements;
-  /// Only where the transport is also the store (Capabilities::is_store): see Store::commit. `Settle` writes in them
-  /// refer to this subscription.
+  /// Only where the transport is also the store (Capabilities::is_store): see Store::commit. `Settle` writes
+  /// in them refer to this subscription.
   std::span<const Unit> units;
 };
 
 struct Received {
   std::vector<Delivery> deliveries;
-  /// Per settlement of the request that failed: its index. Such a lease had been lost, and nothing was changed.
+  /// Per settlement of the request that failed: its index. Such a lease had been lost, and nothing was
+  /// changed.
   std::vector<std::uint32_t> lost;
   /// One per unit of the request, in order; empty when all were applied.
   std::vector<Result<void>> units;
@@ -118,16 +122,18 @@ struct Received {
 class Subscription {
  public:
   virtual ~Subscription() = default;
-  /// First settles, then hands out at most count_max envelopes. Waits for some until the deadline, but not when
-  /// anything was settled. After kUnavailable or kIoError the settlements may or may not have happened: settle them again.
+  /// First settles, then hands out at most count_max envelopes. Waits for some until the deadline, but not
+  /// when anything was settled. After kUnavailable or kIoError the settlements may or may not have happened:
+  /// settle them again.
   virtual Result<Received> receive(const ReceiveRequest& request) = 0;
-  /// Any thread. Makes a waiting receive() return early, or the next one that would wait: a wake is never lost.
+  /// Any thread. Makes a waiting receive() return early, or the next one that would wait: a wake is never
+  /// lost.
   virtual void wake() noexcept = 0;
-  /// Any thread. Extends every lease that this subscription holds to now + SubscribeOptions::lease, membership and
-  /// partitions too. Returns the leases (Token::lease) found lost.
+  /// Any thread. Extends every lease that this subscription holds to now + SubscribeOptions::lease,
+  /// membership and partitions too. Returns the leases (Token::lease) found lost.
   virtual Result<std::vector<std::uint64_t>> renew() = 0;
-  /// Releases what is unsettled, gives up its partitions and leaves the group. The destructor does less: it just drops
-  /// everything, as a crash would.
+  /// Releases what is unsettled, gives up its partitions and leaves the group. The destructor does less: it
+  /// just drops everything, as a crash would.
   virtual Result<void> close() = 0;
 };
 
@@ -140,16 +146,18 @@ struct PublishAnswer {
   MessageId original;
 };
 
-/// Facts about the technology. Accelerators make a feature cheaper, never different; gates are refused at declare time.
+/// Facts about the technology. Accelerators make a feature cheaper, never different; gates are refused at
+/// declare time.
 struct Capabilities {
-  bool is_store = false;            ///< accelerator: settlements and publishes may share a transaction with Store writes
-  bool deduplicates = false;        ///< accelerator: honours Envelope::dedup_id in publish
-  bool assigns_partitions = false;  ///< accelerator: gives each partition to one member of the group
-  bool fences = false;              ///< gate: refuses a late settlement of a lost lease
-  bool durable = false;             ///< gate: survives the death of the process
-  bool survives_power_loss = false;  ///< gate: synced before acknowledged (durability=host)
-  bool shared = false;              ///< gate: several processes can use it at once
-  bool runs_sql = false;            ///< gate: handler transactions
+  bool is_store =
+      false;  ///< accelerator: settlements and publishes may share a transaction with Store writes
+  bool deduplicates = false;          ///< accelerator: honours Envelope::dedup_id in publish
+  bool assigns_partitions = false;    ///< accelerator: gives each partition to one member of the group
+  bool fences = false;                ///< gate: refuses a late settlement of a lost lease
+  bool durable = false;               ///< gate: survives the death of the process
+  bool survives_power_loss = false;   ///< gate: synced before acknowledged (durability=host)
+  bool shared = false;                ///< gate: several processes can use it at once
+  bool runs_sql = false;              ///< gate: handler transactions
   std::size_t payload_bytes_max = 0;  ///< gate: checked before any I/O; 0 means the engine's own limit
 };
 
@@ -165,15 +173,15 @@ class Transport {
  public:
   virtual ~Transport() = default;
   [[nodiscard]] virtual Capabilities capabilities() const noexcept = 0;
-  /// Idempotent. kTopologyMismatch when the topic exists with other settings. Undeclared topics are made on first use
-  /// as Topology{} says.
+  /// Idempotent. kTopologyMismatch when the topic exists with other settings. Undeclared topics are made on
+  /// first use as Topology{} says.
   virtual Result<void> declare(const Topology& topology) = 0;
-  /// The settings of a topic, as declared or as its first use would make it (`partition_count` then is the given one).
-  /// They never change afterwards, so the engine asks once per topic.
+  /// The settings of a topic, as declared or as its first use would make it (`partition_count` then is the
+  /// given one). They never change afterwards, so the engine asks once per topic.
   virtual Result<Topology> topology(std::string_view topic, std::uint32_t partition_count_default) = 0;
-  /// Any thread; concurrent calls share a commit. All or nothing except for answers with `rejected`; empty vector: every
-  /// one was stored. The envelopes are moved from only on success. On kUnavailable, kIoError or kTimeout the outcome is
-  /// unknown; every other error means that nothing was stored.
+  /// Any thread; concurrent calls share a commit. All or nothing except for answers with `rejected`; empty
+  /// vector: every one was stored. The envelopes are moved from only on success. On kUnavailable, kIoError or
+  /// kTimeout the outcome is unknown; every other error means that nothing was stored.
   virtual Result<std::vector<PublishAnswer>> publish(std::span<Envelope> envelopes, Deadline deadline) = 0;
   virtual Result<std::unique_ptr<Subscription>> subscribe(const SubscribeOptions& options) = 0;
   virtual Result<std::vector<GroupStatistics>> statistics() = 0;
