@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -43,7 +44,12 @@ class Context {
 
   /// kClosed after close() began, kForked in a child process, the first fatal error after fail().
   [[nodiscard]] Result<void> check_open() const;
-  void mark_closed() noexcept { closed_.store(true, std::memory_order_release); }
+  void mark_closed() noexcept {
+    closed_.store(true, std::memory_order_release);
+    closing_.request_stop();
+  }
+  /// Stops when the engine closes: ends the waits of callers.
+  [[nodiscard]] std::stop_token stop_token() const noexcept { return closing_.get_token(); }
   [[nodiscard]] bool closed() const noexcept { return closed_.load(std::memory_order_acquire); }
   /// Fail-stop: every later call answers this error. The first one wins.
   void fail(const Error& error);
@@ -64,6 +70,7 @@ class Context {
   void log(LogLevel level, std::string_view station, std::string_view text) const;
 
  private:
+  std::stop_source closing_;
   std::atomic<bool> closed_{false};
   std::atomic<bool> failed_{false};
   const std::uint64_t fork_generation_;

@@ -11,6 +11,9 @@
 namespace towline::engine {
 namespace {
 
+/// Publishers that may wait for their turn; one more is told so at once.
+constexpr std::uint64_t kWaitingMax = 100000;
+
 /// After these the write may or may not be there.
 bool leaves_unknown(ErrorCode code) {
   return code == ErrorCode::kUnavailable || code == ErrorCode::kIoError || code == ErrorCode::kTimeout ||
@@ -19,7 +22,10 @@ bool leaves_unknown(ErrorCode code) {
 
 }  // namespace
 
-Publisher::Publisher(std::shared_ptr<Context> context) : context_(std::move(context)) {}
+Publisher::Publisher(std::shared_ptr<Context> context)
+    : context_(std::move(context)),
+      in_flight_(static_cast<std::uint64_t>(context_->options.publish_in_flight_count_max), kWaitingMax,
+                 context_->clock) {}
 
 Result<Publisher::Prepared> Publisher::prepare(Message&& message, const MessageId& id, TimePoint now) {
   const EngineOptions& options = context_->options;
@@ -174,8 +180,22 @@ Result<std::vector<Receipt>> Publisher::publish_batch(std::vector<Message> messa
     units.push_back({{spi::PutSchedule{std::move(record)}}});
     later_places.push_back(i);
   }
+  if (auto turn = in_flight_.acquire(context_->options.publish_timeout, context_->stop_token(), 1); !turn) {
+    if (auto closed = context_->check_open(); !closed) return std::move(closed).error();
+    // Nothing was written, so this is a refusal and not an unknown outcome.
+    const Error busy{ErrorCode::kOverloaded,
+                     "too many publishers wait (publish_in_flight_count_max is " +
+                         std::to_string(context_->options.publish_in_flight_count_max) +
+                         "); slow down or raise it"};
+    for (const std::size_t place : now_places)
+      note(receipts[place], busy);
+    for (const std::size_t place : later_places)
+      note(receipts[place], busy);
+    return receipts;
+  }
   store_now(receipts, envelopes, now_places);
   store_later(receipts, units, later_places);
+  in_flight_.release(1);
   return receipts;
 }
 

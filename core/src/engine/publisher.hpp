@@ -43,7 +43,7 @@ class Publisher {
   void give_up(Message message, Receipt& receipt);
 
   const std::shared_ptr<Context> context_;
-  std::shared_ptr<PermitGate> in_flight_;
+  PermitGate in_flight_;
 };
 
 }  // namespace towline::engine
