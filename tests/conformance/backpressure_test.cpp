@@ -1,12 +1,12 @@
 // Limits: how much runs, waits and is held at once; and pausing.
 
-#include "conformance/fixture.hpp"
-#include "support/gauge.hpp"
-#include "support/resources.hpp"
-
 #include <atomic>
 #include <random>
 #include <thread>
+
+#include "conformance/fixture.hpp"
+#include "support/gauge.hpp"
+#include "support/resources.hpp"
 
 namespace towline::conformance {
 namespace {

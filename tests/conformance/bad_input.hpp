@@ -2,10 +2,10 @@
 // For the tests of bad input: each bad call must answer a typed error whose message names what is wrong, and
 // must leave the store as it was.
 
-#include "conformance/fixture.hpp"
-
 #include <string>
 #include <vector>
+
+#include "conformance/fixture.hpp"
 
 namespace towline::conformance {
 

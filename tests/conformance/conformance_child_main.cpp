@@ -12,19 +12,20 @@
 //
 // It prints "ready" when it has begun. Exit code 0: done; 3: a call failed.
 
+#include <atomic>
+#include <cstdio>
+#include <string>
+#include <string_view>
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <towline/towline.hpp>
 
 #include "support/child_process.hpp"
 #include "support/eventually.hpp"
 #include "support/ledger.hpp"
-
-#include <atomic>
-#include <cstdio>
-#include <signal.h>
-#include <string>
-#include <string_view>
-#include <sys/wait.h>
-#include <unistd.h>
 
 namespace {
 

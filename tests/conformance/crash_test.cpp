@@ -2,12 +2,13 @@
 // that kills its process is found out and nobody else is blamed, and nothing is ever in two places or in
 // none.
 
+#include <set>
+
+#include <signal.h>
+
 #include "conformance/fixture.hpp"
 #include "support/child_process.hpp"
 #include "support/ledger.hpp"
-
-#include <set>
-#include <signal.h>
 
 namespace towline::conformance {
 namespace {

@@ -1,10 +1,10 @@
 // Dead letters: an entry keeps everything, listings page without gaps, a redrive moves each entry exactly
 // once, and the store of them stays bounded.
 
-#include "conformance/fixture.hpp"
-
 #include <set>
 #include <thread>
+
+#include "conformance/fixture.hpp"
 
 namespace towline::conformance {
 namespace {

@@ -1,13 +1,13 @@
 // Delays: never early, soon after, over restarts, each exactly once however many pollers there are; and of
 // cancelling and firing exactly one wins.
 
-#include "conformance/fixture.hpp"
-#include "support/freezable_clock.hpp"
-
 #include <algorithm>
 #include <random>
 #include <set>
 #include <thread>
+
+#include "conformance/fixture.hpp"
+#include "support/freezable_clock.hpp"
 
 namespace towline::conformance {
 namespace {

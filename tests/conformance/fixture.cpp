@@ -2,12 +2,13 @@
 
 #include "conformance/fixture.hpp"
 
-#include "conformance/scenarios.hpp"
-#include "support/resources.hpp"
-
 #include <algorithm>
 #include <atomic>
+
 #include <unistd.h>
+
+#include "conformance/scenarios.hpp"
+#include "support/resources.hpp"
 
 namespace towline::conformance {
 namespace {

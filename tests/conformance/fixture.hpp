@@ -3,14 +3,7 @@
 // end, the log, and the checks of the teardown, which hold after every test: nothing is in flight, every
 // thread and file descriptor is given back, and nothing was logged as an error that the test did not expect.
 
-#include <towline/towline.hpp>
-
-#include "conformance/providers.hpp"
-#include "support/eventually.hpp"
-#include "support/temp_dir.hpp"
-
 #include <functional>
-#include <gtest/gtest.h>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -18,6 +11,14 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <gtest/gtest.h>
+
+#include <towline/towline.hpp>
+
+#include "conformance/providers.hpp"
+#include "support/eventually.hpp"
+#include "support/temp_dir.hpp"
 
 namespace towline::conformance {
 

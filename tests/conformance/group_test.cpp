@@ -1,12 +1,12 @@
 // Groups and topics: each group gets every message and its members share them; topics never mix; patterns
 // deliver once; members come and go without losing anything.
 
-#include "conformance/fixture.hpp"
-#include "support/gauge.hpp"
-
 #include <algorithm>
 #include <set>
 #include <thread>
+
+#include "conformance/fixture.hpp"
+#include "support/gauge.hpp"
 
 namespace towline::conformance {
 namespace {
@@ -86,15 +86,20 @@ TEST_P(Group, Conf20_MembersOfAGroupShareTheWork) {
   std::vector<Consumer> consumers;
   for (std::size_t i = 0; i < seen.size(); ++i) {
     engines.push_back(open());
-    const auto handler = [&seen, i](Delivery& delivery) {
+    const auto everybody_works = [&seen] {
+      return std::all_of(seen.begin(), seen.end(),
+                         [](const Recorder& recorder) { return recorder.count() > 0; });
+    };
+    // The first ones wait for each other, so that nobody is done with everything before the others are awake.
+    const auto handler = [&seen, everybody_works, i](Delivery& delivery) {
       seen[i].add(delivery);
-      std::this_thread::yield();
+      if (!everybody_works()) (void)eventually(everybody_works, 3s);
     };
     ConsumerOptions options = member();
     options.concurrency = 2;
+    options.prefetch_count = 1;
     consumers.push_back(engines[i].consume("orders", options, handler).value());
   }
-  // In small portions, so that nobody can take everything at once.
   for (int i = 0; i < 1000; i += 20)
     publish_numbers(engines[0], "orders", 20, i);
   const auto total = [&] {

@@ -1,11 +1,11 @@
 // The idempotency store: one execution per key at a time, its result for everybody who asks again, and a
 // failure is never a result.
 
-#include "conformance/fixture.hpp"
-#include "support/gauge.hpp"
-
 #include <set>
 #include <thread>
+
+#include "conformance/fixture.hpp"
+#include "support/gauge.hpp"
 
 namespace towline::conformance {
 namespace {

@@ -1,12 +1,12 @@
 // Closing: from any thread and from a handler, twice, with handlers that never return; bounded, and nothing
 // of the user's runs afterwards.
 
-#include "conformance/fixture.hpp"
-#include "support/gauge.hpp"
-
 #include <atomic>
 #include <functional>
 #include <thread>
+
+#include "conformance/fixture.hpp"
+#include "support/gauge.hpp"
 
 namespace towline::conformance {
 namespace {

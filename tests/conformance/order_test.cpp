@@ -1,13 +1,13 @@
 // Order: per key and group, handlers start in publishing order and never overlap, also over retries, dead
 // letters and changes of membership; a key that fails holds up itself and nobody else.
 
-#include "conformance/fixture.hpp"
-#include "support/gauge.hpp"
-
 #include <fstream>
 #include <set>
 #include <sstream>
 #include <thread>
+
+#include "conformance/fixture.hpp"
+#include "support/gauge.hpp"
 
 namespace towline::conformance {
 namespace {

@@ -33,8 +33,10 @@ ProviderRow sqlite_row() {
 
 }  // namespace
 
+std::vector<ProviderRow> all_providers() { return {memory_row(), sqlite_row()}; }
+
 std::vector<ProviderRow> providers() {
-  const std::vector<ProviderRow> all = {memory_row(), sqlite_row()};
+  const std::vector<ProviderRow> all = all_providers();
   const char* wanted = std::getenv("TOWLINE_PROVIDERS");
   if (wanted == nullptr || *wanted == '\0') return all;
   std::vector<ProviderRow> result;

@@ -30,6 +30,7 @@ struct ProviderRow {
   friend std::ostream& operator<<(std::ostream& out, const ProviderRow& row) { return out << row.name; }
 };
 
+[[nodiscard]] std::vector<ProviderRow> all_providers();
 /// All rows, or those that the environment variable TOWLINE_PROVIDERS names (comma separated).
 [[nodiscard]] std::vector<ProviderRow> providers();
 

@@ -1,11 +1,11 @@
 // Publishing: what goes in comes out, byte for byte; what is refused is refused before anything is stored;
 // ids are unique and a dedup id keeps the second publish away.
 
-#include "conformance/fixture.hpp"
-
 #include <algorithm>
 #include <set>
 #include <thread>
+
+#include "conformance/fixture.hpp"
 
 namespace towline::conformance {
 namespace {

@@ -1,8 +1,8 @@
 // Failing: what a failed handler costs, how long the next attempt waits, and which errors are not worth one.
 
-#include "conformance/fixture.hpp"
-
 #include <algorithm>
+
+#include "conformance/fixture.hpp"
 
 namespace towline::conformance {
 namespace {

@@ -2,18 +2,19 @@
 
 #include "support/child_process.hpp"
 
-#include "support/eventually.hpp"
-
 #include <cerrno>
+#include <system_error>
+#include <utility>
+
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <system_error>
 #include <unistd.h>
-#include <utility>
+
+#include "support/eventually.hpp"
 
 extern char** environ;
 

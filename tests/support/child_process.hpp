@@ -2,13 +2,14 @@
 // Another program, for tests that kill processes. It is started with fork and exec at once, so nothing of the
 // test's threads, locks or open stores ever runs in the child.
 
-#include <towline/time.hpp>
-
 #include <filesystem>
 #include <optional>
 #include <string>
-#include <sys/types.h>
 #include <vector>
+
+#include <sys/types.h>
+
+#include <towline/time.hpp>
 
 namespace towline::support {
 

@@ -2,10 +2,10 @@
 // Waiting in tests: always for a condition and always with a deadline, so that a test is as fast as the code
 // it waits for and never hangs. A span of time in which nothing may happen is watched, not slept through.
 
-#include <towline/time.hpp>
-
 #include <chrono>
 #include <thread>
+
+#include <towline/time.hpp>
 
 namespace towline::support {
 

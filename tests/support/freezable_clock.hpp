@@ -3,11 +3,11 @@
 // it: it renews no lease and no timer of it fires, as if its process were suspended, while other engines on
 // the same store go on. That makes a zombie holder inside one test process.
 
-#include <towline/clock.hpp>
-
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+
+#include <towline/clock.hpp>
 
 namespace towline::support {
 

@@ -3,11 +3,12 @@
 #include "support/ledger.hpp"
 
 #include <cerrno>
-#include <fcntl.h>
 #include <fstream>
 #include <system_error>
-#include <unistd.h>
 #include <utility>
+
+#include <fcntl.h>
+#include <unistd.h>
 
 namespace towline::support {
 

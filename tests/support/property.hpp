@@ -4,10 +4,11 @@
 // inside a property.
 
 #include <cstdint>
-#include <gtest/gtest.h>
-#include <rapidcheck.h>
 #include <sstream>
 #include <string_view>
+
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
 
 namespace towline::support {
 

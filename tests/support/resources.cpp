@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 #include <system_error>
+
 #include <unistd.h>
 
 namespace towline::support {

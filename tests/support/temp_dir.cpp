@@ -4,8 +4,9 @@
 
 #include <cerrno>
 #include <cstdlib>
-#include <stdlib.h>
 #include <system_error>
+
+#include <stdlib.h>
 
 namespace towline::support {
 
