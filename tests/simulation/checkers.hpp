@@ -1,0 +1,69 @@
+#pragma once
+// Checkers: plain code over a history, after the run. Each names what it found; none of them asks the engine.
+//
+//   K1 queue        nothing lost, nothing made up, nothing that was surely rejected or cancelled handled
+//   K2 duplicates   every further handling of a message by a group has a cause in the history
+//   K3 order        per producer, key and group: first handlings in the order of publishing, and no two at once
+//   K4 lease        no two live leases on one message of one group
+//   K5 attempts     attempts grow with failures and never beyond the limit; crashes are bounded; innocents stay free
+//   K6 place        in the end and in between: at most one place per message and group
+//   K7 delay        no handler before the due time
+//   K8 end          exactly the dead letters that must be
+//   K9 idempotency  one holder at a time, fences grow, a result never changes
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <towline/dead_letter.hpp>
+
+#include "simulation/history.hpp"
+#include "simulation/plan.hpp"
+
+namespace towline::simulation {
+
+struct Violation {
+  std::string checker;
+  std::string text;
+};
+
+/// What must be known besides the history.
+struct Facts {
+  WorldKind world = WorldKind::kMemory;
+  std::vector<MessagePlan> messages;  ///< by number; probes included
+  std::vector<GroupPlan> groups;
+  /// How far the wall clocks of two processes may lie apart.
+  Duration skew_max{0};
+  /// Handlers are the only ones that kill processes, and nothing else ends a lease.
+  bool only_handlers_kill = false;
+  /// Provider calls may fail or stall.
+  bool calls_may_fail = false;
+  /// A process may stand still for longer than a handler's time.
+  bool may_stand_still = false;
+  double healed_by_redrive = 0;
+  std::uint64_t seed = 0;
+};
+
+/// Where something was at the end.
+enum class EndPlace : std::uint8_t { kWaiting, kInFlight, kScheduled, kParked, kDeadLetter };
+struct Remainder {
+  EndPlace place{};
+  std::uint32_t message = kNobody;
+  std::uint8_t group = UINT8_MAX;  ///< UINT8_MAX: every group
+};
+struct FinalState {
+  std::vector<Remainder> remainders;
+  std::vector<DeadLetter> dead_letters;
+  /// The run was ended before everything was done, so what is left says nothing.
+  bool stuck = false;
+};
+
+[[nodiscard]] std::vector<Violation> check_history(const std::vector<Record>& history, const Facts& facts,
+                                                   const FinalState& end);
+
+/// Whether a redriven message is handled well from then on.
+[[nodiscard]] bool heals(const Facts& facts, std::uint32_t message, std::uint32_t group, std::uint32_t redrives) noexcept;
+
+}  // namespace towline::simulation

@@ -1,0 +1,232 @@
+// K3 order, K4 leases, K5 attempts and crashes, K9 idempotency: the checkers that ask who held what, and when.
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+#include "simulation/tracks.hpp"
+
+namespace towline::simulation {
+namespace {
+
+struct Interval {
+  MonotonicTime begin;
+  MonotonicTime end;
+  std::uint32_t message;
+};
+
+/// When the process `p` that started its handler at `index` died; the end of time if it did not.
+MonotonicTime death_after(const Tracks& tracks, std::size_t index) {
+  const std::uint32_t process = tracks.at(index).process;
+  for (std::size_t i = index; i < tracks.history().size(); ++i) {
+    const Record& r = tracks.at(i);
+    if (r.process == process && (r.event == Event::kCrash || r.event == Event::kUp)) return r.at;
+  }
+  return MonotonicTime::max();
+}
+
+/// How long a handler counted as running: until it returned, ran out of time, or lost its lease.
+Interval interval_of(const Tracks& tracks, const Track& track, const Handling& handling, std::uint32_t message) {
+  const Record& start = tracks.at(handling.start);
+  MonotonicTime end = start.until;
+  if (handling.finish != SIZE_MAX) {
+    end = std::min(end, tracks.at(handling.finish).at);
+  } else {
+    end = std::min(end, death_after(tracks, handling.start));
+  }
+  for (const Holding& holding : track.holdings) {
+    const Record& hand_out = tracks.at(holding.hand_out);
+    if (hand_out.lease == start.lease && hand_out.index == start.index) end = std::min(end, holding.until);
+  }
+  return {start.at, std::max(end, start.at), message};
+}
+
+void check_overlap(Tracks& tracks, std::vector<Interval>& intervals, std::uint32_t group) {
+  std::sort(intervals.begin(), intervals.end(), [](const Interval& a, const Interval& b) { return a.begin < b.begin; });
+  for (std::size_t i = 1; i < intervals.size(); ++i) {
+    if (intervals[i].begin >= intervals[i - 1].end) continue;
+    tracks.find("K3", "handlers of m" + std::to_string(intervals[i - 1].message) + " and m" +
+                          std::to_string(intervals[i].message) + " of one key ran at the same time in g" +
+                          std::to_string(group));
+  }
+}
+
+bool has_plain_place_in_order(const Tracks& tracks, std::uint32_t m) {
+  const MessagePlan& message = tracks.facts().messages[m];
+  return message.delay == Duration(0) && message.dedup < 0 && tracks.publication(m).answers.size() == 1;
+}
+
+void check_first_starts(Tracks& tracks, std::uint32_t g) {
+  // Producer, topic, key, priority: the latest first start so far.
+  std::map<std::tuple<std::uint32_t, std::uint32_t, std::int32_t, std::uint8_t>, std::pair<std::size_t, std::uint32_t>> last;
+  for (std::uint32_t m = 0; m < tracks.message_count(); ++m) {
+    const MessagePlan& message = tracks.facts().messages[m];
+    const Track& track = tracks.track(m, g);
+    if (track.handlings.empty() || message.key < 0 || !has_plain_place_in_order(tracks, m)) continue;
+    const std::size_t first = track.handlings.front().start;
+    const bool died_unseen = std::any_of(track.stored.begin(), track.stored.end(), [&](std::size_t index) {
+      return tracks.at(index).verb == Verb::kDeadLetter && index < first;
+    });
+    if (died_unseen) continue;
+    auto& latest = last[{message.producer, message.topic, message.key, message.priority}];
+    if (latest.first > first) {
+      tracks.find("K3", called(m, g) + " was handled after m" + std::to_string(latest.second) +
+                            " of the same producer and key, which was published later");
+    } else {
+      latest = {first, m};
+    }
+  }
+}
+
+std::uint32_t ended_holdings(const Tracks& tracks, const Track& track, std::size_t before) {
+  std::uint32_t count = 0;
+  for (const Holding& holding : track.holdings) {
+    if (holding.hand_out < before && holding.ended_by_clock() && holding.until <= tracks.at(before).at) ++count;
+  }
+  return count;
+}
+
+void check_one_message(Tracks& tracks, std::uint32_t m, std::uint32_t g) {
+  const Track& track = tracks.track(m, g);
+  const ConsumerOptions& options = tracks.facts().groups[g].options;
+  const auto attempts_max = static_cast<std::uint32_t>(options.retry.max_attempts);
+  const Record* previous = nullptr;
+  for (const Handling& handling : track.handlings) {
+    const Record& start = tracks.at(handling.start);
+    if (start.attempt > attempts_max) tracks.find("K5", called(m, g) + " was tried more often than max_attempts");
+    if (start.attempt > 1 + possible_failures(tracks, track, start.redrives, handling.start)) {
+      tracks.find("K5", called(m, g) + " was charged with a failure that never was");
+    }
+    const bool same_life = previous != nullptr && previous->redrives == start.redrives;
+    if (same_life && start.attempt < previous->attempt && tracks.facts().world != WorldKind::kSplit) {
+      tracks.find("K5", called(m, g) + ": its attempts went back");
+    }
+    if (start.crashes > ended_holdings(tracks, track, handling.start)) {
+      tracks.find("K5", called(m, g) + " was charged with a death that never was");
+    }
+    previous = &start;
+  }
+  std::uint32_t kills = 0;
+  for (const Handling& handling : track.handlings) {
+    if (handling.finish != SIZE_MAX && tracks.at(handling.finish).verb == Verb::kCrash) ++kills;
+  }
+  const auto kills_max = (static_cast<std::uint32_t>(options.dead_letters.max_crashes) + 2) *
+                         static_cast<std::uint32_t>(1 + track.redrives.size());
+  if (kills > kills_max) {
+    tracks.find("K5", called(m, g) + " killed its process " + std::to_string(kills) + " times, max_crashes is " +
+                          std::to_string(options.dead_letters.max_crashes));
+  }
+}
+
+void check_stored_attempts(Tracks& tracks, std::uint32_t m, std::uint32_t g) {
+  const Track& track = tracks.track(m, g);
+  for (const std::size_t index : track.stored) {
+    const Record& r = tracks.at(index);
+    if (r.verb == Verb::kDeadLetter) {
+      if (static_cast<DeadLetterReason>(r.reason) != DeadLetterReason::kCrashLoop) continue;
+      const auto crashes_max = static_cast<std::uint32_t>(tracks.facts().groups[g].options.dead_letters.max_crashes);
+      if (r.crashes < crashes_max || ended_holdings(tracks, track, index) < crashes_max) {
+        tracks.find("K5", called(m, g) + " became a dead letter crash_loop, and its process did not die so often");
+      }
+      continue;
+    }
+    // The next delivery must know what this record says.
+    if (tracks.facts().world == WorldKind::kSplit) continue;
+    for (const Holding& holding : track.holdings) {
+      if (holding.hand_out < index) continue;
+      const Record& next = tracks.at(holding.hand_out);
+      if (next.redrives == r.redrives && next.attempt != r.attempt) {
+        tracks.find("K5", called(m, g) + " was stored with attempt " + std::to_string(r.attempt) +
+                              " and came back with attempt " + std::to_string(next.attempt));
+      }
+      break;
+    }
+  }
+}
+
+}  // namespace
+
+void check_order(Tracks& tracks) {
+  for (std::uint32_t g = 0; g < tracks.group_count(); ++g) {
+    if (tracks.facts().groups[g].options.order == Order::kUnordered) continue;
+    check_first_starts(tracks, g);
+    std::map<std::pair<std::uint32_t, std::int32_t>, std::vector<Interval>> by_key;
+    for (std::uint32_t m = 0; m < tracks.message_count(); ++m) {
+      const MessagePlan& message = tracks.facts().messages[m];
+      if (message.key < 0) continue;
+      const Track& track = tracks.track(m, g);
+      for (const Handling& handling : track.handlings) {
+        by_key[{message.topic, message.key}].push_back(interval_of(tracks, track, handling, m));
+      }
+    }
+    for (auto& [key, intervals] : by_key) check_overlap(tracks, intervals, g);
+  }
+}
+
+void check_leases(Tracks& tracks) {
+  if (tracks.facts().world == WorldKind::kSplit) return;  // two copies of one id may be about
+  for (std::uint32_t m = 0; m < tracks.message_count(); ++m) {
+    for (std::uint32_t g = 0; g < tracks.group_count(); ++g) {
+      const auto& holdings = tracks.track(m, g).holdings;
+      for (std::size_t i = 1; i < holdings.size(); ++i) {
+        if (tracks.at(holdings[i].hand_out).at >= holdings[i - 1].until) continue;
+        tracks.find("K4", called(m, g) + " was handed out while an earlier lease on it was live");
+      }
+    }
+  }
+}
+
+void check_attempts(Tracks& tracks) {
+  for (std::uint32_t m = 0; m < tracks.message_count(); ++m) {
+    for (std::uint32_t g = 0; g < tracks.group_count(); ++g) {
+      check_one_message(tracks, m, g);
+      check_stored_attempts(tracks, m, g);
+    }
+  }
+}
+
+void check_idempotency(Tracks& tracks) {
+  struct Key {
+    std::uint64_t fence = 0;
+    TimePoint held_until{};
+    bool held = false;
+    bool done = false;
+    std::uint64_t result = 0;
+    std::vector<std::uint64_t> maybe;  ///< results whose complete() got no answer
+  };
+  std::map<std::uint32_t, Key> keys;
+  const Duration tolerance = tracks.facts().skew_max;
+  for (const Record& r : tracks.history()) {
+    Key& key = keys[r.index];
+    const std::string name = "idempotency key " + std::to_string(r.index);
+    if (r.event == Event::kBegin && r.answer == Answer::kOk) {
+      if (key.done) tracks.find("K9", name + " was given out again although it has a result");
+      if (r.number <= key.fence) tracks.find("K9", name + ": its fence did not grow");
+      if (key.held && r.wall + tolerance < key.held_until) tracks.find("K9", name + " has two holders");
+      key.fence = r.number;
+      key.held = true;
+      key.held_until = r.until_wall;
+    } else if (r.event == Event::kBegin && r.answer == Answer::kCompleted) {
+      const bool maybe = std::find(key.maybe.begin(), key.maybe.end(), r.number) != key.maybe.end();
+      if (!key.done && maybe) {
+        key.done = true;
+        key.result = r.number;
+      }
+      if (!key.done) tracks.find("K9", name + " has a result that nobody stored");
+      if (key.done && key.result != r.number) tracks.find("K9", name + ": its result changed");
+    } else if (r.event == Event::kComplete && r.answer == Answer::kOk) {
+      if (r.lease != key.fence) tracks.find("K9", name + ": a holder that had lost it stored a result");
+      if (key.done && key.result != r.number) tracks.find("K9", name + " got a second result");
+      key.done = true;
+      key.result = r.number;
+      key.held = false;
+    } else if (r.event == Event::kComplete && r.answer == Answer::kUnknown) {
+      key.maybe.push_back(r.number);
+    } else if (r.event == Event::kGiveUp && (r.answer == Answer::kOk || r.answer == Answer::kUnknown)) {
+      if (r.answer == Answer::kOk && r.lease != key.fence) tracks.find("K9", name + ": given up by somebody else");
+      key.held = false;
+    }
+  }
+}
+
+}  // namespace towline::simulation

@@ -1,0 +1,489 @@
+// The decorators. Order inside a call: stall, die or fail before; the call itself; the history; die, stall or fail after.
+
+#include "simulation/faults.hpp"
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+
+#include "simulation/plan.hpp"
+
+namespace towline::simulation {
+namespace {
+
+Error unavailable() { return {ErrorCode::kUnavailable, "simulated outage"}; }
+Error full() { return {ErrorCode::kStorageFull, "simulated full disk"}; }
+
+std::uint8_t group_of(std::string_view name) noexcept {
+  return name.empty() ? UINT8_MAX : static_cast<std::uint8_t>(number_in(name));
+}
+
+Answer answer_of(const Result<void>& result) noexcept {
+  if (result.ok()) return Answer::kOk;
+  switch (result.error().code) {
+    case ErrorCode::kLeaseLost: return Answer::kLost;
+    case ErrorCode::kConflict: return Answer::kConflict;
+    case ErrorCode::kNotFound: return Answer::kNotFound;
+    default: return Answer::kRejected;
+  }
+}
+
+bool ends_a_delivery(const spi::Write& write) {
+  if (std::holds_alternative<spi::PutDeadLetter>(write)) return true;
+  const auto* put = std::get_if<spi::PutSchedule>(&write);
+  return put != nullptr && !put->record.envelope.group.empty();
+}
+
+/// What all decorators of one process share.
+struct Desk {
+  Host& host;
+  Seat seat;
+
+  void require_alive() const {
+    if (!host.alive(seat)) throw ProcessDied{};
+  }
+
+  [[nodiscard]] CallFaults enter(Call call) const {
+    require_alive();
+    const CallFaults faults = host.draw(seat, call);
+    if (faults.stall_before > Duration(0)) host.stall(seat, faults.stall_before);
+    require_alive();
+    if (faults.die_before) host.die(seat);
+    return faults;
+  }
+
+  void leave(const CallFaults& faults) const {
+    if (faults.die_after) host.die(seat);
+    if (faults.stall_after > Duration(0)) host.stall(seat, faults.stall_after);
+    require_alive();
+  }
+
+  template <typename F>
+  auto run(Call call, F&& execute) const -> decltype(execute()) {
+    const CallFaults faults = enter(call);
+    if (faults.fail_before) return unavailable();
+    auto result = execute();
+    leave(faults);
+    if (faults.fail_after) return unavailable();
+    return result;
+  }
+
+  [[nodiscard]] Record record(Event event) const {
+    Record r;
+    r.event = event;
+    r.process = seat.process;
+    return r;
+  }
+};
+
+/// Writes units into the history.
+class UnitScribe {
+ public:
+  UnitScribe(const Desk& desk, std::uint32_t session) : desk_(desk), session_(session) {}
+
+  void note(const spi::Unit& unit, const Result<void>& result) {
+    Record about;  // the record that the unit stores, if any
+    about.verb = Verb::kAck;
+    const bool redrive = std::any_of(unit.writes.begin(), unit.writes.end(), [](const spi::Write& write) {
+      return std::holds_alternative<spi::UpdateDeadLetter>(write);
+    });
+    for (const spi::Write& write : unit.writes) {
+      if (const auto* put = std::get_if<spi::PutSchedule>(&write); put != nullptr && !redrive) {
+        scheduled(*put, about, result);
+      }
+      if (const auto* put = std::get_if<spi::PutDeadLetter>(&write)) dead(*put, about, result);
+      if (const auto* update = std::get_if<spi::UpdateDeadLetter>(&write)) updated(*update, unit, result);
+    }
+    for (const spi::Write& write : unit.writes) {
+      if (const auto* settle = std::get_if<spi::Settle>(&write)) settled(settle->settlement, about, result);
+    }
+  }
+
+  void settled(const spi::Settlement& settlement, const Record& about, const Result<void>& result) {
+    Record r = about;
+    r.event = Event::kSettle;
+    r.process = desk_.seat.process;
+    r.session = session_;
+    r.lease = settlement.token.lease;
+    r.index = settlement.token.index;
+    r.answer = answer_of(result);
+    if (settlement.verb == spi::Verb::kRelease) r.verb = Verb::kRelease;
+    desk_.host.note(r);
+  }
+
+ private:
+  void scheduled(const spi::PutSchedule& put, Record& about, const Result<void>& result) {
+    const spi::Envelope& envelope = put.record.envelope;
+    desk_.host.know_message(envelope.id, number_of(envelope.payload));
+    if (envelope.group.empty()) return;  // what a user delays: the producer's own record tells it
+    about.verb = put.record.parked ? Verb::kPark : Verb::kRetry;
+    about.message = number_of(envelope.payload);
+    about.group = group_of(envelope.group);
+    about.attempt = envelope.attempt;
+    about.crashes = envelope.crashes;
+    about.redrives = envelope.redrives;
+    about.heads_key = envelope.heads_key;
+    about.until_wall = put.record.parked ? TimePoint{} : put.record.due_at;
+    store(about, result);
+  }
+  void dead(const spi::PutDeadLetter& put, Record& about, const Result<void>& result) {
+    about.verb = Verb::kDeadLetter;
+    about.message = number_of(put.record.payload);
+    about.group = group_of(put.record.group);
+    about.attempt = put.record.attempt;
+    about.crashes = put.record.crashes;
+    about.redrives = put.record.reprocess_count;
+    about.reason = static_cast<std::uint8_t>(put.record.reason);
+    if (result.ok()) desk_.host.know_entry(put.record.id, about.message, about.group);
+    store(about, result);
+  }
+  void store(const Record& about, const Result<void>& result) {
+    Record r = about;
+    r.event = Event::kStored;
+    r.process = desk_.seat.process;
+    r.session = session_;
+    r.answer = answer_of(result);
+    desk_.host.note(r);
+  }
+  void updated(const spi::UpdateDeadLetter& update, const spi::Unit& unit, const Result<void>& result) {
+    Record r = desk_.record(update.status == DeadLetterStatus::kDiscarded ? Event::kDiscard : Event::kRedrive);
+    std::tie(r.message, r.group) = desk_.host.whose_entry(update.id);
+    r.answer = answer_of(result);
+    for (const spi::Write& write : unit.writes) {
+      const spi::Envelope* envelope = nullptr;
+      if (const auto* publish = std::get_if<spi::Publish>(&write)) envelope = &publish->envelope;
+      if (const auto* put = std::get_if<spi::PutSchedule>(&write)) envelope = &put->record.envelope;
+      if (envelope != nullptr) r.redrives = envelope->redrives;
+    }
+    if (update.status == DeadLetterStatus::kResolved || update.status == DeadLetterStatus::kDiscarded) desk_.host.note(r);
+  }
+
+  const Desk& desk_;
+  const std::uint32_t session_;
+};
+
+class FaultySubscription final : public spi::Subscription {
+ public:
+  FaultySubscription(Desk desk, std::unique_ptr<spi::Subscription> inner, const spi::SubscribeOptions& options,
+                     std::uint32_t session)
+      : desk_(desk), inner_(std::move(inner)), group_(group_of(options.group)), lease_(options.lease), session_(session) {}
+
+  Result<spi::Received> receive(const spi::ReceiveRequest& request) override {
+    const CallFaults faults = desk_.enter(Call::kReceive);
+    if (faults.fail_before) return unavailable();
+    release_orphans();
+    std::vector<spi::Unit> passed;
+    const std::vector<bool> refused = refuse_some(request.units);
+    spi::ReceiveRequest inner = request;
+    if (!refused.empty()) {
+      for (std::size_t i = 0; i < request.units.size(); ++i) {
+        if (!refused[i]) passed.push_back(request.units[i]);
+      }
+      inner.units = passed;
+    }
+    auto received = inner_->receive(inner);
+    if (!received) return received;
+    if (!refused.empty()) put_back(*received, refused);
+    note(request, *received, faults.fail_after);
+    if (!received->deliveries.empty() || !request.settlements.empty() || !request.units.empty()) desk_.host.touch();
+    desk_.leave(faults);
+    if (!faults.fail_after) return received;
+    // The answer is lost: nobody renews what it handed out, so that comes back when its lease ends.
+    for (const spi::Delivery& delivery : received->deliveries) {
+      orphans_.push_back({delivery.token, desk_.host.time().monotonic + lease_});
+    }
+    return unavailable();
+  }
+
+  void wake() noexcept override { inner_->wake(); }
+
+  Result<std::vector<std::uint64_t>> renew() override {
+    const CallFaults faults = desk_.enter(Call::kRenew);
+    if (faults.fail_before) return unavailable();
+    release_orphans();
+    auto lost = inner_->renew();
+    if (!lost) return lost;
+    Record r = desk_.record(Event::kRenew);
+    r.session = session_;
+    r.group = group_;
+    r.until = desk_.host.time().monotonic + lease_;
+    for (const std::uint64_t lease : *lost) {
+      Record gone = r;
+      gone.event = Event::kLeaseLost;
+      gone.lease = lease;
+      desk_.host.note(gone);
+    }
+    desk_.host.note(r);
+    desk_.leave(faults);
+    if (faults.fail_after) return unavailable();
+    return lost;
+  }
+
+  Result<void> close() override {
+    const CallFaults faults = desk_.enter(Call::kClose);
+    if (faults.fail_before) return unavailable();
+    auto closed = inner_->close();
+    if (closed.ok()) {
+      Record r = desk_.record(Event::kClose);
+      r.session = session_;
+      desk_.host.note(r);
+      desk_.host.touch();
+    }
+    desk_.leave(faults);
+    if (faults.fail_after) return unavailable();
+    return closed;
+  }
+
+ private:
+  struct Orphan {
+    spi::Token token;
+    MonotonicTime until;
+  };
+
+  void release_orphans() {
+    std::vector<spi::Settlement> back;
+    const MonotonicTime now = desk_.host.time().monotonic;
+    std::erase_if(orphans_, [&](const Orphan& orphan) {
+      if (orphan.until > now) return false;
+      back.push_back({orphan.token, spi::Verb::kRelease});
+      return true;
+    });
+    if (back.empty()) return;
+    spi::ReceiveRequest request;
+    request.settlements = back;
+    request.deadline = now;
+    (void)inner_->receive(request);
+    desk_.host.touch();
+  }
+
+  [[nodiscard]] std::vector<bool> refuse_some(std::span<const spi::Unit> units) const {
+    std::vector<bool> refused;
+    for (std::size_t i = 0; i < units.size(); ++i) {
+      const auto& writes = units[i].writes;
+      const bool refusable = std::any_of(writes.begin(), writes.end(), ends_a_delivery);
+      if (!refusable || !desk_.host.refuses(desk_.seat)) continue;
+      refused.resize(units.size());
+      refused[i] = true;
+    }
+    return refused;
+  }
+
+  static void put_back(spi::Received& received, const std::vector<bool>& refused) {
+    std::vector<Result<void>> all;
+    std::size_t next = 0;
+    for (const bool was_refused : refused) {
+      if (was_refused) {
+        all.emplace_back(full());
+      } else {
+        all.push_back(received.units.empty() ? Result<void>{} : received.units[next]);
+        ++next;
+      }
+    }
+    received.units = std::move(all);
+  }
+
+  void note(const spi::ReceiveRequest& request, const spi::Received& received, bool answer_lost) {
+    UnitScribe scribe(desk_, session_);
+    const Error lost{ErrorCode::kLeaseLost, {}};
+    for (std::uint32_t i = 0; i < request.settlements.size(); ++i) {
+      const bool is_lost = std::find(received.lost.begin(), received.lost.end(), i) != received.lost.end();
+      Record about;
+      about.group = group_;
+      scribe.settled(request.settlements[i], about, is_lost ? Result<void>(lost) : Result<void>{});
+    }
+    for (std::size_t i = 0; i < request.units.size(); ++i) {
+      scribe.note(request.units[i], received.units.empty() ? Result<void>{} : received.units[i]);
+    }
+    for (const spi::Delivery& delivery : received.deliveries) {
+      const spi::Envelope& envelope = *delivery.envelope;
+      Record r = desk_.record(Event::kHandOut);
+      r.answer = answer_lost ? Answer::kUnknown : Answer::kOk;
+      r.session = session_;
+      r.group = group_;
+      r.message = number_of(envelope.payload);
+      r.attempt = envelope.attempt;
+      r.crashes = delivery.crashes;
+      r.redrives = envelope.redrives;
+      r.heads_key = envelope.heads_key;
+      r.lease = delivery.token.lease;
+      r.index = delivery.token.index;
+      r.number = delivery.epoch;
+      r.until = desk_.host.time().monotonic + lease_;
+      desk_.host.note(r);
+    }
+  }
+
+  const Desk desk_;
+  const std::unique_ptr<spi::Subscription> inner_;
+  const std::uint8_t group_;
+  const Duration lease_;
+  const std::uint32_t session_;
+  std::vector<Orphan> orphans_;
+};
+
+class FaultyTransport final : public spi::Transport {
+ public:
+  FaultyTransport(Desk desk, std::shared_ptr<spi::Transport> inner, bool split)
+      : desk_(desk), inner_(std::move(inner)), split_(split) {}
+
+  [[nodiscard]] spi::Capabilities capabilities() const noexcept override {
+    spi::Capabilities capabilities = inner_->capabilities();
+    if (split_) capabilities.is_store = false;
+    return capabilities;
+  }
+  Result<void> declare(const spi::Topology& topology) override {
+    return desk_.run(Call::kRead, [&] { return inner_->declare(topology); });
+  }
+  Result<spi::Topology> topology(std::string_view topic, std::uint32_t partition_count_default) override {
+    return desk_.run(Call::kRead, [&] { return inner_->topology(topic, partition_count_default); });
+  }
+  Result<std::vector<spi::PublishAnswer>> publish(std::span<spi::Envelope> envelopes, spi::Deadline deadline) override {
+    const CallFaults faults = desk_.enter(Call::kPublish);
+    if (faults.fail_before) return unavailable();
+    if (faults.refuse) return full();
+    for (const spi::Envelope& envelope : envelopes) {
+      desk_.host.know_message(envelope.id, number_of(envelope.payload));
+    }
+    auto answers = inner_->publish(envelopes, deadline);
+    desk_.host.touch();
+    desk_.leave(faults);
+    if (faults.fail_after) return unavailable();
+    return answers;
+  }
+  Result<std::unique_ptr<spi::Subscription>> subscribe(const spi::SubscribeOptions& options) override {
+    return desk_.run(Call::kSubscribe, [&]() -> Result<std::unique_ptr<spi::Subscription>> {
+      auto inner = inner_->subscribe(options);
+      if (!inner) return inner;
+      desk_.host.touch();
+      return std::unique_ptr<spi::Subscription>(
+          std::make_unique<FaultySubscription>(desk_, std::move(*inner), options, desk_.host.new_session()));
+    });
+  }
+  Result<std::vector<spi::GroupStatistics>> statistics() override {
+    return desk_.run(Call::kRead, [&] { return inner_->statistics(); });
+  }
+
+ private:
+  const Desk desk_;
+  const std::shared_ptr<spi::Transport> inner_;
+  const bool split_;
+};
+
+class FaultyStore final : public spi::Store {
+ public:
+  FaultyStore(Desk desk, std::shared_ptr<spi::Store> inner) : desk_(desk), inner_(std::move(inner)) {}
+
+  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units) override {
+    const CallFaults faults = desk_.enter(Call::kCommit);
+    if (faults.fail_before) return unavailable();
+    if (faults.refuse) return std::vector<Result<void>>(units.size(), full());
+    auto results = inner_->commit(units);
+    if (results.ok()) {
+      UnitScribe scribe(desk_, 0);
+      for (std::size_t i = 0; i < units.size(); ++i) {
+        scribe.note(units[i], results->empty() ? Result<void>{} : (*results)[i]);
+      }
+      desk_.host.touch();
+    }
+    desk_.leave(faults);
+    if (faults.fail_after) return unavailable();
+    return results;
+  }
+  Result<spi::DueBatch> claim_due(const spi::DueRequest& request) override {
+    return due([&] { return inner_->claim_due(request); });
+  }
+  Result<spi::DueBatch> promote_due(const spi::DueRequest& request) override {
+    return due([&] { return inner_->promote_due(request); });
+  }
+  void wake() noexcept override { inner_->wake(); }
+
+  Result<std::optional<spi::ScheduleRecord>> find_schedule(const MessageId& id) override {
+    return desk_.run(Call::kRead, [&] { return inner_->find_schedule(id); });
+  }
+  Result<Page<spi::ScheduleRecord>> list_schedule(const spi::ScheduleQuery& query) override {
+    return desk_.run(Call::kRead, [&] { return inner_->list_schedule(query); });
+  }
+  Result<bool> has_fired(const MessageId& id) override {
+    return desk_.run(Call::kRead, [&] { return inner_->has_fired(id); });
+  }
+  Result<std::vector<spi::KeyBlock>> list_key_blocks(std::string_view group, std::string_view topic,
+                                                     std::optional<std::uint32_t> partition) override {
+    return desk_.run(Call::kRead, [&] { return inner_->list_key_blocks(group, topic, partition); });
+  }
+  Result<std::optional<DeadLetter>> find_dead_letter(const MessageId& id) override {
+    return desk_.run(Call::kRead, [&] { return inner_->find_dead_letter(id); });
+  }
+  Result<Page<DeadLetter>> list_dead_letters(const DeadLetterQuery& query) override {
+    return desk_.run(Call::kRead, [&] { return inner_->list_dead_letters(query); });
+  }
+  Result<std::vector<DeadLetterGroup>> group_dead_letters(const DeadLetterQuery& query) override {
+    return desk_.run(Call::kRead, [&] { return inner_->group_dead_letters(query); });
+  }
+  Result<std::optional<MessageId>> find_dedup(std::string_view topic, std::string_view dedup_id) override {
+    return desk_.run(Call::kRead, [&] { return inner_->find_dedup(topic, dedup_id); });
+  }
+  Result<std::vector<bool>> inbox_contains(std::string_view group, std::span<const MessageId> ids) override {
+    return desk_.run(Call::kRead, [&] { return inner_->inbox_contains(group, ids); });
+  }
+  Result<std::optional<spi::IdempotencyRecord>> find_idempotency(std::string_view scope, std::string_view key) override {
+    return desk_.run(Call::kRead, [&] { return inner_->find_idempotency(scope, key); });
+  }
+  Result<spi::StoreStatistics> statistics() override {
+    return desk_.run(Call::kRead, [&] { return inner_->statistics(); });
+  }
+  Result<spi::SweepReport> sweep(const spi::SweepRequest& request) override {
+    return desk_.run(Call::kSweep, [&] {
+      auto report = inner_->sweep(request);
+      if (report.ok() && report->dead_letters > 0) {
+        Record r = desk_.record(Event::kRemoved);
+        r.number = report->dead_letters;
+        desk_.host.note(r);
+      }
+      return report;
+    });
+  }
+  Result<void> transact(const std::function<Result<void>(spi::SqlSession&)>& body, std::span<const spi::Unit> units,
+                        spi::Subscription* settle) override {
+    return inner_->transact(body, units, settle);
+  }
+
+ private:
+  template <typename F>
+  Result<spi::DueBatch> due(F&& execute) {
+    return desk_.run(Call::kDue, [&] {
+      auto batch = execute();
+      if (!batch.ok()) return batch;
+      if (batch->promoted_count > 0 || !batch->records.empty()) desk_.host.touch();
+      if (batch->next_due_at) desk_.host.next_due(desk_.seat, *batch->next_due_at);
+      return batch;
+    });
+  }
+
+  const Desk desk_;
+  const std::shared_ptr<spi::Store> inner_;
+};
+
+}  // namespace
+
+std::uint32_t number_of(std::string_view payload) noexcept {
+  if (payload.size() < 4) return kNobody;
+  std::uint32_t number = 0;
+  for (std::size_t i = 0; i < 4; ++i) number |= static_cast<std::uint32_t>(static_cast<unsigned char>(payload[i])) << (8 * i);
+  return number;
+}
+
+Bytes payload_of(std::uint32_t number) {
+  Bytes payload;
+  for (std::size_t i = 0; i < 4; ++i) payload.push_back(static_cast<char>(number >> (8 * i) & 0xff));
+  payload.append(number * 7 % 41, static_cast<char>('a' + number % 26));
+  return payload;
+}
+
+spi::Provider with_faults(spi::Provider provider, Host& host, Seat seat, bool split) {
+  const Desk desk{host, seat};
+  provider.transport = std::make_shared<FaultyTransport>(desk, std::move(provider.transport), split);
+  provider.store = std::make_shared<FaultyStore>(desk, std::move(provider.store));
+  return provider;
+}
+
+}  // namespace towline::simulation

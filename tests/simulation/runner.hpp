@@ -1,0 +1,34 @@
+#pragma once
+// Running seeds: one with its trace, or many with figures; and shrinking the first that fails.
+
+#include <cstdint>
+#include <string>
+
+#include "simulation/world.hpp"
+
+namespace towline::simulation {
+
+struct RunnerOptions {
+  std::uint64_t from = 1;
+  std::uint64_t count = 1000;
+  bool single = false;
+  bool trace = false;
+  bool keep_going = false;
+  WorldKind world = WorldKind::kMemory;
+  Mutant mutant = Mutant::kNone;
+  Reduction reduction;
+};
+
+/// Empty, or what is wrong with the arguments.
+[[nodiscard]] std::string parse(int argc, char** argv, RunnerOptions& options);
+/// Prints, and returns the exit code.
+[[nodiscard]] int run(const RunnerOptions& options);
+
+[[nodiscard]] Verdict run_seed(std::uint64_t seed, WorldKind world, const Reduction& reduction = {},
+                               Mutant mutant = Mutant::kNone, World::Trace trace = {});
+/// The smallest reduction of a failing seed that still fails in the same way.
+[[nodiscard]] Reduction shrink(std::uint64_t seed, WorldKind world, const Reduction& from, Mutant mutant);
+/// What to type to see it again.
+[[nodiscard]] std::string replay_command(std::uint64_t seed, WorldKind world, const Reduction& reduction, Mutant mutant);
+
+}  // namespace towline::simulation

@@ -1,0 +1,176 @@
+// Looking at the store from outside, past all faults: is everything done, is every message in one place, are the limits kept.
+
+#include <algorithm>
+#include <utility>
+
+#include "drivers/memory/inspect.hpp"
+#include "simulation/world.hpp"
+
+namespace towline::simulation {
+namespace {
+
+using drivers::memory::PlaceKind;
+
+std::vector<DeadLetter> all_dead_letters(spi::Store& store, std::optional<DeadLetterStatus> status) {
+  std::vector<DeadLetter> all;
+  DeadLetterQuery query;
+  query.status = status;
+  query.count_max = 1000;
+  do {
+    auto page = store.list_dead_letters(query);
+    if (!page.ok()) break;
+    std::move(page->items.begin(), page->items.end(), std::back_inserter(all));
+    query.cursor = page->cursor;
+  } while (!query.cursor.empty());
+  return all;
+}
+
+EndPlace end_place(PlaceKind kind) {
+  switch (kind) {
+    case PlaceKind::kKept:
+    case PlaceKind::kWaiting: return EndPlace::kWaiting;
+    case PlaceKind::kInFlight: return EndPlace::kInFlight;
+    case PlaceKind::kScheduled: return EndPlace::kScheduled;
+    case PlaceKind::kParked: return EndPlace::kParked;
+    case PlaceKind::kDeadLetter: return EndPlace::kDeadLetter;
+  }
+  return EndPlace::kWaiting;
+}
+
+const char* name_of(PlaceKind kind) {
+  switch (kind) {
+    case PlaceKind::kKept: return "kept";
+    case PlaceKind::kWaiting: return "waiting";
+    case PlaceKind::kInFlight: return "in flight";
+    case PlaceKind::kScheduled: return "scheduled";
+    case PlaceKind::kParked: return "parked";
+    case PlaceKind::kDeadLetter: return "dead letter";
+  }
+  return "?";
+}
+
+}  // namespace
+
+bool World::is_quiet(std::string* why) {
+  const auto no = [&](std::string reason) {
+    if (why != nullptr) *why = std::move(reason);
+    return false;
+  };
+  if (!running_.empty()) return no(std::to_string(running_.size()) + " handlers run");
+  auto groups = bench_.transport->statistics();
+  auto stored = bench_.store->statistics();
+  if (!groups.ok() || !stored.ok()) return no("the store does not answer");
+  for (const spi::GroupStatistics& group : *groups) {
+    if (group.waiting == 0 && group.in_flight == 0) continue;
+    return no(group.topic + "/" + group.group + " has " + std::to_string(group.waiting) + " waiting and " +
+              std::to_string(group.in_flight) + " in flight, " + std::to_string(group.member_count) + " members");
+  }
+  if (stored->scheduled > 0) return no(std::to_string(stored->scheduled) + " records wait for their due time");
+  if (stored->parked > 0) return no(std::to_string(stored->parked) + " records are parked");
+  for (const Process& process : processes_) {
+    if (!process.life) return no("a process is down");
+    for (const auto& slot : process.life->slots) {
+      if (!slot->consumer) return no("a consumer could not subscribe");
+      if (!slot->consumer->idle()) return no("a consumer believes that it holds something");
+    }
+    if (process.life->core->context().counters.in_flight_count.load() != 0) return no("an engine counts something in flight");
+  }
+  for (const Client& client : clients_) {
+    if (client.holds) return no("a client holds an idempotency key");
+  }
+  return true;
+}
+
+void World::look() { check_places(false); }
+
+void World::check_places(bool at_end) {
+  // Between two systems a message may be in both for a while, and after a fault for longer.
+  if (plan_.world == WorldKind::kSplit && !at_end) return;
+  const auto places = drivers::memory::inspect(*bench_.transport);
+  if (!places) return;
+  std::map<std::pair<MessageId, std::string>, std::string> found;
+  const auto put = [&](const MessageId& id, const std::string& group, const char* place) {
+    std::string& known = found[{id, group}];
+    if (!known.empty()) {
+      const auto number = numbers_.find(id);
+      violate("K6", "m" + (number == numbers_.end() ? "?" : std::to_string(number->second)) + "/" + group + " is " + known +
+                        " and " + place);
+    }
+    known = place;
+  };
+  for (const auto& [id, list] : *places) {
+    for (const drivers::memory::Place& place : list) {
+      if (place.kind == PlaceKind::kDeadLetter) continue;
+      if (!place.group.empty()) {
+        put(id, place.group, name_of(place.kind));
+        continue;
+      }
+      for (std::uint32_t g = 0; g < plan_.groups.size(); ++g) put(id, group_name(g), name_of(place.kind));
+    }
+  }
+  for (const DeadLetter& letter : all_dead_letters(*bench_.store, DeadLetterStatus::kPending)) {
+    put(letter.message_id, letter.group, "a pending dead letter");
+  }
+  if (!violations_.empty() && ending_ == Ending::kClean) ending_ = Ending::kUnsafe;
+}
+
+void World::check_limits() {
+  for (const Process& process : processes_) {
+    if (!process.life) continue;
+    const auto in_flight =
+        static_cast<std::int64_t>(process.life->core->context().counters.in_flight_count.load(std::memory_order_relaxed));
+    if (in_flight > plan_.engine.in_flight_count_max) {
+      violate("K10", "an engine holds " + std::to_string(in_flight) + " deliveries, its limit is " +
+                         std::to_string(plan_.engine.in_flight_count_max));
+      ending_ = Ending::kUnsafe;
+    }
+    for (const auto& slot : process.life->slots) {
+      const ConsumerOptions& options = plan_.groups[slot->group].options;
+      if (!slot->consumer || options.prefetch_count == 0 || slot->concurrency != options.concurrency) continue;
+      const ConsumerStatistics statistics = slot->consumer->statistics();
+      const auto limit = static_cast<std::uint64_t>(options.concurrency + options.prefetch_count);
+      if (statistics.in_flight <= limit) continue;
+      // After the operator has lowered the limit what is in flight stays for a while.
+      if (plan_.operator_active) continue;
+      violate("K10", "a consumer holds " + std::to_string(statistics.in_flight) + " deliveries, its limit is " +
+                         std::to_string(limit));
+      ending_ = Ending::kUnsafe;
+    }
+  }
+}
+
+FinalState World::survey() {
+  FinalState end;
+  if (ending_ == Ending::kClean) check_places(true);
+  if (const auto places = drivers::memory::inspect(*bench_.transport)) {
+    for (const auto& [id, list] : *places) {
+      const auto number = numbers_.find(id);
+      for (const drivers::memory::Place& place : list) {
+        if (place.kind == PlaceKind::kKept) continue;  // of a topic that no group reads
+        end.remainders.push_back({end_place(place.kind), number == numbers_.end() ? kNobody : number->second,
+                                  place.group.empty() ? std::uint8_t{UINT8_MAX}
+                                                      : static_cast<std::uint8_t>(number_in(place.group))});
+      }
+    }
+  }
+  end.dead_letters = all_dead_letters(*bench_.store, std::nullopt);
+  return end;
+}
+
+void World::publish_probes() {
+  std::int32_t key_max = -1;
+  for (const MessagePlan& message : plan_.messages) key_max = std::max(key_max, message.key);
+  std::vector<std::uint32_t> numbers;
+  for (std::uint32_t topic = 0; topic < plan_.topic_count; ++topic) {
+    for (std::int32_t key = -1; key <= std::min(key_max, 40); ++key) {
+      MessagePlan probe;
+      probe.topic = topic;
+      probe.key = key;
+      numbers.push_back(static_cast<std::uint32_t>(facts_.messages.size()));
+      facts_.messages.push_back(probe);
+    }
+  }
+  if (processes_[0].life) publish(processes_[0].life, numbers, 0);
+}
+
+}  // namespace towline::simulation
