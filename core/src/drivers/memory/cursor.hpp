@@ -2,12 +2,12 @@
 // Page cursors: where a listing goes on, as text that the caller hands back. A cursor carries a checksum of
 // itself and of the query that made it, so one that was made up, cut or used with another query is found out.
 
-#include <towline/message.hpp>
-#include <towline/result.hpp>
-
 #include <cstdint>
 #include <string>
 #include <string_view>
+
+#include <towline/message.hpp>
+#include <towline/result.hpp>
 
 namespace towline::drivers::memory {
 

@@ -4,18 +4,19 @@
 //
 // Not thread-safe: the hub's mutex is held around every call.
 
-#include <towline/spi/store.hpp>
-
-#include "drivers/memory/cursor.hpp"
-#include "drivers/memory/queue.hpp"
-
 #include <array>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <set>
 #include <unordered_map>
 #include <utility>
 #include <vector>
+
+#include <towline/spi/store.hpp>
+
+#include "drivers/memory/cursor.hpp"
+#include "drivers/memory/queue.hpp"
 
 namespace towline::drivers::memory {
 
@@ -41,22 +42,34 @@ class DeadLetters {
   /// Every entry, for inspection.
   template <typename F>
   void each(F&& f) const {
-    for (const auto& [key, letter] : letters_)
-      f(letter);
+    for (const auto& [key, item] : items_)
+      f(*item.letter);
   }
 
  private:
-  using Letters = std::map<PageKey, DeadLetter>;
+  /// An entry, and beside it what most filters ask about: a scan touches the entry only when the hashes fit.
+  struct Item {
+    std::unique_ptr<DeadLetter> letter;
+    std::size_t topic = 0;
+    std::size_t group = 0;
+    std::size_t error_type = 0;
+    std::size_t fingerprint = 0;
+    DeadLetterStatus status{};
+    DeadLetterReason reason{};
+  };
+  using Items = std::map<PageKey, Item>;
+  /// A query with its hashes.
+  struct Filter;
   using TimeKey = std::pair<TimePoint, MessageId>;
 
   [[nodiscard]] static PageKey key_of(const DeadLetter& letter) noexcept;
   [[nodiscard]] static Result<std::uint64_t> check(const DeadLetterQuery& query);
-  void link(const DeadLetter& letter);
-  void unlink(const DeadLetter& letter);
+  void link(Item& item);
+  void unlink(const Item& item);
 
   Meter& meter_;
-  Letters letters_;
-  std::unordered_map<MessageId, Letters::iterator, MessageIdHash> by_id_;
+  Items items_;
+  std::unordered_map<MessageId, Items::iterator, MessageIdHash> by_id_;
   std::set<TimeKey> by_last_failure_;
   /// Those that are being reprocessed, by the end of their lease.
   std::set<TimeKey> leased_;

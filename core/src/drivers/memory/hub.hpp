@@ -5,14 +5,6 @@
 // member function expects the caller to hold `mutex`. The times are the caller's, because each engine brings
 // its own clock.
 
-#include <towline/spi/store.hpp>
-#include <towline/spi/transport.hpp>
-
-#include "drivers/memory/dead_letters.hpp"
-#include "drivers/memory/queue.hpp"
-#include "drivers/memory/records.hpp"
-#include "drivers/memory/schedule.hpp"
-
 #include <array>
 #include <condition_variable>
 #include <cstdint>
@@ -22,6 +14,14 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <towline/spi/store.hpp>
+#include <towline/spi/transport.hpp>
+
+#include "drivers/memory/dead_letters.hpp"
+#include "drivers/memory/queue.hpp"
+#include "drivers/memory/records.hpp"
+#include "drivers/memory/schedule.hpp"
 
 namespace towline::drivers::memory {
 

@@ -2,10 +2,10 @@
 
 #include "drivers/memory/inspect.hpp"
 
-#include "drivers/memory/provider.hpp"
-
 #include <algorithm>
 #include <mutex>
+
+#include "drivers/memory/provider.hpp"
 
 namespace towline::drivers::memory {
 namespace {

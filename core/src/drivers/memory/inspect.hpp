@@ -1,14 +1,14 @@
 #pragma once
 // A look inside a memory provider, for checkers: where every message is.
 
-#include <towline/message.hpp>
-#include <towline/spi/transport.hpp>
-
 #include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include <towline/message.hpp>
+#include <towline/spi/transport.hpp>
 
 namespace towline::drivers::memory {
 

@@ -2,13 +2,13 @@
 
 #include "drivers/memory/memory.hpp"
 
-#include "drivers/memory/provider.hpp"
-
 #include <charconv>
 #include <map>
 #include <mutex>
 #include <optional>
 #include <utility>
+
+#include "drivers/memory/provider.hpp"
 
 namespace towline::drivers {
 namespace {

@@ -3,14 +3,14 @@
 // all calls take the hub's mutex, and a call that waits does so on a condition variable of its own through
 // its clock.
 
+#include <memory>
+#include <utility>
+
 #include <towline/spi/clock.hpp>
 #include <towline/spi/store.hpp>
 #include <towline/spi/transport.hpp>
 
 #include "drivers/memory/hub.hpp"
-
-#include <memory>
-#include <utility>
 
 namespace towline::drivers::memory {
 

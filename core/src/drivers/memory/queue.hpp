@@ -9,8 +9,6 @@
 //
 // Nothing here is thread-safe and nothing waits: the hub's mutex is held around every call.
 
-#include <towline/spi/transport.hpp>
-
 #include <array>
 #include <condition_variable>
 #include <cstdint>
@@ -23,6 +21,8 @@
 #include <string_view>
 #include <unordered_map>
 #include <vector>
+
+#include <towline/spi/transport.hpp>
 
 namespace towline::drivers::memory {
 

@@ -9,10 +9,10 @@
 // the session gets nothing else. A session whose turn has come to a suspect therefore waits until its hands
 // are empty.
 
-#include "drivers/memory/queue.hpp"
-
 #include <algorithm>
 #include <utility>
+
+#include "drivers/memory/queue.hpp"
 
 namespace towline::drivers::memory {
 

@@ -5,11 +5,11 @@
 // hands, this message is charged with the death; with several nobody knows which it was, so none is charged
 // and all become suspects, which are handed out alone from then on.
 
-#include "drivers/memory/queue.hpp"
-
 #include <algorithm>
 #include <iterator>
 #include <utility>
+
+#include "drivers/memory/queue.hpp"
 
 namespace towline::drivers::memory {
 namespace {

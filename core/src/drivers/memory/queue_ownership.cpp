@@ -6,10 +6,10 @@
 // name none: with a surplus a member gives up its highest partitions, as soon as nothing of them is in
 // flight.
 
-#include "drivers/memory/queue.hpp"
-
 #include <algorithm>
 #include <vector>
+
+#include "drivers/memory/queue.hpp"
 
 namespace towline::drivers::memory {
 namespace {

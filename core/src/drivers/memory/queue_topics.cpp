@@ -5,11 +5,11 @@
 // at once where that is all there is to ask; what has to wait is remembered in Log::idle and dropped by
 // trim(). Log topics and bus topics also drop what is still owed: by age, and for a bus by number.
 
-#include "drivers/memory/queue.hpp"
-
 #include <algorithm>
 #include <chrono>
 #include <utility>
+
+#include "drivers/memory/queue.hpp"
 
 namespace towline::drivers::memory {
 namespace {

@@ -4,10 +4,6 @@
 //
 // Not thread-safe: the hub's mutex is held around every call.
 
-#include <towline/message.hpp>
-
-#include "drivers/memory/queue.hpp"
-
 #include <cstdint>
 #include <set>
 #include <string>
@@ -15,6 +11,10 @@
 #include <tuple>
 #include <unordered_map>
 #include <utility>
+
+#include <towline/message.hpp>
+
+#include "drivers/memory/queue.hpp"
 
 namespace towline::drivers::memory {
 

@@ -4,11 +4,11 @@
 
 #include "drivers/memory/schedule.hpp"
 
-#include "drivers/memory/cursor.hpp"
-
 #include <algorithm>
 #include <chrono>
 #include <utility>
+
+#include "drivers/memory/cursor.hpp"
 
 namespace towline::drivers::memory {
 namespace {
@@ -49,9 +49,8 @@ void Schedule::link(Entry& entry) {
     return;
   }
   const spi::Envelope& e = record.envelope;
-  const std::string_view key = e.key ? std::string_view(*e.key) : std::string_view();
   parked_.emplace(ParkedKey(e.group, e.topic, e.partition, record.sequence), &entry);
-  parked_by_key_.emplace(ParkedByKey(e.group, e.topic, e.partition, key, record.sequence), &entry);
+  parked_by_key_.emplace(ParkedByKey(e.group, e.topic, e.partition, record.order_key, record.sequence), &entry);
 }
 
 void Schedule::unlink(Entry& entry) {
@@ -61,9 +60,8 @@ void Schedule::unlink(Entry& entry) {
     return;
   }
   const spi::Envelope& e = record.envelope;
-  const std::string_view key = e.key ? std::string_view(*e.key) : std::string_view();
   parked_.erase(ParkedKey(e.group, e.topic, e.partition, record.sequence));
-  parked_by_key_.erase(ParkedByKey(e.group, e.topic, e.partition, key, record.sequence));
+  parked_by_key_.erase(ParkedByKey(e.group, e.topic, e.partition, record.order_key, record.sequence));
 }
 
 void Schedule::put(spi::ScheduleRecord record) {
@@ -162,12 +160,6 @@ bool Schedule::is_blocked(const std::string& group, const std::string& topic, st
   return blocks_.contains(BlockKey(group, topic, partition, key));
 }
 
-std::string Schedule::order_key(const spi::ScheduleRecord& record) const {
-  const spi::Envelope& e = record.envelope;
-  if (e.key && is_blocked(e.group, e.topic, e.partition, *e.key)) return *e.key;
-  return {};
-}
-
 void Schedule::put_block(spi::KeyBlock block) {
   BlockKey key(block.group, block.topic, block.partition, block.key);
   if (!blocks_.contains(key)) meter_.used += sizeof(spi::KeyBlock);
@@ -176,43 +168,20 @@ void Schedule::put_block(spi::KeyBlock block) {
 
 Schedule::Entry* Schedule::first_parked(const BlockKey& block) const {
   const auto& [group, topic, partition, key] = block;
-  const auto is_of_partition = [&](const spi::Envelope& e) {
-    return e.group == group && e.topic == topic && e.partition == partition;
-  };
-  // In partition order nothing else is blocked here, so the first one is it.
-  auto first = parked_.lower_bound(ParkedKey(group, topic, partition, 0));
-  const auto end = parked_.end();
-  if (key.empty() && first != end && is_of_partition(first->second->record.envelope) &&
-      order_key(first->second->record).empty()) {
-    return first->second;
-  }
-  const auto own = parked_by_key_.lower_bound(ParkedByKey(group, topic, partition, key, 0));
-  if (own != parked_by_key_.end() && is_of_partition(own->second->record.envelope) &&
-      std::get<3>(own->first) == key) {
-    return own->second;
-  }
-  if (!key.empty()) return nullptr;
-  for (; first != end && is_of_partition(first->second->record.envelope); ++first) {
-    if (order_key(first->second->record).empty()) return first->second;
-  }
-  return nullptr;
+  const auto first = parked_by_key_.lower_bound(ParkedByKey(group, topic, partition, key, 0));
+  if (first == parked_by_key_.end()) return nullptr;
+  const auto& [of_group, of_topic, of_partition, of_key, sequence] = first->first;
+  const bool fits = of_group == group && of_topic == topic && of_partition == partition && of_key == key;
+  return fits ? first->second : nullptr;
 }
 
 std::uint64_t Schedule::count_parked(const BlockKey& block) const {
   const auto& [group, topic, partition, key] = block;
   std::uint64_t count = 0;
-  if (!key.empty()) {
-    const auto first = parked_by_key_.lower_bound(ParkedByKey(group, topic, partition, key, 0));
-    for (auto it = first; it != parked_by_key_.end(); ++it, ++count) {
-      const auto& [of_group, of_topic, of_partition, of_key, sequence] = it->first;
-      if (of_group != group || of_topic != topic || of_partition != partition || of_key != key) break;
-    }
-    return count;
-  }
-  for (auto it = parked_.lower_bound(ParkedKey(group, topic, partition, 0)); it != parked_.end(); ++it) {
-    const spi::Envelope& e = it->second->record.envelope;
-    if (e.group != group || e.topic != topic || e.partition != partition) break;
-    if (order_key(it->second->record).empty()) ++count;
+  const auto first = parked_by_key_.lower_bound(ParkedByKey(group, topic, partition, key, 0));
+  for (auto it = first; it != parked_by_key_.end(); ++it, ++count) {
+    const auto& [of_group, of_topic, of_partition, of_key, sequence] = it->first;
+    if (of_group != group || of_topic != topic || of_partition != partition || of_key != key) break;
   }
   return count;
 }
@@ -259,7 +228,7 @@ bool Schedule::matches(const spi::ScheduleRecord& record, const spi::ScheduleQue
   if (e.group != query.group && !(query.parked && query.group.empty())) return false;
   if (query.partition && e.partition != *query.partition) return false;
   if (!query.key) return true;
-  return query.parked ? order_key(record) == *query.key : e.key == query.key;
+  return query.parked ? record.order_key == *query.key : e.key == query.key;
 }
 
 Result<Page<spi::ScheduleRecord>> Schedule::list(const spi::ScheduleQuery& query) const {

@@ -6,10 +6,6 @@
 // of putting. Not thread-safe: the hub's mutex is held around every call. The bound of the meter is the
 // caller's business.
 
-#include <towline/spi/store.hpp>
-
-#include "drivers/memory/queue.hpp"
-
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -20,6 +16,10 @@
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
+
+#include <towline/spi/store.hpp>
+
+#include "drivers/memory/queue.hpp"
 
 namespace towline::drivers::memory {
 
@@ -72,7 +72,7 @@ class Schedule {
   using DueKey = std::pair<TimePoint, std::uint64_t>;
   /// Group, topic and partition; then the sequence. Views into the entry.
   using ParkedKey = std::tuple<std::string_view, std::string_view, std::uint32_t, std::uint64_t>;
-  /// The same with the message key before the sequence.
+  /// The same with the order key before the sequence.
   using ParkedByKey =
       std::tuple<std::string_view, std::string_view, std::uint32_t, std::string_view, std::uint64_t>;
   using BlockKey = std::tuple<std::string, std::string, std::uint32_t, std::string>;
@@ -81,8 +81,6 @@ class Schedule {
   void unlink(Entry& entry);
   void remove(Entry& entry);
   void remember_fired(const spi::ScheduleRecord& record, Moment now);
-  /// The key of the block that the parked record waits behind.
-  [[nodiscard]] std::string order_key(const spi::ScheduleRecord& record) const;
   [[nodiscard]] Entry* first_parked(const BlockKey& block) const;
   [[nodiscard]] std::uint64_t count_parked(const BlockKey& block) const;
   [[nodiscard]] bool matches(const spi::ScheduleRecord& record, const spi::ScheduleQuery& query) const;

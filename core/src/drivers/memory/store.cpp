@@ -1,11 +1,11 @@
 // The store half: commits, due records, reads.
 
-#include "drivers/memory/provider.hpp"
-
 #include <algorithm>
 #include <chrono>
 #include <mutex>
 #include <utility>
+
+#include "drivers/memory/provider.hpp"
 
 namespace towline::drivers::memory {
 namespace {

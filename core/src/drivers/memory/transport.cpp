@@ -2,11 +2,11 @@
 // units, handing out; then, if nothing came and nothing was settled, it waits for a message, a lease end or a
 // wake and hands out again.
 
-#include "drivers/memory/provider.hpp"
-
 #include <algorithm>
 #include <mutex>
 #include <utility>
+
+#include "drivers/memory/provider.hpp"
 
 namespace towline::drivers::memory {
 namespace {

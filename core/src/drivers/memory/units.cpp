@@ -3,11 +3,11 @@
 //
 // The preconditions see what was there before the unit, and what earlier units of the same commit did.
 
-#include "drivers/memory/hub.hpp"
-
 #include <set>
 #include <type_traits>
 #include <utility>
+
+#include "drivers/memory/hub.hpp"
 
 namespace towline::drivers::memory {
 namespace {
@@ -65,6 +65,9 @@ class Hub::UnitCheck {
       return Error{ErrorCode::kConflict, "a schedule record with id " + record.id.to_string() + " exists"};
     }
     const spi::Envelope& envelope = record.envelope;
+    if (record.parked && !is_blocked(envelope.group, envelope.topic, envelope.partition, record.order_key)) {
+      return not_found("a block of the parked record's key in topic", envelope.topic);
+    }
     if (deduplicates(envelope)) {
       if (auto holder = hub_.find_dedup(envelope.topic, envelope.dedup_id, now_.wall)) {
         return Error{ErrorCode::kConflict, "the dedup id is held by message " + holder->to_string()};
@@ -82,10 +85,18 @@ class Hub::UnitCheck {
     return check_version("schedule record", write.id, hub_.schedule.find(write.id), write.version);
   }
   Result<void> check(const spi::UnparkNext& write) {
-    if (hub_.schedule.is_blocked(write.group, write.topic, write.partition, write.key)) return {};
+    if (is_blocked(write.group, write.topic, write.partition, write.key)) return {};
     return not_found("a block of the key in topic", write.topic + " for group " + write.group);
   }
-  Result<void> check(const spi::PutKeyBlock&) { return {}; }
+  Result<void> check(const spi::PutKeyBlock& write) {
+    put_blocks_.emplace(write.block.group, write.block.topic, write.block.partition, write.block.key);
+    return {};
+  }
+  [[nodiscard]] bool is_blocked(const std::string& group, const std::string& topic, std::uint32_t partition,
+                                const std::string& key) const {
+    return put_blocks_.contains({group, topic, partition, key}) ||
+           hub_.schedule.is_blocked(group, topic, partition, key);
+  }
   Result<void> check(const spi::PutDeadLetter&) { return {}; }
   Result<void> check(const spi::UpdateDeadLetter& write) {
     return check_version("dead letter", write.id, hub_.dead_letters.find(write.id), write.version);
@@ -123,6 +134,7 @@ class Hub::UnitCheck {
   const Moment now_;
   std::uint64_t bytes_ = 0;
   std::set<MessageId> put_;
+  std::set<std::tuple<std::string, std::string, std::uint32_t, std::string>> put_blocks_;
   std::set<std::string> put_dedup_;
 };
 

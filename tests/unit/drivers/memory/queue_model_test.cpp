@@ -3,12 +3,12 @@
 // message must be where the model has it. For unordered groups the model says exactly what a receive hands
 // out; for ordered groups it says what must hold: one owner per partition, and the order within it.
 
-#include "unit/drivers/memory/world.hpp"
-
 #include <map>
 #include <optional>
 #include <random>
 #include <set>
+
+#include "unit/drivers/memory/world.hpp"
 
 namespace towline::drivers::memory::testing {
 namespace {

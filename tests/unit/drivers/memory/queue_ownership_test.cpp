@@ -1,7 +1,7 @@
-#include "unit/drivers/memory/world.hpp"
-
 #include <map>
 #include <set>
+
+#include "unit/drivers/memory/world.hpp"
 
 namespace towline::drivers::memory::testing {
 namespace {

@@ -20,6 +20,7 @@ class MemorySchedule : public ::testing::Test {
     record.id = make_id(1000 + number);
     record.due_at = kNever;
     record.parked = true;
+    record.order_key = key.value_or("");
     record.envelope.group = "g";
     record.envelope.key = std::move(key);
     return record;
@@ -220,8 +221,9 @@ TEST_F(MemorySchedule, ListsByDueTimeWithoutPayloadsPageByPage) {
 
 TEST_F(MemorySchedule, ParkedRecordsHaveNoDueTimeAndKeepTheirOrder) {
   ASSERT_TRUE(world
-                  .write(spi::PutKeyBlock{block("k", 1)}, spi::PutSchedule{parked(2, "k")},
-                         spi::PutSchedule{parked(3, "k")}, spi::PutSchedule{parked(4, "other")})
+                  .write(spi::PutKeyBlock{block("k", 1)}, spi::PutKeyBlock{block("other", 5)},
+                         spi::PutSchedule{parked(2, "k")}, spi::PutSchedule{parked(3, "k")},
+                         spi::PutSchedule{parked(4, "other")})
                   .ok());
   world.clock->advance(24h);
   EXPECT_EQ(world.promote().promoted_count, 0U);
@@ -270,9 +272,14 @@ TEST_F(MemorySchedule, UnparkingLetsTheTailOfAKeyThroughOneByOne) {
 }
 
 TEST_F(MemorySchedule, InPartitionOrderEverythingWaitsBehindTheEmptyKey) {
+  const auto behind_all = [&](std::uint64_t number, std::optional<std::string> key) {
+    spi::ScheduleRecord record = parked(number, std::move(key));
+    record.order_key.clear();
+    return spi::PutSchedule{std::move(record)};
+  };
   ASSERT_TRUE(world
-                  .write(spi::PutKeyBlock{block("", 1)}, spi::PutSchedule{parked(2, "b")},
-                         spi::PutSchedule{parked(3, std::nullopt)}, spi::PutSchedule{parked(4, "a")})
+                  .write(spi::PutKeyBlock{block("", 1)}, behind_all(2, "b"), behind_all(3, std::nullopt),
+                         behind_all(4, "a"))
                   .ok());
   EXPECT_EQ(blocks()[0].parked_count, 3U);
   for (std::uint64_t n = 2; n <= 4; ++n) {
@@ -281,6 +288,11 @@ TEST_F(MemorySchedule, InPartitionOrderEverythingWaitsBehindTheEmptyKey) {
   }
   ASSERT_TRUE(world.write(unpark("")).ok());
   EXPECT_TRUE(blocks().empty());
+}
+
+TEST_F(MemorySchedule, NothingIsParkedBehindAKeyThatIsNotBlocked) {
+  EXPECT_EQ(code_of(world.write(spi::PutSchedule{parked(2, "k")})), ErrorCode::kNotFound);
+  EXPECT_EQ(world.store().statistics().value().parked, 0U);
 }
 
 TEST_F(MemorySchedule, TheEmptyKeyIsAKeyAmongOthers) {
@@ -325,7 +337,7 @@ TEST_F(MemorySchedule, PuttingABlockAgainReplacesIt) {
 
 TEST_F(MemorySchedule, MovingUnparks) {
   auto subscription = world.subscribe();
-  ASSERT_TRUE(world.write(spi::PutSchedule{parked(2, "k")}).ok());
+  ASSERT_TRUE(world.write(spi::PutKeyBlock{block("k", 1)}, spi::PutSchedule{parked(2, "k")}).ok());
   ASSERT_TRUE(world.write(spi::MoveSchedule{make_id(1002), 0, world.clock->now()}).ok());
   EXPECT_EQ(world.promote().promoted_count, 1U);
   EXPECT_EQ(world.take(*subscription), range(2, 2));

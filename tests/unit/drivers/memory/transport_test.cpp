@@ -1,11 +1,11 @@
 // Waiting and waking, with threads. What a test waits for is a condition; only the guard against a hang is a
 // time.
 
-#include "unit/drivers/memory/world.hpp"
-
 #include <atomic>
 #include <future>
 #include <thread>
+
+#include "unit/drivers/memory/world.hpp"
 
 namespace towline::drivers::memory::testing {
 namespace {

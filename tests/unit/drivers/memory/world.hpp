@@ -3,18 +3,19 @@
 // envelopes, to receive and to settle. Nothing here waits: the provider is opened without threads unless a
 // test asks for them.
 
-#include <towline/clock.hpp>
-
-#include "drivers/memory/inspect.hpp"
-#include "drivers/memory/memory.hpp"
-
 #include <algorithm>
 #include <chrono>
-#include <gtest/gtest.h>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include <gtest/gtest.h>
+
+#include <towline/clock.hpp>
+
+#include "drivers/memory/inspect.hpp"
+#include "drivers/memory/memory.hpp"
 
 namespace towline::drivers::memory::testing {
 
