@@ -6,7 +6,9 @@
 #include <towline/engine.hpp>
 #include <towline/spi/driver.hpp>
 
+#include "base/option_checks.hpp"
 #include "base/text.hpp"
+#include "base/validate.hpp"
 #include "codec/url.hpp"
 #include "drivers/memory/memory.hpp"
 #if __has_include("drivers/sqlite/sqlite.hpp")
@@ -50,6 +52,17 @@ std::uint64_t seed_of(const EngineOptions& options) {
   if (options.seed != 0) return static_cast<std::uint64_t>(options.seed);
   std::random_device device;
   return (static_cast<std::uint64_t>(device()) << 32) ^ device();
+}
+
+/// The driver refuses a parameter that it does not know; perhaps an engine option was meant.
+Error explained(Error error, const spi::DriverOptions& request) {
+  if (error.code != ErrorCode::kInvalidConfig) return error;
+  for (const auto& [name, value] : request.parameters) {
+    if (error.message.find(name) == std::string::npos) continue;
+    const Result<void> unknown = base::unknown_option(name);
+    return {error.code, error.message + " (as an engine option: " + unknown.error().message + ")"};
+  }
+  return error;
 }
 
 /// Durability is a promise about the whole store, so it is checked against what the driver says it can keep.
@@ -98,8 +111,11 @@ Result<Engine> Engine::open(std::string_view text, EngineOptions options) {
       log(LogRecord{LogLevel::kWarning, "driver", line});
     };
   }
+  if (!options.name.empty()) {
+    if (auto bad = base::check_name(options.name, "engine.name"); !bad) return std::move(bad).error();
+  }
   auto provider = driver->open(request);
-  if (!provider) return std::move(provider).error();
+  if (!provider) return explained(std::move(provider).error(), request);
   if (auto bad = check_durability(options.durability, provider->transport->capabilities(), url->scheme);
       !bad) {
     return std::move(bad).error();

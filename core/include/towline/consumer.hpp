@@ -162,8 +162,8 @@ struct ConsumerStatistics {
   bool breaker_open = false;
 };
 
-/// A running subscription. A handle: copies share it, and dropping them does not end it; close() does, and
-/// closing the engine. Thread-safe.
+/// A running subscription. Keep it: dropping the last copy closes it, as close() and closing the engine do; inside
+/// one of its own handlers that only marks it, and the rest happens on another thread. Thread-safe.
 class Consumer {
  public:
   Consumer() = default;

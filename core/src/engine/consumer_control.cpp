@@ -17,6 +17,7 @@ constexpr Duration kJoinGrace = std::chrono::milliseconds(200);
 Result<void> ConsumerCore::pause() {
   if (closed_.load()) return Error{ErrorCode::kClosed, "the consumer is closed"};
   paused_.store(true);
+  dispatcher_.wake_lane();
   return {};
 }
 
@@ -43,9 +44,20 @@ Result<void> ConsumerCore::wait_idle(MonotonicTime deadline) {
 }
 
 Result<void> ConsumerCore::drain(Duration timeout) {
+  const std::uint64_t round = rounds_.load();
   if (auto paused = pause(); !paused) return paused;
-  dispatcher_.wake_lane();
-  return wait_idle(context_->clock->monotonic() + timeout);
+  const MonotonicTime deadline = context_->clock->monotonic() + timeout;
+  {
+    // The round that was under way may still bring something in; the next one knows about the pause.
+    std::unique_lock lock(control_);
+    while (lane_running_ && rounds_.load() == round) {
+      const MonotonicTime now = context_->clock->monotonic();
+      if (now >= deadline)
+        return Error{ErrorCode::kTimeout, "the consumer's lane did not come round in time"};
+      context_->clock->wait_until(lock, control_changed_, std::min(deadline, now + kLook));
+    }
+  }
+  return wait_idle(deadline);
 }
 
 Result<void> ConsumerCore::set_concurrency(std::int64_t concurrency) {

@@ -126,6 +126,7 @@ Result<void> ConsumerCore::subscribe() {
     if (!filter) return std::move(filter).error();
     filter_ = std::move(*filter);
   }
+  if (auto bad = make_topics(); !bad) return bad;
   spi::SubscribeOptions request;
   request.patterns = patterns_;
   // The transport may ask after this consumer is gone, so it gets a copy.
@@ -142,6 +143,23 @@ Result<void> ConsumerCore::subscribe() {
   link_->core = weak_from_this();
   link_->group = options_.group;
   dispatcher_.set_waker([this] { subscription_->wake(); });
+  return {};
+}
+
+Result<void> ConsumerCore::make_topics() {
+  // A group that subscribes to a topic by name exists from now on, also when nobody has published yet.
+  for (const std::string& topic : pattern_set_.topics()) {
+    auto topology =
+        context_->transport->topology(topic, static_cast<std::uint32_t>(context_->options.partition_count));
+    if (!topology) return std::move(topology).error();
+    for (const std::uint32_t partition : options_.partitions) {
+      if (partition < topology->partition_count) continue;
+      return Error{ErrorCode::kInvalidConfig,
+                   "consumer.partitions: " + std::to_string(partition) + " is not one of the " +
+                       std::to_string(topology->partition_count) + " partitions of topic " + topic};
+    }
+    if (auto bad = context_->transport->declare(*topology); !bad) return bad;
+  }
   return {};
 }
 
@@ -177,7 +195,7 @@ std::size_t ConsumerCore::intake_credit(MonotonicTime now) {
   if (room <= 0 || bytes >= context_->options.in_flight_bytes_max) return 0;
   credit = std::min(credit, static_cast<std::size_t>(room));
   const std::size_t probes = breaker_.allowance(now);
-  const bool open = probes == 0;
+  const bool open = breaker_.state() == policy::BreakerState::kOpen;
   if (open && !breaker_open_.exchange(true)) {
     context_->log(LogLevel::kWarning, "consumer", identity_ + ": circuit breaker open, intake paused");
     for (DeliveryPtr& state : dispatcher_.take_back())
@@ -200,8 +218,14 @@ void ConsumerCore::step(MonotonicTime wait_until) {
   settler_.add_acked(std::move(collected.acked));
   for (Decided& decided : collected.others)
     settler_.add(std::move(decided));
-  const std::size_t credit = intake_credit(now);
+  std::size_t credit = intake_credit(now);
+  // One message is always let through when nothing is in hand, however large it is.
+  const auto bytes_max = static_cast<std::size_t>(options_.prefetch_bytes_max);
+  const std::size_t held_bytes = dispatcher_.bytes_in_hand();
+  const std::size_t free_bytes = held_bytes >= bytes_max ? 0 : bytes_max - held_bytes;
+  if (free_bytes == 0) credit = 0;
   if (auto timer = dispatcher_.next_timer()) wait_until = std::min(wait_until, *timer);
+  if (auto probes = breaker_.probes_at()) wait_until = std::min(wait_until, *probes);
   if (now < retry_receive_at_) wait_until = std::min(wait_until, retry_receive_at_);
   if (settler_.empty() && credit == 0) {
     dispatcher_.wait_for_outcomes(wait_until);
@@ -217,7 +241,7 @@ void ConsumerCore::step(MonotonicTime wait_until) {
   }
   spi::ReceiveRequest request;
   request.count_max = credit;
-  request.payload_bytes_max = static_cast<std::size_t>(options_.prefetch_bytes_max);
+  request.payload_bytes_max = free_bytes;
   request.settlements = settler_.settlements();
   request.units = context_->capabilities.is_store ? settler_.units() : std::span<const spi::Unit>();
   const bool may_wait = dispatcher_.enter_receive();
@@ -240,7 +264,12 @@ void ConsumerCore::step(MonotonicTime wait_until) {
   for (const DeadLetter& entry : settler_.take_new_entries()) {
     if (entry_listener_) entry_listener_(entry);
   }
-  if (!received->deliveries.empty()) take_in(std::move(received->deliveries));
+  if (received->deliveries.empty()) return;
+  take_in(std::move(received->deliveries));
+  if (paused_.load()) {  // paused while this receive was under way: nothing of it may start
+    for (DeliveryPtr& state : dispatcher_.take_back())
+      settler_.add_released(std::move(state));
+  }
 }
 
 void ConsumerCore::feed_breaker(MonotonicTime now) {
@@ -268,7 +297,7 @@ bool ConsumerCore::admit_one(DeliveryPtr& state) {
   if (decision.action == policy::Action::kHandle) {
     if (!filter_ || filter_->matches(state->envelope())) return true;
     state->phase.store(Phase::kDecided);
-    settler_.add_passed_over(std::move(state));
+    settler_.add_passed_over(std::move(state), false);
     return false;
   }
   Decided decided{state, Outcome::fail(intake_error(decision.reason, state->delivery))};
@@ -320,8 +349,7 @@ void ConsumerCore::drop_handled_before(std::vector<DeliveryPtr>& fresh) {
   std::erase_if(fresh, [&](DeliveryPtr& state) {
     if (!(*known)[i++]) return false;
     state->phase.store(Phase::kDecided);
-    settler_.counts.duplicates.fetch_add(1, std::memory_order_relaxed);
-    settler_.add_passed_over(std::move(state));
+    settler_.add_passed_over(std::move(state), true);
     return true;
   });
 }

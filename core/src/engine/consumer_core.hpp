@@ -83,6 +83,7 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   ConsumerCore(std::shared_ptr<Context> context, std::vector<std::string> patterns, ConsumerOptions options,
                AnyHandler handler);
   Result<void> subscribe();
+  Result<void> make_topics();
   void lane_main();
   void worker_main(std::size_t index);
   void run_chunk(std::size_t worker, std::vector<DeliveryPtr>& chunk);

@@ -46,6 +46,9 @@ Outcome outcome_of_current_exception() {
 }
 
 Result<void> refused(const DeliveryState& state) {
+  if (state.timed_out.load()) {
+    return Error{ErrorCode::kLeaseLost, "the handler's time was up before this call; its attempt has failed"};
+  }
   if (state.phase.load() == Phase::kLost) {
     return Error{ErrorCode::kLeaseLost, "the lease of this delivery ended; another consumer has the message"};
   }
@@ -85,8 +88,14 @@ void ConsumerCore::note_result(DeliveryPtr& state, Outcome outcome, std::vector<
                                std::vector<Decided>& others) {
   const bool returned_plainly = outcome.kind == Outcome::Kind::kAck;
   state->occupies_worker.store(false, std::memory_order_release);
-  if (options_.ack == AckPolicy::kManual && returned_plainly) return;
-  if (!state->move_to(Phase::kDecided, {Phase::kRunning})) return;  // settled by hand, timed out or lost
+  if (options_.ack == AckPolicy::kManual && returned_plainly) {
+    if (state->timed_out.load()) dispatcher_.returned_late(*state);
+    return;
+  }
+  if (!state->move_to(Phase::kDecided, {Phase::kRunning})) {  // settled by hand, timed out or lost
+    if (state->timed_out.load()) dispatcher_.returned_late(*state);
+    return;
+  }
   if (returned_plainly) {
     acked.push_back(std::move(state));
   } else {

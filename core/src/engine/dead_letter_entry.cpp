@@ -100,6 +100,11 @@ spi::Envelope to_envelope(const DeadLetter& entry) {
   return envelope;
 }
 
+bool has_original(const DeadLetter& entry) {
+  const json metadata = json::parse(entry.metadata, nullptr, false);
+  return !metadata.is_object() || !metadata.contains("original");
+}
+
 std::string_view name_of(DeadLetterReason reason) noexcept {
   switch (reason) {
     case DeadLetterReason::kExhausted:

@@ -29,6 +29,9 @@ struct EntryFacts {
 /// only. Metadata that cannot be read costs only the optional fields, never the message.
 [[nodiscard]] spi::Envelope to_envelope(const DeadLetter& entry);
 
+/// False when the policy kept only the facts (keep_original).
+[[nodiscard]] bool has_original(const DeadLetter& entry);
+
 [[nodiscard]] std::string_view name_of(DeadLetterReason reason) noexcept;
 
 }  // namespace towline::engine

@@ -101,6 +101,10 @@ Result<void> DeadLetters::redrive(const MessageId& id, const RedriveOptions& opt
                                                 std::to_string((*entry)->reprocess_count) +
                                                 " times already; raise redrive_max to do it once more"};
   }
+  if (!options.payload && !has_original(**entry)) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "this entry was kept without its payload (keep_original); give a new one"};
+  }
   if (options.dry_run) return {};
   auto unit = redrive_unit(**entry, options, now);
   if (!unit) return std::move(unit).error();
@@ -116,7 +120,8 @@ Result<void> DeadLetters::redrive_page(const std::vector<DeadLetter>& entries, c
   const TimePoint now = context_->clock->now();
   std::vector<spi::Unit> units;
   for (const DeadLetter& entry : entries) {
-    if (!is_pending(entry, now) || entry.reprocess_count >= options.redrive_max) {
+    if (!is_pending(entry, now) || entry.reprocess_count >= options.redrive_max ||
+        (!options.payload && !has_original(entry))) {
       ++report.passed_over;
       continue;
     }

@@ -53,6 +53,9 @@ class DeliveryState : public base::Timer {
   KeyLane* lane = nullptr;
   std::optional<std::stop_source> stop;
   std::string progress;
+  bool counted_stuck = false;
+  /// Set before the phase: a late call can tell that its time was up.
+  std::atomic<bool> timed_out{false};
   /// The circuit breaker's period in which it was taken in.
   std::uint64_t breaker_period = 0;
   /// Acknowledged before its handler started (AckPolicy::kFirst): the lane only closes its book.
@@ -117,6 +120,8 @@ struct Decided {
   Outcome outcome;
   std::optional<policy::Decision> intake = std::nullopt;  ///< decided before any handler could start
   bool passed_over = false;      ///< done with it without a handler: filtered, or handled before
+  bool duplicate = false;        ///< with passed_over: the inbox has it
+  bool lost = false;             ///< its lease is gone: only the books are left to do
   bool settled_already = false;  ///< by a handler transaction: only the books are left to do
   std::shared_ptr<Completion> completion = nullptr;
 };

@@ -52,6 +52,8 @@ Dispatcher::Dispatcher(std::shared_ptr<spi::Clock> clock, Limits limits)
 void Dispatcher::attach(std::span<const DeliveryPtr> fresh) {
   const std::lock_guard lock(mutex_);
   in_hand_ += fresh.size();
+  for (const DeliveryPtr& state : fresh)
+    bytes_in_hand_ += state->envelope().payload.size();
   if (!fresh.empty()) {
     HandOut& hand_out = *fresh.front()->hand_out;
     hand_out.number = ++hand_outs_;
@@ -110,8 +112,12 @@ void Dispatcher::fire_timer(DeliveryState& state, MonotonicTime now) {
     wheel_.arm(state, now + limits_.handler_timeout);
     return;
   }
+  state.timed_out.store(true, std::memory_order_release);
   if (!state.move_to(Phase::kDecided, {Phase::kRunning})) return;
-  if (state.occupies_worker.load(std::memory_order_acquire)) ++stuck_;
+  if (state.occupies_worker.load(std::memory_order_acquire)) {
+    state.counted_stuck = true;
+    ++stuck_;
+  }
   if (state.stop) state.stop->request_stop();
   decided_.others.push_back(
       {self(state),
@@ -140,6 +146,8 @@ void Dispatcher::finished(std::span<const DeliveryPtr> states, bool clean) {
   const std::lock_guard lock(mutex_);
   (void)TOWLINE_ASSERT(in_hand_ >= states.size());
   in_hand_ -= states.size();
+  for (const DeliveryPtr& state : states)
+    bytes_in_hand_ -= state->envelope().payload.size();
   for (const DeliveryPtr& state : states) {
     wheel_.cancel(*state);
     (void)TOWLINE_ASSERT(state->hand_out->open_count > 0);
@@ -262,8 +270,10 @@ void Dispatcher::unparked(DeliveryState& state, const std::optional<spi::KeyBloc
   if (!block && lane.blocked) {
     lane.blocked = false;
     --blocked_keys_;
-    start_next(lane);
   }
+  // Also while the block stands: a key that was released by hand has several heads, and they wait for each
+  // other here.
+  start_next(lane);
   erase_lane_if_idle(lane);
 }
 
@@ -384,13 +394,49 @@ std::vector<DeliveryPtr> Dispatcher::take_back() {
 }
 
 std::size_t Dispatcher::mark_lost(std::span<const std::uint64_t> leases) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   std::size_t count = 0;
   for (auto& [number, hand_out] : open_) {
     const std::uint64_t lease = hand_out->states[0].delivery.token.lease;
-    if (std::find(leases.begin(), leases.end(), lease) != leases.end()) count += hand_out->request_stop();
+    if (std::find(leases.begin(), leases.end(), lease) == leases.end()) continue;
+    for (std::size_t i = 0; i < hand_out->count; ++i) {
+      DeliveryState& state = hand_out->states[i];
+      if (!state.move_to(Phase::kLost, {Phase::kHeld, Phase::kTaken, Phase::kRunning})) continue;
+      if (state.stop) state.stop->request_stop();
+      wheel_.cancel(state);
+      Decided decided{self(state), Outcome{Outcome::Kind::kRelease}};
+      decided.lost = true;
+      decided_.others.push_back(std::move(decided));
+      ++count;
+    }
   }
+  if (count > 0) ring_lane(lock);
   return count;
+}
+
+void Dispatcher::drop(DeliveryState& state) {
+  const std::lock_guard lock(mutex_);
+  if (state.lane == nullptr) return;
+  KeyLane& lane = leave_lane(state);
+  const auto in_waiting = std::find_if(lane.waiting.begin(), lane.waiting.end(),
+                                       [&](const DeliveryPtr& waiting) { return waiting.get() == &state; });
+  if (in_waiting != lane.waiting.end()) {
+    lane.waiting.erase(in_waiting);
+  } else {
+    start_next(lane);
+  }
+  erase_lane_if_idle(lane);
+}
+
+std::size_t Dispatcher::bytes_in_hand() const {
+  const std::lock_guard lock(mutex_);
+  return bytes_in_hand_;
+}
+
+void Dispatcher::returned_late(DeliveryState& state) {
+  const std::lock_guard lock(mutex_);
+  if (!std::exchange(state.counted_stuck, false)) return;
+  --stuck_;
 }
 
 // ---- workers ------------------------------------------------------------------------------------
@@ -573,6 +619,7 @@ Dispatcher::LeftOver Dispatcher::close_all() {
     ready.swap(ready_);
     lanes_.clear();
     in_hand_ = 0;
+    bytes_in_hand_ = 0;
   }
   for (Decided& late : decided.others) {
     if (late.completion)

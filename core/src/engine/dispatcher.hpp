@@ -72,6 +72,10 @@ class Dispatcher {
   [[nodiscard]] Collected collect(MonotonicTime now);
   /// How many more deliveries may be received now.
   [[nodiscard]] std::size_t credit() const;
+  /// Payload bytes in hand.
+  [[nodiscard]] std::size_t bytes_in_hand() const;
+  /// The lease of this one is gone: it leaves its key, and the next of the key may start.
+  void drop(DeliveryState& state);
   /// When the lane must look again at the latest.
   [[nodiscard]] std::optional<MonotonicTime> next_timer() const;
   /// The books of these are closed and their credit is free. `clean`: none of them failed.
@@ -120,6 +124,8 @@ class Dispatcher {
   /// From a manual settlement.
   void decide(Decided decided);
   void extend(DeliveryState& state, MonotonicTime until);
+  /// A handler returned whose result does not count any more.
+  void returned_late(DeliveryState& state);
   [[nodiscard]] std::stop_token stop_token(DeliveryState& state);
   void note_progress(DeliveryState& state, std::string note);
 
@@ -174,6 +180,7 @@ class Dispatcher {
   Collected decided_;
   base::TimingWheel wheel_;
   policy::RateLimit rate_;
+  std::size_t bytes_in_hand_ = 0;
   std::uint64_t in_hand_ = 0, running_count_ = 0, running_max_ = 0, stuck_ = 0;
   std::uint64_t parked_total_ = 0, blocked_keys_ = 0;
   double handler_seconds_ = 0;  ///< moving average of one handler run

@@ -15,6 +15,15 @@ Receipt rejected(Error error) {
   return receipt;
 }
 
+/// The handle's copies share this pointer: the last one to go closes the consumer.
+std::shared_ptr<engine::ConsumerCore> closing(std::shared_ptr<engine::ConsumerCore> core) {
+  engine::ConsumerCore* raw = core.get();
+  return {raw, [core = std::move(core)](engine::ConsumerCore*) mutable {
+            (void)core->close(std::nullopt);
+            core.reset();
+          }};
+}
+
 }  // namespace
 
 // ---- Engine -------------------------------------------------------------------------------------
@@ -69,7 +78,7 @@ Result<Consumer> Engine::consume(const std::vector<std::string>& patterns, const
   TOWLINE_REQUIRE_CORE();
   auto consumer = core_->consume(patterns, options, engine::AnyHandler(std::move(handler)));
   if (!consumer) return std::move(consumer).error();
-  return Consumer(std::move(*consumer));
+  return Consumer(closing(std::move(*consumer)));
 }
 
 Result<Consumer> Engine::consume_outcomes(const std::vector<std::string>& patterns,
@@ -77,7 +86,7 @@ Result<Consumer> Engine::consume_outcomes(const std::vector<std::string>& patter
   TOWLINE_REQUIRE_CORE();
   auto consumer = core_->consume(patterns, options, engine::AnyHandler(std::move(handler)));
   if (!consumer) return std::move(consumer).error();
-  return Consumer(std::move(*consumer));
+  return Consumer(closing(std::move(*consumer)));
 }
 
 Result<Consumer> Engine::consume_batches(const std::vector<std::string>& patterns,
@@ -85,7 +94,7 @@ Result<Consumer> Engine::consume_batches(const std::vector<std::string>& pattern
   TOWLINE_REQUIRE_CORE();
   auto consumer = core_->consume(patterns, options, engine::AnyHandler(std::move(handler)));
   if (!consumer) return std::move(consumer).error();
-  return Consumer(std::move(*consumer));
+  return Consumer(closing(std::move(*consumer)));
 }
 
 Result<std::vector<GroupBacklog>> Engine::backlog() {

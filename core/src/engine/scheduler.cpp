@@ -2,7 +2,7 @@
 
 #include "engine/scheduler.hpp"
 
-#include "base/text.hpp"
+#include "base/validate.hpp"
 #include "engine/dead_letter_entry.hpp"
 
 namespace towline::engine {
@@ -78,8 +78,7 @@ Result<bool> Scheduler::give_up_if_too_late(const spi::ScheduleRecord& record, T
   return true;  // a conflict means that somebody else took the record; either way it is not ours to publish
 }
 
-Result<ScheduleAnswer> Scheduler::change(const MessageId& id, const spi::Write& write) {
-  const spi::Unit unit{{write}};
+Result<ScheduleAnswer> Scheduler::change(const MessageId& id, const spi::Unit& unit) {
   auto done = context_->store->commit({&unit, 1});
   if (!done) return std::move(done).error();
   if (done->empty() || done->front().ok()) return ScheduleAnswer::kDone;
@@ -91,11 +90,23 @@ Result<ScheduleAnswer> Scheduler::change(const MessageId& id, const spi::Write& 
 }
 
 Result<ScheduleAnswer> Scheduler::cancel(const MessageId& id) {
-  return change(id, spi::EraseSchedule{id, 0});
+  auto found = context_->store->find_schedule(id);
+  if (!found) return std::move(found).error();
+  spi::Unit unit{{spi::EraseSchedule{id, 0}}};
+  if (*found) {
+    const spi::Envelope& envelope = (*found)->envelope;
+    if (!envelope.dedup_id.empty() && envelope.dedup_mode == DedupMode::kWhileUnfinished) {
+      unit.writes.push_back(spi::ForgetDedup{envelope.topic, envelope.dedup_id, envelope.id});
+    }
+  }
+  return change(id, unit);
 }
 
 Result<ScheduleAnswer> Scheduler::reschedule(const MessageId& id, TimePoint due_at) {
-  return change(id, spi::MoveSchedule{id, 0, due_at});
+  if (auto bad = base::check_due_at(due_at, context_->clock->now(), context_->options.delay_max); !bad) {
+    return std::move(bad).error();
+  }
+  return change(id, spi::Unit{{spi::MoveSchedule{id, 0, due_at}}});
 }
 
 Result<Page<Scheduled>> Scheduler::pending(std::string_view topic, std::size_t count_max,
@@ -116,7 +127,7 @@ Result<Page<Scheduled>> Scheduler::pending(std::string_view topic, std::size_t c
   for (spi::ScheduleRecord& record : page->items) {
     out.items.push_back({record.id, std::move(record.envelope.topic), std::move(record.envelope.key),
                          record.due_at, std::move(record.envelope.group), record.envelope.attempt,
-                         record.envelope.payload.size()});
+                         record.payload_size});
   }
   return out;
 }

@@ -33,7 +33,7 @@ class Scheduler {
   Result<void> relay(std::vector<spi::ScheduleRecord>& records);
   /// True when the record was too late by its own rule and became a dead letter.
   Result<bool> give_up_if_too_late(const spi::ScheduleRecord& record, TimePoint now);
-  [[nodiscard]] Result<ScheduleAnswer> change(const MessageId& id, const spi::Write& write);
+  [[nodiscard]] Result<ScheduleAnswer> change(const MessageId& id, const spi::Unit& unit);
 
   const std::shared_ptr<Context> context_;
   policy::RateLimit catch_up_;

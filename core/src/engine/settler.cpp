@@ -11,6 +11,24 @@ namespace {
 
 constexpr std::size_t kHistoryMax = 10;
 
+/// What a handler says about its error is kept, but a megabyte of it helps nobody.
+constexpr std::size_t kTypeMax = 256;
+constexpr std::size_t kMessageMax = 8 * 1024;
+constexpr std::size_t kHistoryMessageMax = 1024;
+constexpr std::size_t kStackMax = 64 * 1024;
+
+std::string cut(const std::string& text, std::size_t length_max) {
+  return text.size() <= length_max ? text : text.substr(0, length_max) + "...";
+}
+
+ErrorInfo shortened(const ErrorInfo& error) {
+  return {cut(error.type, kTypeMax), cut(error.message, kMessageMax), cut(error.stack, kStackMax)};
+}
+
+spi::Failure failure_of(const ErrorInfo& error, std::uint32_t attempt, TimePoint now) {
+  return {now, attempt, cut(error.type, kTypeMax), cut(error.message, kHistoryMessageMax)};
+}
+
 }  // namespace
 
 void Completion::finish(Result<void> result) {
@@ -69,24 +87,30 @@ void Settler::add_acked(std::vector<DeliveryPtr> states) {
   }
 }
 
-void Settler::add_passed_over(DeliveryPtr state) {
+void Settler::add_passed_over(DeliveryPtr state, bool duplicate) {
   dispatcher_.pass(*state);
   Decided decided{std::move(state), Outcome::ack()};
   decided.passed_over = true;
+  decided.duplicate = duplicate;
+  count(policy::BreakerSignal::kIgnored, *decided.state);
   acknowledge(std::move(decided));
+}
+
+std::atomic<std::uint64_t>* Settler::counter_of(const Decided& decided) {
+  if (decided.duplicate) return &counts.duplicates;
+  return decided.passed_over ? &counts.filtered : &counts.acked;
 }
 
 void Settler::acknowledge(Decided decided) {
   DeliveryState& state = *decided.state;
-  Book book{decided.state, LaneStep::kRelease, decided.passed_over ? &counts.filtered : &counts.acked, true,
-            std::move(decided.completion)};
+  Book book{decided.state, LaneStep::kRelease, counter_of(decided), true, std::move(decided.completion)};
   if (state.settled_first || decided.settled_already) {
     if (decided.settled_already && dispatcher_.is_blocked(state)) book.step = LaneStep::kUnpark;
     close_book(book, {});
     return;
   }
   spi::Unit unit;
-  finish_records(unit, book, state, true);
+  finish_records(unit, book, state, !decided.passed_over);
   if (unit.writes.empty()) {
     settle_plainly(decided.state, spi::Verb::kAck, std::move(book));
   } else {
@@ -120,6 +144,7 @@ std::string Settler::order_key(const spi::Envelope& envelope) const {
 }
 
 void Settler::add_released(DeliveryPtr state) {
+  count(policy::BreakerSignal::kIgnored, *state);
   settle_plainly(std::move(state), spi::Verb::kRelease,
                  Book{nullptr, LaneStep::kRelease, nullptr, true, nullptr});
 }
@@ -136,6 +161,16 @@ void Settler::add_parked(DeliveryPtr state) {
   spi::Unit unit{{spi::PutSchedule{std::move(record)}}};
   dispatcher_.count_parked(*state);
   settle_with(std::move(unit), Book{std::move(state), LaneStep::kParked, nullptr, true, nullptr});
+}
+
+void Settler::close_as_lost(const Decided& decided) {
+  const DeliveryState& state = *decided.state;
+  counts.lease_lost.fetch_add(1, std::memory_order_relaxed);
+  count(policy::BreakerSignal::kIgnored, state);
+  if (options_.order != Order::kUnordered)
+    dispatcher_.doubt(state.envelope().topic, state.envelope().partition);
+  dispatcher_.drop(*decided.state);
+  finish({&decided.state, 1}, false);
 }
 
 policy::DeliveryFacts Settler::facts_of(const DeliveryState& state) const {
@@ -163,6 +198,10 @@ void Settler::count(policy::BreakerSignal signal, const DeliveryState& state) {
 }
 
 void Settler::add(Decided decided) {
+  if (decided.lost) {
+    close_as_lost(decided);
+    return;
+  }
   if (decided.intake) {  // no handler ran: decided by policy::decide_intake
     dispatcher_.pass(*decided.state);
     count(policy::BreakerSignal::kIgnored, *decided.state);
@@ -227,7 +266,7 @@ spi::Envelope Settler::next_attempt(const Decided& decided, const policy::Decisi
   next.crashes = state.delivery.crashes;
   next.attempt = decision.attempt;
   if (decision.counts_failure) {
-    next.history.push_back({now, next.attempt, decided.outcome.error.type, decided.outcome.error.message});
+    next.history.push_back(failure_of(decided.outcome.error, next.attempt, now));
     if (next.history.size() > kHistoryMax) next.history.erase(next.history.begin());
     if (!next.first_failed_at) next.first_failed_at = now;
     next.retry_delay = decision.delay;
@@ -282,14 +321,15 @@ void Settler::to_dead_letters(Decided decided, const policy::Decision& decision)
   EntryFacts facts;
   facts.id = context_->make_id();
   facts.reason = decision.reason;
-  facts.error = decided.outcome.error;
+  facts.error = shortened(decided.outcome.error);
+  if (facts.reason == DeadLetterReason::kExpired) counts.expired.fetch_add(1, std::memory_order_relaxed);
   facts.now = context_->clock->now();
   facts.crashes = state.delivery.crashes;
   facts.failures = decision.failures;
   facts.keep_original = options_.dead_letters.keep_original;
   spi::Envelope last = state.envelope();
   if (decision.counts_failure) {
-    last.history.push_back({facts.now, last.attempt, facts.error.type, facts.error.message});
+    last.history.push_back(failure_of(facts.error, last.attempt, facts.now));
     if (last.history.size() > kHistoryMax) last.history.erase(last.history.begin());
   }
   DeadLetter entry = make_dead_letter(last, options_.group, facts);

@@ -33,7 +33,7 @@ class Settler {
   void add_acked(std::vector<DeliveryPtr> states);
   void add(Decided decided);
   /// The group is done with these without a handler: filtered out, or handled before.
-  void add_passed_over(DeliveryPtr state);
+  void add_passed_over(DeliveryPtr state, bool duplicate);
   void add_parked(DeliveryPtr state);
   void add_released(DeliveryPtr state);
   /// What a transaction of the handler must write besides the settlement. Any thread.
@@ -88,6 +88,8 @@ class Settler {
 
   void settle_plainly(DeliveryPtr state, spi::Verb verb, Book book);
   void settle_with(spi::Unit unit, Book book);
+  [[nodiscard]] std::atomic<std::uint64_t>* counter_of(const Decided& decided);
+  void close_as_lost(const Decided& decided);
   void acknowledge(Decided decided);
   void release(Decided decided);
   /// What is written besides the settlement when the group is done with a message.

@@ -36,6 +36,8 @@ struct ScheduleRecord {
   TimePoint due_at{};
   /// Waits behind a blocked key and has no due time until it is unparked.
   bool parked = false;
+  /// Of the payload; listings give it although they leave the payload out. Set by the store.
+  std::size_t payload_size = 0;
   /// With `parked`: the KeyBlock::key it waits behind (in partition order that is "", whatever the message's
   /// key).
   std::string order_key;

@@ -290,6 +290,8 @@ class Queue {
   void trim_topic(Topic& topic, Moment now);
 
   void attach(Session& session, Topic& topic);
+  /// Makes the group known to the topic; nothing changes when it is.
+  GroupOnTopic& add_group(Topic& topic, const std::string& name, const spi::StartPosition& start);
   void detach(Session& session, Moment now);
   void start_reader(GroupOnTopic& group, Reader& reader, const spi::StartPosition& start);
   void make_partitioned(GroupOnTopic& group);
@@ -319,6 +321,9 @@ class Queue {
 
   Meter& meter_;
   std::map<std::string, Topic, std::less<>> topics_;
+  /// The patterns that members of a group have subscribed with: the group also gets the topics that are made
+  /// while no member is there.
+  std::map<std::string, std::set<std::string>> interests_;
   std::map<std::uint64_t, std::unique_ptr<Session>> sessions_;
   std::uint64_t session_last_ = 0;
   std::uint64_t lease_last_ = 0;

@@ -50,6 +50,11 @@ Session& Queue::join(const spi::SubscribeOptions& options, Moment now) {
   std::sort(session.options.partitions.begin(), session.options.partitions.end());
   sessions_.emplace(session.id, std::move(made));
   touch(session, now);
+  if (!session.ephemeral()) {
+    for (const std::string& pattern : options.patterns) {
+      if (interests_[options.group].insert(pattern).second) meter_.used += pattern.size();
+    }
+  }
   for (auto& [name, topic] : topics_) {
     if (session.options.matches(name)) attach(session, topic);
   }
@@ -67,23 +72,27 @@ void Queue::attach(Session& session, Topic& topic) {
     session.attachments.push_back(std::move(attachment));
     return;
   }
-  const auto [it, made] = topic.groups.try_emplace(session.options.group);
-  GroupOnTopic& group = it->second;
-  if (made) {
-    group.name = session.options.group;
-    group.topic = &topic;
-    meter_.used += sizeof(GroupOnTopic);
-    for (auto& [priority, log] : topic.logs) {
-      Reader& reader = group.readers[priority];
-      reader.log = &log;
-      start_reader(group, reader, session.options.start);
-    }
-  }
+  GroupOnTopic& group = add_group(topic, session.options.group, session.options.start);
   group.members.push_back(&session);
   if (session.ordered() && !group.partitioned) make_partitioned(group);
   mark_dirty(group);
   attachment.group = &group;
   session.attachments.push_back(std::move(attachment));
+}
+
+GroupOnTopic& Queue::add_group(Topic& topic, const std::string& name, const spi::StartPosition& start) {
+  const auto [it, made] = topic.groups.try_emplace(name);
+  GroupOnTopic& group = it->second;
+  if (!made) return group;
+  group.name = name;
+  group.topic = &topic;
+  meter_.used += sizeof(GroupOnTopic);
+  for (auto& [priority, log] : topic.logs) {
+    Reader& reader = group.readers[priority];
+    reader.log = &log;
+    start_reader(group, reader, start);
+  }
+  return group;
 }
 
 void Queue::start_reader(GroupOnTopic& group, Reader& reader, const spi::StartPosition& start) {

@@ -11,6 +11,8 @@
 
 #include "drivers/memory/queue.hpp"
 
+#include "drivers/memory/pattern.hpp"
+
 namespace towline::drivers::memory {
 namespace {
 
@@ -105,6 +107,11 @@ Topic& Queue::topic(std::string_view name, std::uint32_t partition_count) {
   made.topology.topic = name;
   made.topology.partition_count = partition_count;
   meter_.used += sizeof(Topic) + name.size();
+  for (const auto& [group, patterns] : interests_) {
+    const bool wants = std::any_of(patterns.begin(), patterns.end(),
+                                   [&](const std::string& pattern) { return pattern_matches(pattern, name); });
+    if (wants) add_group(made, group, {});
+  }
   for (auto& [id, session] : sessions_) {
     if (!session->dropped && session->options.matches(name)) attach(*session, made);
   }

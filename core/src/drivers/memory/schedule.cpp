@@ -1,6 +1,5 @@
-// Parked records and blocks: in a partition-ordered group everything of a partition waits behind the block of
-// the key "", whatever its own key; in a key-ordered group a record waits behind the block of its own key. So
-// a parked record belongs to the block of its own key if there is one, and else to that of "".
+// A record that was claimed is due again when the claim ends, but how late it is counts from the time that it
+// was promised for: a claimer that dies must not make a message that is too late look punctual.
 
 #include "drivers/memory/schedule.hpp"
 
@@ -35,11 +34,26 @@ std::uint64_t sequence_of(const PageKey& key) noexcept {
   return sequence;
 }
 
+bool matches(const spi::ScheduleRecord& record, const spi::ScheduleQuery& query) {
+  const spi::Envelope& e = record.envelope;
+  if (!query.topic.empty() && e.topic != query.topic) return false;
+  // Without a group: what users delayed, or everything that is parked.
+  if (e.group != query.group && !(query.parked && query.group.empty())) return false;
+  if (query.partition && e.partition != *query.partition) return false;
+  if (!query.key) return true;
+  return query.parked ? record.order_key == *query.key : e.key == query.key;
+}
+
 }  // namespace
 
 const spi::ScheduleRecord* Schedule::find(const MessageId& id) const {
   const auto it = entries_.find(id);
   return it == entries_.end() ? nullptr : &it->second.record;
+}
+
+Schedule::ParkedKey Schedule::parked_key(const spi::ScheduleRecord& record) noexcept {
+  const spi::Envelope& e = record.envelope;
+  return {e.group, e.topic, e.partition, record.order_key, record.sequence};
 }
 
 void Schedule::link(Entry& entry) {
@@ -48,9 +62,7 @@ void Schedule::link(Entry& entry) {
     due_.emplace(DueKey(record.due_at, record.sequence), &entry);
     return;
   }
-  const spi::Envelope& e = record.envelope;
-  parked_.emplace(ParkedKey(e.group, e.topic, e.partition, record.sequence), &entry);
-  parked_by_key_.emplace(ParkedByKey(e.group, e.topic, e.partition, record.order_key, record.sequence), &entry);
+  parked_.emplace(parked_key(record), &entry);
 }
 
 void Schedule::unlink(Entry& entry) {
@@ -59,9 +71,7 @@ void Schedule::unlink(Entry& entry) {
     due_.erase(DueKey(record.due_at, record.sequence));
     return;
   }
-  const spi::Envelope& e = record.envelope;
-  parked_.erase(ParkedKey(e.group, e.topic, e.partition, record.sequence));
-  parked_by_key_.erase(ParkedByKey(e.group, e.topic, e.partition, record.order_key, record.sequence));
+  parked_.erase(parked_key(record));
 }
 
 void Schedule::put(spi::ScheduleRecord record) {
@@ -71,6 +81,7 @@ void Schedule::put(spi::ScheduleRecord record) {
   entry.record = std::move(record);
   entry.record.version = 1;
   entry.record.sequence = ++sequence_last_;
+  entry.promised_at = entry.record.due_at;
   entry.bytes = size_of(entry.record.envelope) + sizeof(Entry);
   meter_.used += entry.bytes;
   link(entry);
@@ -95,7 +106,9 @@ void Schedule::move(const MessageId& id, TimePoint due_at) {
   Entry& entry = it->second;
   unlink(entry);
   entry.record.due_at = due_at;
+  entry.promised_at = due_at;
   entry.record.parked = false;
+  entry.record.order_key.clear();
   entry.claimed = false;
   ++entry.record.version;
   link(entry);
@@ -107,7 +120,7 @@ void Schedule::take_due(const spi::DueRequest& request, Moment now, std::vector<
     Entry& entry = *due_.begin()->second;
     spi::ScheduleRecord& record = entry.record;
     if (record.due_at > now.wall) break;
-    const Duration late = now.wall - record.due_at;
+    const Duration late = now.wall - entry.promised_at;
     const bool skipped = record.skip_if_late_by > Duration(0) && late > record.skip_if_late_by;
     if (promoted != nullptr && !skipped) {
       out.lateness.push_back(late);
@@ -120,7 +133,6 @@ void Schedule::take_due(const spi::DueRequest& request, Moment now, std::vector<
       continue;
     }
     unlink(entry);
-    const TimePoint was_due_at = record.due_at;
     // At least a little, or this call would find it due again.
     record.due_at = after_wall(now.wall, std::max<Duration>(request.lease, std::chrono::milliseconds(1)));
     ++record.version;
@@ -128,7 +140,7 @@ void Schedule::take_due(const spi::DueRequest& request, Moment now, std::vector<
     link(entry);
     out.records.push_back(record);
     // The caller wants to know how late it is, not when the claim ends.
-    out.records.back().due_at = was_due_at;
+    out.records.back().due_at = entry.promised_at;
   }
   out.next_due_at = next_due_at();
 }
@@ -168,21 +180,18 @@ void Schedule::put_block(spi::KeyBlock block) {
 
 Schedule::Entry* Schedule::first_parked(const BlockKey& block) const {
   const auto& [group, topic, partition, key] = block;
-  const auto first = parked_by_key_.lower_bound(ParkedByKey(group, topic, partition, key, 0));
-  if (first == parked_by_key_.end()) return nullptr;
-  const auto& [of_group, of_topic, of_partition, of_key, sequence] = first->first;
-  const bool fits = of_group == group && of_topic == topic && of_partition == partition && of_key == key;
-  return fits ? first->second : nullptr;
+  const auto it = parked_.lower_bound(ParkedKey(group, topic, partition, key, 0));
+  if (it == parked_.end()) return nullptr;
+  const bool behind = it->first < ParkedKey(group, topic, partition, key, UINT64_MAX);
+  return behind ? it->second : nullptr;
 }
 
 std::uint64_t Schedule::count_parked(const BlockKey& block) const {
   const auto& [group, topic, partition, key] = block;
+  const auto end = parked_.upper_bound(ParkedKey(group, topic, partition, key, UINT64_MAX));
   std::uint64_t count = 0;
-  const auto first = parked_by_key_.lower_bound(ParkedByKey(group, topic, partition, key, 0));
-  for (auto it = first; it != parked_by_key_.end(); ++it, ++count) {
-    const auto& [of_group, of_topic, of_partition, of_key, sequence] = it->first;
-    if (of_group != group || of_topic != topic || of_partition != partition || of_key != key) break;
-  }
+  for (auto it = parked_.lower_bound(ParkedKey(group, topic, partition, key, 0)); it != end; ++it)
+    ++count;
   return count;
 }
 
@@ -199,7 +208,11 @@ void Schedule::unpark_next(const spi::UnparkNext& write) {
   unlink(*next);
   spi::ScheduleRecord& record = next->record;
   record.parked = false;
+  record.order_key.clear();
   record.due_at = write.due_at;
+  next->promised_at = write.due_at;
+  // A misfire rule was for the first firing; what was parked is not too late.
+  record.skip_if_late_by = Duration(0);
   record.envelope.heads_key = true;
   ++record.version;
   link(*next);
@@ -219,16 +232,6 @@ std::vector<spi::KeyBlock> Schedule::list_blocks(std::string_view group, std::st
     blocks.back().parked_count = count_parked(it->first);
   }
   return blocks;
-}
-
-bool Schedule::matches(const spi::ScheduleRecord& record, const spi::ScheduleQuery& query) const {
-  const spi::Envelope& e = record.envelope;
-  if (!query.topic.empty() && e.topic != query.topic) return false;
-  // Without a group: what users delayed, or everything that is parked.
-  if (e.group != query.group && !(query.parked && query.group.empty())) return false;
-  if (query.partition && e.partition != *query.partition) return false;
-  if (!query.key) return true;
-  return query.parked ? record.order_key == *query.key : e.key == query.key;
 }
 
 Result<Page<spi::ScheduleRecord>> Schedule::list(const spi::ScheduleQuery& query) const {
@@ -254,7 +257,8 @@ Result<Page<spi::ScheduleRecord>> Schedule::list(const spi::ScheduleQuery& query
     if (!matches(record, query)) return true;
     if (page.items.size() == count_max) {
       page.cursor = make_cursor(last, fingerprint.value());
-      return false;
+    page.items.back().payload_size = page.items.back().envelope.payload.size();
+    if (!query.parked) page.items.back().envelope.payload.clear();
     }
     page.items.push_back(record);
     if (!query.parked) page.items.back().envelope.payload.clear();

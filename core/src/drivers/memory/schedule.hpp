@@ -68,12 +68,12 @@ class Schedule {
     spi::ScheduleRecord record;
     std::uint64_t bytes = 0;
     bool claimed = false;
+    /// When it was to fire; `record.due_at` moves with each claim.
+    TimePoint promised_at{};
   };
   using DueKey = std::pair<TimePoint, std::uint64_t>;
-  /// Group, topic and partition; then the sequence. Views into the entry.
-  using ParkedKey = std::tuple<std::string_view, std::string_view, std::uint32_t, std::uint64_t>;
-  /// The same with the order key before the sequence.
-  using ParkedByKey =
+  /// Group, topic, partition and order key; then the sequence. Views into the entry.
+  using ParkedKey =
       std::tuple<std::string_view, std::string_view, std::uint32_t, std::string_view, std::uint64_t>;
   using BlockKey = std::tuple<std::string, std::string, std::uint32_t, std::string>;
 
@@ -83,13 +83,12 @@ class Schedule {
   void remember_fired(const spi::ScheduleRecord& record, Moment now);
   [[nodiscard]] Entry* first_parked(const BlockKey& block) const;
   [[nodiscard]] std::uint64_t count_parked(const BlockKey& block) const;
-  [[nodiscard]] bool matches(const spi::ScheduleRecord& record, const spi::ScheduleQuery& query) const;
+  [[nodiscard]] static ParkedKey parked_key(const spi::ScheduleRecord& record) noexcept;
 
   Meter& meter_;
   std::unordered_map<MessageId, Entry, MessageIdHash> entries_;
   std::map<DueKey, Entry*> due_;
   std::map<ParkedKey, Entry*> parked_;
-  std::map<ParkedByKey, Entry*> parked_by_key_;
   std::map<BlockKey, spi::KeyBlock> blocks_;
   std::uint64_t sequence_last_ = 0;
   std::unordered_set<MessageId, MessageIdHash> fired_;

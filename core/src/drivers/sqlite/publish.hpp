@@ -1,0 +1,69 @@
+#pragma once
+// Appending messages, and reading them back.
+
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "drivers/sqlite/tx.hpp"
+
+namespace towline::drivers::sqlite {
+
+/// Answers as Transport::publish does.
+[[nodiscard]] std::vector<spi::PublishAnswer> publish(Tx& tx, std::span<const spi::Envelope> envelopes);
+/// Appends one envelope that was checked. What comes from another envelope of the same log stays in order.
+void append(Tx& tx, const spi::Envelope& envelope);
+/// Appends a message that is stored in `body` and stays there.
+void append_body(Tx& tx, LogState& log, std::int64_t body_id);
+
+/// Whether a dedup id decides about this envelope. What is addressed to one group is a retry, a deferral or a
+/// redrive of a message that has its dedup id already.
+[[nodiscard]] inline bool deduplicates(const spi::Envelope& envelope) noexcept {
+  return !envelope.dedup_id.empty() && envelope.group.empty();
+}
+[[nodiscard]] std::optional<MessageId> find_dedup(Connection& sql, std::string_view topic,
+                                                  std::string_view dedup_id, TimePoint now);
+void hold_dedup(Tx& tx, const spi::Envelope& envelope);
+
+/// The columns of `message` and of `body` that make an envelope, in the order that read_envelope() expects.
+#define TOWLINE_ENVELOPE_COLUMNS(id) \
+  "partition, group_id, " id         \
+  ", key, published_us, expires_us, attempt, crashes, redrives, heads_key, extras, payload"
+
+/// Fills everything but topic, priority and group from the columns from `first` on. False: the row is
+/// damaged.
+[[nodiscard]] bool read_envelope(const Query& row, int first, spi::Envelope& envelope);
+/// Binds the same columns, from parameter `first` on.
+void bind_envelope(Query& query, int first, const spi::Envelope& envelope,
+                   std::optional<std::int64_t> group_id, std::string_view extras);
+
+/// A message of the log, wherever its content is. Reads in order of seq.
+class MessageReader {
+ public:
+  /// Messages with after < seq <= last.
+  MessageReader(Tx& tx, LogState& log, Seq after, Seq last);
+  /// False at the end.
+  bool next();
+  [[nodiscard]] Seq seq() const { return rows_.integer(0); }
+  /// 0: for every group.
+  [[nodiscard]] std::int64_t group_id();
+  [[nodiscard]] std::uint32_t partition();
+  [[nodiscard]] std::size_t payload_size();
+  /// False: damaged.
+  [[nodiscard]] bool read(spi::Envelope& envelope);
+
+ private:
+  /// The row that holds the content: of `message`, or of `body`.
+  struct Content {
+    const Query* row;
+    int first;
+  };
+  Content content();
+  Tx& tx_;
+  LogState& log_;
+  Query rows_;
+  std::optional<Query> body_;
+  bool body_found_ = false;
+};
+
+}  // namespace towline::drivers::sqlite

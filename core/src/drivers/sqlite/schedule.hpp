@@ -1,0 +1,56 @@
+#pragma once
+// Records with a due time, parked records, and the keys they are parked behind.
+
+#include <optional>
+#include <vector>
+
+#include <towline/spi/store.hpp>
+
+#include "drivers/sqlite/tx.hpp"
+
+namespace towline::drivers::sqlite {
+
+/// A record that waits: for its due time, or parked.
+struct Waiting {
+  std::int64_t body_id = 0;
+  spi::Version version = 0;
+  TimePoint due_at{};
+  bool parked = false;
+  bool claimed = false;
+  std::int64_t topic_id = 0;
+  std::uint8_t priority = 0;
+  bool has_rule = false;  ///< a misfire rule
+  bool addressed = false;
+};
+
+[[nodiscard]] std::optional<Waiting> find_waiting(Connection& sql, const MessageId& id);
+
+// ---- writes: what they need was checked ----
+void put_schedule(Tx& tx, const spi::ScheduleRecord& record);
+void erase_schedule(Tx& tx, const spi::EraseSchedule& write);
+void move_schedule(Tx& tx, const spi::MoveSchedule& write);
+void put_key_block(Tx& tx, const spi::KeyBlock& block);
+void unpark_next(Tx& tx, const spi::UnparkNext& write);
+[[nodiscard]] bool is_blocked(Connection& sql, const std::string& group, const std::string& topic,
+                              std::uint32_t partition, const std::string& key);
+
+/// The earliest due time; kNever: none.
+[[nodiscard]] TimePoint next_due(Tx& tx);
+/// Takes what is due: moves it to the logs (`promote`), or claims it and returns it.
+void take_due(Tx& tx, const spi::DueRequest& request, bool promote, spi::DueBatch& out);
+
+// ---- reads, on any connection ----
+[[nodiscard]] std::optional<spi::ScheduleRecord> find_schedule(Connection& sql, const MessageId& id);
+[[nodiscard]] Result<Page<spi::ScheduleRecord>> list_schedule(Connection& sql,
+                                                              const spi::ScheduleQuery& query);
+[[nodiscard]] bool has_fired(Connection& sql, const MessageId& id);
+[[nodiscard]] std::vector<spi::KeyBlock> list_key_blocks(Connection& sql, std::string_view group,
+                                                         std::string_view topic,
+                                                         std::optional<std::uint32_t> partition);
+
+/// Remembers that these records (16 bytes each) fired.
+void remember_fired(Tx& tx, std::string_view record_ids);
+/// Forgets what fired more than a day ago, or more than a million ids ago.
+void forget_fired(Tx& tx);
+
+}  // namespace towline::drivers::sqlite

@@ -1,0 +1,310 @@
+// One statement list per version. Names are for people: everything is a plain table that sqlite3 shows; `_us`
+// columns are microseconds since 1970 (UTC). README.md says what the tables mean and which rows may be edited
+// by hand.
+//
+// Where the payload of a message lies decides the speed, so these are the rules the tables follow:
+//   - `message` is only appended to and only deleted from its low end; seq = log id << 40 | position in the
+//   log;
+//   - a delayed message is written once to `body`; `schedule` is narrow, and firing appends a `message` row
+//   that only names
+//     the body;
+//   - what a group holds is one row per hand-out in `claim`, not one per message.
+
+#include "drivers/sqlite/schema.hpp"
+
+#include <string>
+
+namespace towline::drivers::sqlite {
+namespace {
+
+constexpr const char* kVersion1 = R"sql(
+CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+
+CREATE TABLE topic(
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  kind TEXT NOT NULL CHECK(kind IN ('queue', 'log', 'bus')),
+  partition_count INTEGER NOT NULL,
+  retention_us INTEGER NOT NULL,
+  created_us INTEGER NOT NULL);
+
+CREATE TABLE log(
+  id INTEGER PRIMARY KEY,
+  topic_id INTEGER NOT NULL REFERENCES topic(id),
+  priority INTEGER NOT NULL,
+  trimmed_seq INTEGER NOT NULL,   -- everything up to here was removed
+  body_seq INTEGER NOT NULL,      -- no message after this one names a body
+  UNIQUE(topic_id, priority));
+
+CREATE TABLE message(
+  seq INTEGER PRIMARY KEY,        -- log.id << 40 | position
+  body_id INTEGER,                -- set: everything else is there
+  partition INTEGER,
+  group_id INTEGER,               -- NULL: for every group
+  id BLOB,
+  key TEXT,
+  published_us INTEGER,
+  expires_us INTEGER,
+  attempt INTEGER,
+  crashes INTEGER,
+  redrives INTEGER,
+  heads_key INTEGER,
+  extras BLOB,
+  payload BLOB);
+
+CREATE TABLE chunk(
+  seq INTEGER PRIMARY KEY,        -- of its first message
+  count INTEGER NOT NULL,
+  published_us INTEGER NOT NULL,
+  messages BLOB NOT NULL);
+
+CREATE TABLE grp(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+
+CREATE TABLE interest(            -- patterns a group has subscribed to: topics made later are kept for it
+  group_id INTEGER NOT NULL,
+  pattern TEXT NOT NULL,
+  PRIMARY KEY(group_id, pattern)) WITHOUT ROWID;
+
+CREATE TABLE grp_topic(
+  topic_id INTEGER NOT NULL,
+  group_id INTEGER NOT NULL,
+  partitioned INTEGER NOT NULL,   -- 1: read partition by partition
+  PRIMARY KEY(topic_id, group_id)) WITHOUT ROWID;
+
+CREATE TABLE cursor(
+  log_id INTEGER NOT NULL,
+  group_id INTEGER NOT NULL,
+  read_seq INTEGER NOT NULL,      -- everything up to here was handed out or passed over
+  PRIMARY KEY(log_id, group_id)) WITHOUT ROWID;
+
+CREATE TABLE partition_cursor(
+  log_id INTEGER NOT NULL,
+  group_id INTEGER NOT NULL,
+  partition INTEGER NOT NULL,
+  read_seq INTEGER NOT NULL,
+  PRIMARY KEY(log_id, group_id, partition)) WITHOUT ROWID;
+
+CREATE TABLE member(
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  group_id INTEGER NOT NULL,      -- 0: ephemeral
+  consumer TEXT NOT NULL,
+  pid INTEGER NOT NULL,
+  patterns TEXT NOT NULL,         -- one a line
+  partitions TEXT NOT NULL,       -- those it asks for, '' for all
+  lease_us INTEGER NOT NULL,
+  lease_until_us INTEGER NOT NULL,
+  lost_count INTEGER NOT NULL);
+
+CREATE TABLE member_topic(
+  topic_id INTEGER NOT NULL,
+  member_id INTEGER NOT NULL,
+  PRIMARY KEY(topic_id, member_id)) WITHOUT ROWID;
+
+CREATE TABLE ownership(
+  topic_id INTEGER NOT NULL,
+  group_id INTEGER NOT NULL,
+  partition INTEGER NOT NULL,
+  member_id INTEGER NOT NULL,     -- 0: free
+  epoch INTEGER NOT NULL,
+  revoking INTEGER NOT NULL,
+  PRIMARY KEY(topic_id, group_id, partition)) WITHOUT ROWID;
+
+CREATE TABLE claim(               -- one hand-out of messages of one log to one member
+  id INTEGER PRIMARY KEY,         -- the lease token; the greatest stays as a mark when it is empty
+  group_id INTEGER NOT NULL,
+  member_id INTEGER NOT NULL,
+  log_id INTEGER NOT NULL,
+  first_seq INTEGER NOT NULL,
+  count INTEGER NOT NULL,
+  remaining INTEGER NOT NULL,
+  entries BLOB,                   -- NULL: first_seq and those that follow
+  settled BLOB,                   -- one bit each
+  lease_us INTEGER NOT NULL,
+  lease_until_us INTEGER NOT NULL);
+
+CREATE TABLE redelivery(          -- came back unsettled; handed out before anything newer
+  group_id INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  partition INTEGER NOT NULL,
+  crashes INTEGER NOT NULL,
+  suspect INTEGER NOT NULL,       -- 1: may have killed its process, handed out alone
+  redelivered INTEGER NOT NULL,
+  PRIMARY KEY(group_id, seq)) WITHOUT ROWID;
+
+CREATE TABLE body(                -- waits for its due time, is parked, or was promoted and not removed yet
+  body_id INTEGER PRIMARY KEY,
+  record_id BLOB NOT NULL,
+  message_id BLOB,                -- NULL: the record id
+  topic_id INTEGER NOT NULL,
+  priority INTEGER NOT NULL,
+  group_id INTEGER,
+  partition INTEGER NOT NULL,
+  key TEXT,
+  due_us INTEGER NOT NULL,
+  order_key TEXT,                 -- set: parked behind this key, without a due time
+  claimed INTEGER,
+  version INTEGER NOT NULL,
+  skip_if_late_by_us INTEGER,
+  published_us INTEGER NOT NULL,
+  expires_us INTEGER,
+  attempt INTEGER,
+  crashes INTEGER,
+  redrives INTEGER,
+  heads_key INTEGER,
+  extras BLOB,
+  payload BLOB NOT NULL);
+CREATE INDEX body_record ON body(record_id);
+CREATE INDEX body_parked ON body(group_id, topic_id, partition, order_key, body_id)
+  WHERE order_key IS NOT NULL;
+
+CREATE TABLE schedule(
+  due_us INTEGER NOT NULL,
+  body_id INTEGER NOT NULL,
+  log_id INTEGER,                 -- NULL: the body has a misfire rule, look there
+  PRIMARY KEY(due_us, body_id)) WITHOUT ROWID;
+
+CREATE TABLE fired(               -- ids of delayed messages that fired, for a day
+  id INTEGER PRIMARY KEY,
+  fired_us INTEGER NOT NULL,
+  record_ids BLOB NOT NULL);
+
+CREATE TABLE key_block(
+  group_id INTEGER NOT NULL,
+  topic_id INTEGER NOT NULL,
+  partition INTEGER NOT NULL,
+  key TEXT NOT NULL,
+  head BLOB NOT NULL,
+  since_us INTEGER NOT NULL,
+  held INTEGER NOT NULL,
+  PRIMARY KEY(group_id, topic_id, partition, key)) WITHOUT ROWID;
+
+CREATE TABLE dead_letter(
+  entry INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  original_message_id TEXT NOT NULL,
+  topic TEXT NOT NULL,
+  "group" TEXT NOT NULL,
+  key TEXT,
+  partition INTEGER NOT NULL,
+  headers TEXT NOT NULL,          -- name: value, one a line; \n, \\ and \: are escaped
+  content_type TEXT NOT NULL,
+  payload BLOB NOT NULL,
+  reason TEXT NOT NULL,
+  error_type TEXT NOT NULL,
+  error_message TEXT NOT NULL,
+  error_stack TEXT NOT NULL,
+  fingerprint TEXT NOT NULL,
+  retry_count INTEGER NOT NULL,   -- failures when it came here
+  crashes INTEGER NOT NULL,
+  published_us INTEGER NOT NULL,
+  first_failed_at INTEGER NOT NULL,
+  last_failed_at INTEGER NOT NULL,
+  created_at INTEGER NOT NULL,
+  reprocess_count INTEGER NOT NULL,
+  status TEXT NOT NULL CHECK(status IN ('pending', 'reprocessing', 'resolved', 'expired', 'discarded')),
+  lease_until_us INTEGER NOT NULL,
+  metadata TEXT NOT NULL,
+  version INTEGER NOT NULL);
+CREATE INDEX dead_letter_created ON dead_letter(created_at, id);
+CREATE INDEX dead_letter_topic ON dead_letter(topic, created_at, id);
+CREATE INDEX dead_letter_status ON dead_letter(status, created_at, id);
+CREATE INDEX dead_letter_error_type ON dead_letter(error_type, created_at, id);
+CREATE INDEX dead_letter_fingerprint ON dead_letter(fingerprint, created_at, id);
+CREATE INDEX dead_letter_last_failed ON dead_letter(last_failed_at);
+CREATE INDEX dead_letter_leased ON dead_letter(lease_until_us) WHERE status = 'reprocessing';
+
+CREATE TABLE dead_letter_count(
+  status TEXT NOT NULL,
+  topic TEXT NOT NULL,
+  count INTEGER NOT NULL,
+  PRIMARY KEY(status, topic)) WITHOUT ROWID;
+CREATE TRIGGER dead_letter_count_insert AFTER INSERT ON dead_letter BEGIN
+  INSERT INTO dead_letter_count VALUES(new.status, new.topic, 1) ON CONFLICT DO UPDATE SET count = count + 1;
+END;
+CREATE TRIGGER dead_letter_count_delete AFTER DELETE ON dead_letter BEGIN
+  UPDATE dead_letter_count SET count = count - 1 WHERE status = old.status AND topic = old.topic;
+END;
+CREATE TRIGGER dead_letter_count_update AFTER UPDATE OF status, topic ON dead_letter BEGIN
+  UPDATE dead_letter_count SET count = count - 1 WHERE status = old.status AND topic = old.topic;
+  INSERT INTO dead_letter_count VALUES(new.status, new.topic, 1) ON CONFLICT DO UPDATE SET count = count + 1;
+END;
+
+CREATE TABLE idempotency(
+  scope TEXT NOT NULL,
+  key TEXT NOT NULL,
+  state TEXT NOT NULL CHECK(state IN ('in_progress', 'done', 'failed')),
+  fingerprint TEXT NOT NULL,
+  fence INTEGER NOT NULL,
+  lease_until_us INTEGER NOT NULL,
+  expires_us INTEGER,
+  has_result INTEGER NOT NULL,
+  content_type TEXT NOT NULL,
+  version INTEGER NOT NULL,
+  result BLOB NOT NULL,
+  PRIMARY KEY(scope, key)) WITHOUT ROWID;
+
+CREATE TABLE inbox(
+  group_id INTEGER NOT NULL,
+  message_id BLOB NOT NULL,
+  expires_us INTEGER NOT NULL,
+  PRIMARY KEY(group_id, message_id)) WITHOUT ROWID;
+
+CREATE TABLE dedup(
+  topic_id INTEGER NOT NULL,
+  dedup_id TEXT NOT NULL,
+  expires_us INTEGER,             -- NULL: until the message is finished
+  message_id BLOB NOT NULL,
+  PRIMARY KEY(topic_id, dedup_id)) WITHOUT ROWID;
+
+CREATE TABLE counter(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO counter VALUES('scheduled', 0), ('parked', 0), ('idempotency', 0);
+)sql";
+
+constexpr Migration kMigrations[] = {{kVersion1}};
+
+std::int64_t number(const std::optional<std::string>& text) {
+  return text ? std::strtoll(text->c_str(), nullptr, 10) : 0;
+}
+
+}  // namespace
+
+std::span<const Migration> migrations() noexcept { return kMigrations; }
+
+SchemaFound inspect_schema(Connection& connection, std::span<const Migration> steps) {
+  SchemaFound found;
+  const std::int64_t application = number(connection.ask("PRAGMA application_id"));
+  found.version = number(connection.ask("PRAGMA user_version"));
+  const std::int64_t objects = number(connection.ask("SELECT count(*) FROM sqlite_schema"));
+  if (application == 0 && found.version == 0 && objects == 0) return found;
+  if (application != kApplicationId) {
+    found.state = SchemaState::kForeign;
+  } else if (found.version > static_cast<std::int64_t>(steps.size())) {
+    found.state = SchemaState::kTooNew;
+  } else {
+    found.state =
+        found.version == static_cast<std::int64_t>(steps.size()) ? SchemaState::kCurrent : SchemaState::kOld;
+  }
+  return found;
+}
+
+bool migrate(Connection& connection, std::span<const Migration> steps, std::int64_t now_us) {
+  if (!connection.run("BEGIN IMMEDIATE")) return false;
+  const SchemaFound found = inspect_schema(connection, steps);
+  if (found.state == SchemaState::kEmpty || found.state == SchemaState::kOld) {
+    for (auto version = static_cast<std::size_t>(found.version); version < steps.size(); ++version) {
+      connection.run(steps[version].sql);
+    }
+    const std::string numbers = "PRAGMA application_id = " + std::to_string(kApplicationId) +
+                                "; PRAGMA user_version = " + std::to_string(steps.size()) + ";";
+    connection.run(numbers.c_str());
+    const std::string stamp = "INSERT OR IGNORE INTO meta VALUES('created_us', " + std::to_string(now_us) +
+                              "); INSERT OR REPLACE INTO meta VALUES('schema_us', " + std::to_string(now_us) +
+                              ");";
+    connection.run(stamp.c_str());
+  }
+  if (connection.ok()) connection.run("COMMIT");
+  if (!connection.ok()) sqlite3_exec(connection.raw(), "ROLLBACK", nullptr, nullptr, nullptr);
+  return connection.ok();
+}
+
+}  // namespace towline::drivers::sqlite

@@ -1,0 +1,262 @@
+// The store half: commits, due records, reads. Reads run on connections of their own and see what is
+// committed.
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "drivers/sqlite/dead_letters.hpp"
+#include "drivers/sqlite/members.hpp"
+#include "drivers/sqlite/ops.hpp"
+#include "drivers/sqlite/ownership.hpp"
+#include "drivers/sqlite/provider.hpp"
+#include "drivers/sqlite/publish.hpp"
+#include "drivers/sqlite/records.hpp"
+#include "drivers/sqlite/schedule.hpp"
+#include "drivers/sqlite/trim.hpp"
+#include "drivers/sqlite/units.hpp"
+
+namespace towline::drivers::sqlite {
+namespace {
+
+/// Due times are of the wall clock, waits of the monotonic one, and other processes may die silently: so
+/// nobody waits longer than this without looking.
+constexpr Duration kLookInterval = std::chrono::seconds(1);
+
+constexpr const char* kCounters = "SELECT name, value FROM counter";
+
+std::size_t bytes_of(const spi::Unit& unit) {
+  std::size_t bytes = 0;
+  for (const spi::Write& write : unit.writes) {
+    if (const auto* put = std::get_if<spi::PutSchedule>(&write)) bytes += put->record.envelope.payload.size();
+    if (const auto* publish = std::get_if<spi::Publish>(&write)) bytes += publish->envelope.payload.size();
+    if (const auto* letter = std::get_if<spi::PutDeadLetter>(&write)) bytes += letter->record.payload.size();
+  }
+  return bytes;
+}
+
+class DueOp final : public Op {
+ public:
+  DueOp(Moment moment, const spi::DueRequest& request, bool promote)
+      : Op(moment), request_(request), promote_(promote) {
+    count = std::max<std::size_t>(1, request.count_max / 4);
+  }
+  Look look(Tx& tx) override {
+    const TimePoint next = next_due(tx);
+    if (next != kNever) batch.next_due_at = next;
+    return request_.count_max > 0 && next <= tx.now.wall ? Look::kWrite : Look::kMaybe;
+  }
+  void apply(Tx& tx) override {
+    batch = {};
+    take_due(tx, request_, promote_, batch);
+  }
+  void undo(Tx&) override { batch = {}; }
+  spi::DueBatch batch;
+
+ private:
+  const spi::DueRequest& request_;
+  const bool promote_;
+};
+
+}  // namespace
+
+SqliteStore::SqliteStore(Handle handle) : handle_(std::move(handle)) {
+  handle_.database->add_due_waiter(waiter_);
+}
+
+SqliteStore::~SqliteStore() { handle_.database->remove_due_waiter(waiter_); }
+
+Result<std::vector<Result<void>>> SqliteStore::commit(std::span<const spi::Unit> units) {
+  if (units.empty()) return std::vector<Result<void>>{};
+  auto op = write_op<std::vector<Result<void>>>(
+      handle_.now(), [&](Tx& tx, const Error* full) { return commit_units(tx, units, nullptr, full); });
+  op.count = units.size();
+  for (const spi::Unit& unit : units)
+    op.bytes += bytes_of(unit);
+  handle_.database->run(op);
+  if (op.error) return std::move(*op.error);
+  return std::move(*op.result);
+}
+
+Result<spi::DueBatch> SqliteStore::wait_for_due(const spi::DueRequest& request, bool promote) {
+  for (;;) {
+    {
+      const std::lock_guard lock(waiter_.mutex);
+      waiter_.signalled = false;
+    }
+    DueOp op(handle_.now(), request, promote);
+    handle_.database->run(op);
+    if (op.error) return std::move(*op.error);
+    const bool found = op.batch.promoted_count > 0 || !op.batch.records.empty();
+    if (found || request.count_max == 0 || !handle_.waits) return std::move(op.batch);
+    std::unique_lock lock(waiter_.mutex);
+    if (std::exchange(waiter_.woken, false)) return std::move(op.batch);
+    const Moment now = handle_.now();
+    if (now.monotonic >= request.deadline) return std::move(op.batch);
+    Duration wait = kLookInterval;
+    if (op.batch.next_due_at) wait = std::clamp(*op.batch.next_due_at - now.wall, Duration(0), kLookInterval);
+    const MonotonicTime until = std::min(request.deadline, after(now.monotonic, wait));
+    while (!waiter_.signalled && !waiter_.woken && handle_.clock->monotonic() < until) {
+      handle_.clock->wait_until(lock, waiter_.changed, until);
+    }
+  }
+}
+
+Result<spi::DueBatch> SqliteStore::claim_due(const spi::DueRequest& request) {
+  return wait_for_due(request, false);
+}
+
+Result<spi::DueBatch> SqliteStore::promote_due(const spi::DueRequest& request) {
+  return wait_for_due(request, true);
+}
+
+void SqliteStore::wake() noexcept {
+  const std::lock_guard lock(waiter_.mutex);
+  waiter_.woken = true;
+  waiter_.changed.notify_all();
+}
+
+Result<std::optional<spi::ScheduleRecord>> SqliteStore::find_schedule(const MessageId& id) {
+  using Found = std::optional<spi::ScheduleRecord>;
+  return handle_.database->read<Found>(
+      [&](Connection& sql) -> Result<Found> { return sqlite::find_schedule(sql, id); });
+}
+
+Result<Page<spi::ScheduleRecord>> SqliteStore::list_schedule(const spi::ScheduleQuery& query) {
+  return handle_.database->read<Page<spi::ScheduleRecord>>(
+      [&](Connection& sql) { return sqlite::list_schedule(sql, query); });
+}
+
+Result<bool> SqliteStore::has_fired(const MessageId& id) {
+  return handle_.database->read<bool>(
+      [&](Connection& sql) -> Result<bool> { return sqlite::has_fired(sql, id); });
+}
+
+Result<std::vector<spi::KeyBlock>> SqliteStore::list_key_blocks(std::string_view group,
+                                                                std::string_view topic,
+                                                                std::optional<std::uint32_t> partition) {
+  using Blocks = std::vector<spi::KeyBlock>;
+  return handle_.database->read<Blocks>([&](Connection& sql) -> Result<Blocks> {
+    return sqlite::list_key_blocks(sql, group, topic, partition);
+  });
+}
+
+template <typename T>
+Result<T> SqliteStore::read_dead_letters(const std::function<Result<T>(Connection&)>& read) {
+  const Moment now = handle_.now();
+  auto ended = handle_.database->read<bool>(
+      [&](Connection& sql) -> Result<bool> { return dead_letter_lease_ended(sql, now.wall); });
+  if (!ended) return std::move(ended).error();
+  if (*ended) {
+    auto op = write_op<bool>(now, [](Tx& tx, const Error*) {
+      end_dead_letter_leases(tx);
+      return true;
+    });
+    handle_.database->run(op);
+    if (op.error) return std::move(*op.error);
+  }
+  return handle_.database->read<T>(read);
+}
+
+Result<std::optional<DeadLetter>> SqliteStore::find_dead_letter(const MessageId& id) {
+  using Found = std::optional<DeadLetter>;
+  return read_dead_letters<Found>(
+      [&](Connection& sql) -> Result<Found> { return sqlite::find_dead_letter(sql, id); });
+}
+
+Result<Page<DeadLetter>> SqliteStore::list_dead_letters(const DeadLetterQuery& query) {
+  return read_dead_letters<Page<DeadLetter>>(
+      [&](Connection& sql) { return sqlite::list_dead_letters(sql, query); });
+}
+
+Result<std::vector<DeadLetterGroup>> SqliteStore::group_dead_letters(const DeadLetterQuery& query) {
+  return read_dead_letters<std::vector<DeadLetterGroup>>(
+      [&](Connection& sql) { return sqlite::group_dead_letters(sql, query); });
+}
+
+Result<std::optional<MessageId>> SqliteStore::find_dedup(std::string_view topic, std::string_view dedup_id) {
+  using Found = std::optional<MessageId>;
+  const TimePoint now = handle_.clock->now();
+  return handle_.database->read<Found>(
+      [&](Connection& sql) -> Result<Found> { return sqlite::find_dedup(sql, topic, dedup_id, now); });
+}
+
+Result<std::vector<bool>> SqliteStore::inbox_contains(std::string_view group,
+                                                      std::span<const MessageId> ids) {
+  using Contains = std::vector<bool>;
+  const TimePoint now = handle_.clock->now();
+  return handle_.database->read<Contains>([&](Connection& sql) -> Result<Contains> {
+    Contains contains;
+    contains.reserve(ids.size());
+    for (const MessageId& id : ids)
+      contains.push_back(inbox_holds(sql, group, id, now));
+    return contains;
+  });
+}
+
+Result<std::optional<spi::IdempotencyRecord>> SqliteStore::find_idempotency(std::string_view scope,
+                                                                            std::string_view key) {
+  using Found = std::optional<spi::IdempotencyRecord>;
+  const TimePoint now = handle_.clock->now();
+  return handle_.database->read<Found>(
+      [&](Connection& sql) -> Result<Found> { return sqlite::find_idempotency(sql, scope, key, now); });
+}
+
+Result<spi::StoreStatistics> SqliteStore::statistics() {
+  auto statistics =
+      read_dead_letters<spi::StoreStatistics>([](Connection& sql) -> Result<spi::StoreStatistics> {
+        spi::StoreStatistics out;
+        Query counters(sql, kCounters);
+        while (counters.row()) {
+          const auto value = static_cast<std::uint64_t>(std::max<std::int64_t>(0, counters.integer(1)));
+          if (counters.text(0) == "scheduled") out.scheduled = value;
+          if (counters.text(0) == "parked") out.parked = value;
+          if (counters.text(0) == "idempotency") out.idempotency_records = value;
+        }
+        count_dead_letters(sql, out.dead_letters);
+        return out;
+      });
+  if (statistics) statistics->bytes = handle_.database->bytes_on_disk();
+  return statistics;
+}
+
+Result<spi::SweepReport> SqliteStore::sweep(const spi::SweepRequest& request) {
+  const Moment now{request.now, handle_.clock->monotonic()};
+  Database& database = *handle_.database;
+  auto op = write_op<spi::SweepReport>(now, [&](Tx& tx, const Error*) {
+    spi::SweepReport report;
+    std::size_t left = request.count_max;
+    const auto took = [&left](std::uint64_t count) {
+      left -= std::min<std::size_t>(left, static_cast<std::size_t>(count));
+      return count;
+    };
+    end_dead_letter_leases(tx);
+    forget_fired(tx);
+    report.dead_letters = took(sweep_dead_letters(tx, request, left));
+    Swept swept = sweep_idempotency(tx, database.sweep_places.idempotency, request.now, left);
+    report.idempotency_records = took(swept.removed);
+    report.more = report.more || swept.more;
+    swept = sweep_inbox(tx, database.sweep_places.inbox, request.now, left);
+    report.inbox_records = took(swept.removed);
+    report.more = report.more || swept.more;
+    swept = sweep_dedup(tx, database.sweep_places.dedup, request.now, left);
+    report.dedup_ids = took(swept.removed);
+    report.more = report.more || swept.more;
+    for (auto& [id, session] : tx.catalog.sessions)
+      sync_partition_cursors(tx, *session);
+    const Trimmed trimmed = trim_all(tx, left);
+    report.messages = took(trimmed.messages);
+    report.more = report.more || trimmed.more || left == 0;
+    return report;
+  });
+  database.run(op);
+  if (op.error) return std::move(*op.error);
+  return std::move(*op.result);
+}
+
+Result<void> SqliteStore::transact(const std::function<Result<void>(spi::SqlSession&)>&,
+                                   std::span<const spi::Unit>, spi::Subscription*) {
+  return Error{ErrorCode::kUnsupported, "handler transactions"};
+}
+
+}  // namespace towline::drivers::sqlite

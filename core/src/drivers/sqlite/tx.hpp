@@ -1,0 +1,60 @@
+#pragma once
+// One transaction as its parts see it: the connection, what is known in memory, the time, and what committing
+// it will have changed. All functions that take a Tx run under leadership of the writer.
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "drivers/sqlite/connection.hpp"
+#include "drivers/sqlite/model.hpp"
+
+namespace towline::drivers::sqlite {
+
+struct Tx {
+  Connection& sql;
+  Catalog& catalog;
+  Moment now;
+
+  /// Logs whose row in `log` changes with this transaction.
+  std::vector<LogState*> written = {};
+  /// Logs of which something was settled.
+  std::vector<LogState*> read = {};
+  /// Logs that got something new.
+  std::vector<LogState*> appended = {};
+  /// Groups to which something came back, or whose partitions moved.
+  std::vector<GroupState*> stirred = {};
+  /// Claims with settlements that are not written yet.
+  std::vector<Claim*> settled = {};
+  /// Groups on topics whose partitions have to be dealt out again.
+  std::vector<GroupTopic*> to_deal = {};
+  bool shape_changed = false;
+  bool due_earlier = false;
+  bool lease_sooner = false;
+  std::int64_t scheduled = 0, parked = 0, idempotency = 0;
+
+  void note_appended(LogState& log) { add_once(appended, log); }
+  void note_written(LogState& log) { add_once(written, log); }
+  void note_read(LogState& log) { add_once(read, log); }
+  void note_stirred(GroupState& group) { add_once(stirred, group); }
+  void note_deal(GroupTopic& at) {
+    if (!at.partitioned || at.deal_dirty) return;
+    at.deal_dirty = true;
+    to_deal.push_back(&at);
+  }
+  void note_settled(Claim& claim) {
+    if (claim.dirty) return;
+    claim.dirty = true;
+    settled.push_back(&claim);
+  }
+
+ private:
+  template <typename T>
+  static void add_once(std::vector<T*>& to, T& one) {
+    // Mostly it is the last one.
+    if (!to.empty() && to.back() == &one) return;
+    if (std::find(to.begin(), to.end(), &one) == to.end()) to.push_back(&one);
+  }
+};
+
+}  // namespace towline::drivers::sqlite

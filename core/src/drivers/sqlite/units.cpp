@@ -1,0 +1,196 @@
+// Every precondition of a unit is checked by reading before its first write, so a refused unit leaves nothing
+// to undo. The preconditions see what was there before the unit, and what earlier units of the same
+// transaction did.
+
+#include "drivers/sqlite/units.hpp"
+
+#include <algorithm>
+#include <set>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include "drivers/sqlite/claims.hpp"
+#include "drivers/sqlite/dead_letters.hpp"
+#include "drivers/sqlite/publish.hpp"
+#include "drivers/sqlite/records.hpp"
+#include "drivers/sqlite/schedule.hpp"
+#include "drivers/sqlite/topics.hpp"
+
+namespace towline::drivers::sqlite {
+namespace {
+
+/// `has` 0: there is none; `wants` 0: any version.
+Result<void> check_version(std::string_view what, const std::string& name, spi::Version has,
+                           spi::Version wants) {
+  if (has == 0) return Error{ErrorCode::kNotFound, std::string(what) + " " + name + " does not exist"};
+  if (wants == 0 || has == wants) return {};
+  return Error{ErrorCode::kConflict, std::string(what) + " " + name + " has version " + std::to_string(has) +
+                                         ", but the write expects " + std::to_string(wants)};
+}
+
+class Check {
+ public:
+  Check(Tx& tx, Session* settle) : tx_(tx), settle_(settle) {}
+
+  Result<void> operator()(const spi::PutSchedule& write) {
+    const spi::ScheduleRecord& record = write.record;
+    if (!put_.insert(record.id).second || find_waiting(tx_.sql, record.id)) {
+      return Error{ErrorCode::kConflict, "a schedule record with id " + record.id.to_string() + " exists"};
+    }
+    const spi::Envelope& envelope = record.envelope;
+    if (record.parked && !is_blocked_by_now(envelope, record.order_key)) {
+      return Error{ErrorCode::kNotFound, "there is no block of the key that record " + record.id.to_string() +
+                                             " is to be parked behind"};
+    }
+    if (deduplicates(envelope)) {
+      if (auto holder = find_dedup(tx_.sql, envelope.topic, envelope.dedup_id, tx_.now.wall)) {
+        return Error{ErrorCode::kConflict, "the dedup id is held by message " + holder->to_string()};
+      }
+      if (!put_dedup_.emplace(envelope.topic, envelope.dedup_id).second) {
+        return Error{ErrorCode::kConflict, "the unit puts two records with one dedup id"};
+      }
+    }
+    return check_envelope(envelope, partition_count_of(tx_.catalog, envelope.topic));
+  }
+  Result<void> operator()(const spi::EraseSchedule& write) { return waiting(write.id, write.version); }
+  Result<void> operator()(const spi::MoveSchedule& write) { return waiting(write.id, write.version); }
+  Result<void> operator()(const spi::UnparkNext& write) {
+    if (is_blocked(tx_.sql, write.group, write.topic, write.partition, write.key)) return {};
+    return Error{ErrorCode::kNotFound, "a block of the key in topic " + write.topic + " for group " +
+                                           write.group + " does not exist"};
+  }
+  Result<void> operator()(const spi::PutKeyBlock& write) {
+    put_blocks_.push_back(&write.block);
+    return {};
+  }
+  Result<void> operator()(const spi::PutDeadLetter&) { return {}; }
+  Result<void> operator()(const spi::UpdateDeadLetter& write) { return dead_letter(write.id, write.version); }
+  Result<void> operator()(const spi::EraseDeadLetter& write) { return dead_letter(write.id, write.version); }
+  Result<void> operator()(const spi::PutIdempotency& write) {
+    const spi::IdempotencyRecord& record = write.record;
+    const spi::Version has = idempotency_version(tx_.sql, record.scope, record.key, tx_.now.wall);
+    if (has == write.expected) return {};
+    return Error{ErrorCode::kConflict, "the idempotency record of key " + record.key + " has version " +
+                                           std::to_string(has) + ", but the write expects " +
+                                           std::to_string(write.expected)};
+  }
+  Result<void> operator()(const spi::EraseIdempotency& write) {
+    const spi::Version has = idempotency_version(tx_.sql, write.scope, write.key, tx_.now.wall);
+    return check_version("the idempotency record of key", write.key, has, write.expected);
+  }
+  Result<void> operator()(const spi::PutInbox& write) {
+    if (!inbox_holds(tx_.sql, write.group, write.message_id, tx_.now.wall)) return {};
+    return Error{ErrorCode::kConflict,
+                 "the inbox of group " + write.group + " holds message " + write.message_id.to_string()};
+  }
+  Result<void> operator()(const spi::ForgetDedup&) { return {}; }
+  Result<void> operator()(const spi::Publish& write) {
+    return check_envelope(write.envelope, partition_count_of(tx_.catalog, write.envelope.topic));
+  }
+  Result<void> operator()(const spi::Settle& write) {
+    if (settle_ == nullptr) {
+      return Error{ErrorCode::kInvalidArgument, "a Settle write needs a subscription: hand it to receive()"};
+    }
+    if (holds(tx_, *settle_, write.settlement.token)) return {};
+    return Error{ErrorCode::kLeaseLost, "the lease ended before this settlement"};
+  }
+
+ private:
+  bool is_blocked_by_now(const spi::Envelope& envelope, const std::string& key) {
+    const bool put = std::any_of(put_blocks_.begin(), put_blocks_.end(), [&](const spi::KeyBlock* block) {
+      return block->group == envelope.group && block->topic == envelope.topic &&
+             block->partition == envelope.partition && block->key == key;
+    });
+    return put || is_blocked(tx_.sql, envelope.group, envelope.topic, envelope.partition, key);
+  }
+  Result<void> waiting(const MessageId& id, spi::Version wants) {
+    const auto found = find_waiting(tx_.sql, id);
+    return check_version("schedule record", id.to_string(), found ? found->version : 0, wants);
+  }
+  Result<void> dead_letter(const MessageId& id, spi::Version wants) {
+    return check_version("dead letter", id.to_string(), dead_letter_version(tx_.sql, id), wants);
+  }
+
+  Tx& tx_;
+  Session* settle_;
+  std::set<MessageId> put_;
+  std::vector<const spi::KeyBlock*> put_blocks_;
+  std::set<std::pair<std::string, std::string>> put_dedup_;
+};
+
+class Apply {
+ public:
+  Apply(Tx& tx, Session* settle) : tx_(tx), settle_(settle) {}
+
+  void operator()(const spi::PutSchedule& write) { put_schedule(tx_, write.record); }
+  void operator()(const spi::EraseSchedule& write) { erase_schedule(tx_, write); }
+  void operator()(const spi::MoveSchedule& write) { move_schedule(tx_, write); }
+  void operator()(const spi::UnparkNext& write) { unpark_next(tx_, write); }
+  void operator()(const spi::PutKeyBlock& write) { put_key_block(tx_, write.block); }
+  void operator()(const spi::PutDeadLetter& write) { put_dead_letter(tx_, write.record); }
+  void operator()(const spi::UpdateDeadLetter& write) { update_dead_letter(tx_, write); }
+  void operator()(const spi::EraseDeadLetter& write) { erase_dead_letter(tx_, write); }
+  void operator()(const spi::PutIdempotency& write) { put_idempotency(tx_, write); }
+  void operator()(const spi::EraseIdempotency& write) { erase_idempotency(tx_, write); }
+  void operator()(const spi::PutInbox& write) { put_inbox(tx_, write); }
+  void operator()(const spi::ForgetDedup& write) { forget_dedup(tx_, write); }
+  void operator()(const spi::Publish& write) {
+    const spi::Envelope& envelope = write.envelope;
+    if (deduplicates(envelope)) {
+      if (find_dedup(tx_.sql, envelope.topic, envelope.dedup_id, tx_.now.wall)) return;
+      hold_dedup(tx_, envelope);
+    }
+    append(tx_, envelope);
+  }
+  void operator()(const spi::Settle& write) { (void)settle(tx_, *settle_, write.settlement); }
+
+ private:
+  Tx& tx_;
+  Session* settle_;
+};
+
+}  // namespace
+
+Result<void> check_unit(Tx& tx, const spi::Unit& unit, Session* settle) {
+  Check check(tx, settle);
+  for (const spi::Write& write : unit.writes) {
+    if (auto checked = std::visit(check, write); !checked) return checked;
+  }
+  return {};
+}
+
+void apply_unit(Tx& tx, const spi::Unit& unit, Session* settle) {
+  Apply apply(tx, settle);
+  for (const spi::Write& write : unit.writes)
+    std::visit(apply, write);
+}
+
+bool grows(const spi::Unit& unit) noexcept {
+  // A retry, a parked message or a dead letter ends a delivery, and that is never refused: it takes the place
+  // of what it stands for.
+  return std::any_of(unit.writes.begin(), unit.writes.end(), [](const spi::Write& write) {
+    if (const auto* put = std::get_if<spi::PutSchedule>(&write)) return put->record.envelope.group.empty();
+    if (const auto* publish = std::get_if<spi::Publish>(&write)) return publish->envelope.group.empty();
+    return false;
+  });
+}
+
+std::vector<Result<void>> commit_units(Tx& tx, std::span<const spi::Unit> units, Session* settle,
+                                       const Error* full) {
+  std::vector<Result<void>> results;
+  results.reserve(units.size());
+  end_dead_letter_leases(tx);
+  for (const spi::Unit& unit : units) {
+    if (full != nullptr && grows(unit)) {
+      results.emplace_back(*full);
+      continue;
+    }
+    Result<void> checked = check_unit(tx, unit, settle);
+    if (checked) apply_unit(tx, unit, settle);
+    results.push_back(std::move(checked));
+  }
+  return results;
+}
+
+}  // namespace towline::drivers::sqlite
