@@ -31,7 +31,8 @@ constexpr std::size_t kLostLeaseCountMax = 10'000;
 constexpr const char* kInsertMember =
     "INSERT INTO member(group_id, consumer, pid, patterns, partitions, lease_us, lease_until_us, lost_count)"
     " VALUES(0, '', 0, '', '', 0, 0, 0)";
-constexpr const char* kWriteMember = "INSERT OR REPLACE INTO member VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0)";
+constexpr const char* kWriteMember =
+    "INSERT OR REPLACE INTO member VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0)";
 constexpr const char* kDeleteMember = "DELETE FROM member WHERE id = ?1";
 constexpr const char* kDeleteMemberTopics = "DELETE FROM member_topic WHERE member_id = ?1";
 constexpr const char* kTopicsOfMember = "SELECT topic_id FROM member_topic WHERE member_id = ?1";
@@ -111,7 +112,8 @@ void write_member(Tx& tx, Session& session) {
   session.lost_count = 0;
   execute(tx.sql, kWriteMember, session.member_id, session.group == nullptr ? 0 : session.group->id,
           session.options.consumer, getpid(), join_lines(session.options.patterns),
-          join_numbers(session.options.partitions), session.options.lease.count(), to_us(session.lease_until_wall));
+          join_numbers(session.options.partitions), session.options.lease.count(),
+          to_us(session.lease_until_wall));
   tx.catalog.next_end = std::min(tx.catalog.next_end, session.lease_until);
 }
 
