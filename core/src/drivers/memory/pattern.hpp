@@ -1,6 +1,6 @@
 #pragma once
-// Whether a pattern that a group subscribed with names a topic. Subscriptions bring their own rule (`matches`);
-// this one serves groups whose members are all away.
+// Whether a pattern that a group subscribed with names a topic. Subscriptions bring their own rule
+// (`matches`); this one serves groups whose members are all away.
 
 #include <string_view>
 

@@ -9,9 +9,8 @@
 #include <chrono>
 #include <utility>
 
-#include "drivers/memory/queue.hpp"
-
 #include "drivers/memory/pattern.hpp"
+#include "drivers/memory/queue.hpp"
 
 namespace towline::drivers::memory {
 namespace {
@@ -108,8 +107,9 @@ Topic& Queue::topic(std::string_view name, std::uint32_t partition_count) {
   made.topology.partition_count = partition_count;
   meter_.used += sizeof(Topic) + name.size();
   for (const auto& [group, patterns] : interests_) {
-    const bool wants = std::any_of(patterns.begin(), patterns.end(),
-                                   [&](const std::string& pattern) { return pattern_matches(pattern, name); });
+    const bool wants = std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
+      return pattern_matches(pattern, name);
+    });
     if (wants) add_group(made, group, {});
   }
   for (auto& [id, session] : sessions_) {

@@ -257,8 +257,7 @@ Result<Page<spi::ScheduleRecord>> Schedule::list(const spi::ScheduleQuery& query
     if (!matches(record, query)) return true;
     if (page.items.size() == count_max) {
       page.cursor = make_cursor(last, fingerprint.value());
-      page.items.back().payload_size = page.items.back().envelope.payload.size();
-      if (!query.parked) page.items.back().envelope.payload.clear();
+      return false;
     }
     page.items.push_back(record);
     page.items.back().payload_size = record.envelope.payload.size();

@@ -138,6 +138,20 @@ TEST(MemoryTopics, ATopicThatIsMadeLaterIsJoinedFromItsBeginning) {
   EXPECT_EQ(world.take(*subscription), range(1, 1));
 }
 
+TEST(MemoryTopics, AGroupGetsTheTopicsThatAreMadeWhileAllItsMembersAreAway) {
+  World world;
+  spi::SubscribeOptions options = World::member();
+  options.patterns = {"orders.*"};
+  options.matches = [](std::string_view topic) { return topic.starts_with("orders."); };
+  options.start.kind = spi::StartPosition::Kind::kLatest;
+  EXPECT_TRUE(world.subscribe(options)->close().ok());
+  world.publish(1, 1, "orders.new");
+  world.publish(2, 2, "payments.new");
+  EXPECT_EQ(world.group("g", "orders.new").waiting, 1U);
+  auto subscription = world.subscribe(options);
+  EXPECT_EQ(world.take(*subscription), range(1, 1));
+}
+
 TEST(MemoryTopics, ASubscriptionThatIsGoneIsNotAskedAboutNewTopics) {
   World world;
   auto asked = std::make_unique<int>(0);

@@ -162,6 +162,19 @@ TEST_F(MemorySchedule, WhatIsTooLateIsReturnedAndNotPromoted) {
   EXPECT_EQ(world.take(*subscription), range(2, 2));
 }
 
+TEST_F(MemorySchedule, WhatWasTooLateStaysTooLateWhenItsClaimerDies) {
+  spi::ScheduleRecord strict = world.record(1, 1s);
+  strict.skip_if_late_by = 2s;
+  ASSERT_TRUE(world.write(spi::PutSchedule{strict}).ok());
+  world.clock->advance(4s);
+  EXPECT_EQ(ids_of(world.promote().records), range(1, 1));
+  world.clock->advance(30s);
+  const spi::DueBatch again = world.promote();
+  EXPECT_EQ(again.promoted_count, 0U);
+  ASSERT_EQ(ids_of(again.records), range(1, 1));
+  EXPECT_EQ(again.records[0].due_at, world.clock->now() - 33s);
+}
+
 TEST_F(MemorySchedule, ARetryReachesItsGroupOnly) {
   auto a = world.subscribe(World::member("a"));
   auto b = world.subscribe(World::member("b"));
@@ -201,6 +214,7 @@ TEST_F(MemorySchedule, ListsByDueTimeWithoutPayloadsPageByPage) {
   auto page = world.store().list_schedule(query).value();
   EXPECT_EQ(ids_of(page.items), range(5, 7));
   EXPECT_TRUE(page.items[0].envelope.payload.empty());
+  EXPECT_EQ(page.items[0].payload_size, 9U);
   ASSERT_FALSE(page.cursor.empty());
   query.cursor = page.cursor;
   page = world.store().list_schedule(query).value();
