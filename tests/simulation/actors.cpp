@@ -522,7 +522,17 @@ void World::release_keys(Process& process, bool all) {
       if (!blocks.ok()) continue;
       for (const spi::KeyBlock& block : *blocks) {
         if (all ? !block.held : !dice_.chance(block.held ? 0.5 : 0.05)) continue;
-        as(life, life->operator_busy, [&] { (void)life->core->release_key(block.group, block.topic, block.key); });
+        as(life, life->operator_busy, [&] {
+          if (plan_.groups[g].options.order == Order::kKeyOrdered) {
+            (void)life->core->release_key(block.group, block.topic, block.key);
+            return;
+          }
+          // In partition order every block has the key "", so the partition must be named.
+          engine::Context& context = life->core->context();
+          const spi::Unit unit{
+              {spi::UnparkNext{block.group, block.topic, block.key, block.partition, context.clock->now()}}};
+          (void)context.store->commit({&unit, 1});
+        });
         if (!alive(life->seat)) return;
       }
     }

@@ -93,6 +93,12 @@ class UnitScribe {
       }
       if (const auto* put = std::get_if<spi::PutDeadLetter>(&write)) dead(*put, about, result);
       if (const auto* update = std::get_if<spi::UpdateDeadLetter>(&write)) updated(*update, unit, result);
+      if (const auto* block = std::get_if<spi::PutKeyBlock>(&write)) {
+        keyed(Event::kBlock, block->block.group, block->block.partition, block->block.key, block->block.held, result);
+      }
+      if (const auto* next = std::get_if<spi::UnparkNext>(&write)) {
+        keyed(Event::kUnpark, next->group, next->partition, next->key, false, result);
+      }
     }
     for (const spi::Write& write : unit.writes) {
       if (const auto* settle = std::get_if<spi::Settle>(&write)) settled(settle->settlement, about, result);
@@ -136,6 +142,17 @@ class UnitScribe {
     about.reason = static_cast<std::uint8_t>(put.record.reason);
     if (result.ok()) desk_.host.know_entry(put.record.id, about.message, about.group);
     store(about, result);
+  }
+  void keyed(Event event, const std::string& group, std::uint32_t partition, const std::string& key, bool held,
+             const Result<void>& result) {
+    Record r = desk_.record(event);
+    r.session = session_;
+    r.group = group_of(group);
+    r.number = partition;
+    r.index = held ? 1 : 0;
+    r.lease = key.empty() ? 0 : number_in(key) + 1;
+    r.answer = answer_of(result);
+    desk_.host.note(r);
   }
   void store(const Record& about, const Result<void>& result) {
     Record r = about;

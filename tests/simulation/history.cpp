@@ -44,6 +44,8 @@ const char* name_of(Event event) noexcept {
     case Event::kBegin: return "begin";
     case Event::kComplete: return "complete";
     case Event::kGiveUp: return "give up";
+    case Event::kBlock: return "block";
+    case Event::kUnpark: return "unpark";
     case Event::kRemoved: return "removed";
     case Event::kFault: return "fault";
     case Event::kNote: return "note";

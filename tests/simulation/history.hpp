@@ -33,6 +33,8 @@ enum class Event : std::uint8_t {
   kBegin,       ///< idempotency: an answer to begin(); `number` the fence or the result
   kComplete,    ///< idempotency: an answer to complete(); `number` the result
   kGiveUp,      ///< idempotency: an answer to fail()
+  kBlock,       ///< a key block was put; `number` its partition, `index` whether it is held
+  kUnpark,      ///< the next parked record was let through; `number` the partition
   kRemoved,     ///< the janitor removed `number` dead letters
   kFault,       ///< something was made to fail; `number` which
   kNote,        ///< for a person who reads a trace

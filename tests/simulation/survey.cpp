@@ -62,8 +62,14 @@ bool World::is_quiet(std::string* why) {
   if (!groups.ok() || !stored.ok()) return no("the store does not answer");
   for (const spi::GroupStatistics& group : *groups) {
     if (group.waiting == 0 && group.in_flight == 0) continue;
+    std::string held;
+    for (const Process& process : processes_) {
+      if (!process.life) continue;
+      const auto count = process.life->core->context().counters.in_flight_count.load();
+      held += ", p" + std::to_string(process.index) + " counts " + std::to_string(count);
+    }
     return no(group.topic + "/" + group.group + " has " + std::to_string(group.waiting) + " waiting and " +
-              std::to_string(group.in_flight) + " in flight, " + std::to_string(group.member_count) + " members");
+              std::to_string(group.in_flight) + " in flight, " + std::to_string(group.member_count) + " members" + held);
   }
   if (stored->scheduled > 0) return no(std::to_string(stored->scheduled) + " records wait for their due time");
   if (stored->parked > 0) return no(std::to_string(stored->parked) + " records are parked");

@@ -19,7 +19,12 @@ constexpr std::uint64_t kActionsMax = 3'000'000;
 
 const char* t_broken_assertion = nullptr;
 
-void note_assertion(const base::AssertionFailure& failure) noexcept { t_broken_assertion = failure.condition; }
+bool t_burying = false;
+
+void note_assertion(const base::AssertionFailure& failure) noexcept {
+  // What is left of a process that died in the middle of a call need not be in order.
+  if (!t_burying) t_broken_assertion = failure.condition;
+}
 
 std::string next_location() {
   static std::uint64_t last = 0;
@@ -27,6 +32,14 @@ std::string next_location() {
 }
 
 }  // namespace
+
+Life::~Life() {
+  t_burying = true;
+  if (core) core->abandon();
+  slots.clear();
+  core.reset();
+  t_burying = false;
+}
 
 World::World(Plan plan, Mutant mutant, Trace trace)
     : plan_(std::move(plan)),

@@ -46,9 +46,7 @@ struct Verdict {
 
 /// One life of a process: an engine and what of it is on the simulator's stack. The crash is that the process lets go of it.
 struct Life {
-  ~Life() {
-    if (core) core->abandon();
-  }
+  ~Life();
   struct Slot {
     std::uint32_t group = 0;
     std::shared_ptr<engine::ConsumerCore> consumer;
