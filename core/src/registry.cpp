@@ -11,10 +11,7 @@
 #include "base/validate.hpp"
 #include "codec/url.hpp"
 #include "drivers/memory/memory.hpp"
-#if __has_include("drivers/sqlite/sqlite.hpp")
 #include "drivers/sqlite/sqlite.hpp"
-#define TOWLINE_HAS_SQLITE
-#endif
 #include "engine/core.hpp"
 
 namespace towline {
@@ -29,9 +26,7 @@ struct DriverRow {
 
 constexpr DriverRow kDrivers[] = {
     {"memory", drivers::open_memory},
-#ifdef TOWLINE_HAS_SQLITE
     {"sqlite", drivers::open_sqlite},
-#endif
 };
 
 const DriverRow* find_driver(std::string_view scheme) {
@@ -125,7 +120,10 @@ Result<Engine> Engine::open(std::string_view text, EngineOptions options) {
   // Whoever drops the last handle closes the engine, also from inside a handler.
   engine::Core* raw = core.get();
   return Engine(std::shared_ptr<engine::Core>(raw, [core = std::move(core)](engine::Core*) mutable {
-    (void)core->close(std::nullopt);
+    auto closed = core->close(std::nullopt);
+    // In the child of a fork() it can neither be closed nor destroyed: its threads and its files are the
+    // parent's. So the child leaves the memory as it is.
+    if (!closed && closed.error().code == ErrorCode::kForked) (void)new std::shared_ptr(std::move(core));
     core.reset();
   }));
 }
