@@ -47,7 +47,7 @@ Result<std::vector<spi::PublishAnswer>> Hub::publish(std::span<spi::Envelope> en
       bytes += size_of(envelope);
     }
   }
-  if (!make_room(bytes, now)) {
+  if (bytes > 0 && !make_room(bytes, now)) {
     return Error{ErrorCode::kOverloaded, "the memory provider keeps " + std::to_string(meter.used) +
                                              " bytes and " + std::to_string(bytes) +
                                              " more would exceed bytes_max=" + std::to_string(meter.max) +

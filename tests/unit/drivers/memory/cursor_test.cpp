@@ -1,3 +1,5 @@
+// Page cursors: what was made reads back, and nothing else does.
+
 #include "drivers/memory/cursor.hpp"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,5 @@
+// Dead letters through the store: filters, pages, groups, counters, leases and sweeping.
+
 #include "unit/drivers/memory/world.hpp"
 
 namespace towline::drivers::memory::testing {

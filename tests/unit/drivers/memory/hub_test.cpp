@@ -1,3 +1,5 @@
+// The bound on what a location keeps, and the look inside that checkers take.
+
 #include "unit/drivers/memory/world.hpp"
 
 namespace towline::drivers::memory::testing {
@@ -49,6 +51,20 @@ TEST_F(MemoryBound, ManyWritesOfOneCommitAreMeasuredTogether) {
   EXPECT_TRUE(results[8].ok());
   EXPECT_EQ(code_of(results[9]), ErrorCode::kOverloaded);
   EXPECT_LE(world.bytes(), 100'000U);
+}
+
+TEST_F(MemoryBound, ADuplicateIsAnsweredEvenBeyondTheBound) {
+  spi::Envelope first = large(1);
+  first.dedup_id = "d";
+  first.dedup_mode = DedupMode::kWhileUnfinished;
+  world.publish(first);
+  (void)fill();
+  DeadLetter letter;
+  letter.id = make_id(90);
+  letter.payload.assign(200'000, 'x');
+  ASSERT_TRUE(world.write(spi::PutDeadLetter{letter}).ok());
+  EXPECT_GT(world.bytes(), 100'000U);
+  EXPECT_TRUE(world.publish(first).at(0).duplicate);
 }
 
 TEST_F(MemoryBound, WhatEndsADeliveryIsNeverRefused) {

@@ -1,3 +1,5 @@
+// Opening: which locations are shared, for how long, and which parameters are refused.
+
 #include "unit/drivers/memory/world.hpp"
 
 namespace towline::drivers::memory::testing {

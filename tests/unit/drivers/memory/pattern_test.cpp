@@ -1,3 +1,5 @@
+// Topic patterns against their definition.
+
 #include "drivers/memory/pattern.hpp"
 
 #include <chrono>

@@ -1,3 +1,5 @@
+// Handing out and settling, and what becomes of messages whose holder closes, is late or dies.
+
 #include "unit/drivers/memory/world.hpp"
 
 namespace towline::drivers::memory::testing {

@@ -1,3 +1,5 @@
+// Partitions of ordered groups: who owns which, when they move, and in which order what is left behind comes.
+
 #include <map>
 #include <set>
 

@@ -1,3 +1,5 @@
+// Topics: settings, what is kept and for how long, where groups start, and ephemeral subscribers.
+
 #include "unit/drivers/memory/world.hpp"
 
 namespace towline::drivers::memory::testing {

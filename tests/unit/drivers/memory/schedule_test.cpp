@@ -1,3 +1,5 @@
+// Delayed and parked records: due order, claims, misfires, key blocks and listings.
+
 #include "unit/drivers/memory/world.hpp"
 
 namespace towline::drivers::memory::testing {

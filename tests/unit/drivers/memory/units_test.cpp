@@ -1,3 +1,5 @@
+// Units are all or nothing; dedup ids, idempotency records and inbox entries change by compare-and-set.
+
 #include "unit/drivers/memory/world.hpp"
 
 namespace towline::drivers::memory::testing {
