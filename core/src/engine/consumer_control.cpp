@@ -9,7 +9,6 @@
 namespace towline::engine {
 namespace {
 
-constexpr Duration kLook = std::chrono::milliseconds(20);
 constexpr Duration kJoinGrace = std::chrono::milliseconds(200);
 
 }  // namespace
@@ -30,33 +29,39 @@ Result<void> ConsumerCore::resume() {
 
 bool ConsumerCore::idle() const { return dispatcher_.gauge().in_hand == 0; }
 
-Result<void> ConsumerCore::wait_idle(MonotonicTime deadline) {
+template <typename Condition>
+bool ConsumerCore::wait_for_lane(MonotonicTime deadline, Condition&& condition) {
+  // Counted before the condition is looked at, so that the lane tells of every round from then on.
+  lane_watchers_.fetch_add(1);
   std::unique_lock lock(control_);
-  while (!idle()) {
-    const MonotonicTime now = context_->clock->monotonic();
-    if (now >= deadline) {
-      return Error{ErrorCode::kTimeout,
-                   std::to_string(dispatcher_.gauge().in_hand) + " deliveries are still in flight"};
-    }
-    context_->clock->wait_until(lock, control_changed_, std::min(deadline, now + kLook));
+  bool holds = condition();
+  while (!holds && context_->clock->monotonic() < deadline) {
+    context_->clock->wait_until(lock, control_changed_, deadline);
+    holds = condition();
   }
-  return {};
+  lane_watchers_.fetch_sub(1);
+  return holds;
+}
+
+void ConsumerCore::tell_watchers() {
+  if (lane_watchers_.load() == 0) return;
+  const std::lock_guard lock(control_);
+  control_changed_.notify_all();
+}
+
+Result<void> ConsumerCore::wait_idle(MonotonicTime deadline) {
+  if (wait_for_lane(deadline, [&] { return idle(); })) return {};
+  return Error{ErrorCode::kTimeout,
+               std::to_string(dispatcher_.gauge().in_hand) + " deliveries are still in flight"};
 }
 
 Result<void> ConsumerCore::drain(Duration timeout) {
   const std::uint64_t round = rounds_.load();
   if (auto paused = pause(); !paused) return paused;
   const MonotonicTime deadline = context_->clock->monotonic() + timeout;
-  {
-    // The round that was under way may still bring something in; the next one knows about the pause.
-    std::unique_lock lock(control_);
-    while (lane_running_ && rounds_.load() == round) {
-      const MonotonicTime now = context_->clock->monotonic();
-      if (now >= deadline)
-        return Error{ErrorCode::kTimeout, "the consumer's lane did not come round in time"};
-      context_->clock->wait_until(lock, control_changed_, std::min(deadline, now + kLook));
-    }
-  }
+  // The round that was under way may still bring something in; the next one knows about the pause.
+  if (!wait_for_lane(deadline, [&] { return !lane_running_ || rounds_.load() != round; }))
+    return Error{ErrorCode::kTimeout, "the consumer's lane did not come round in time"};
   return wait_idle(deadline);
 }
 
@@ -118,10 +123,13 @@ void ConsumerCore::renew() {
 }
 
 Result<std::uint64_t> ConsumerCore::close(std::optional<Duration> timeout) {
+  // The threads that would have to end are not there in a child.
+  if (context_->forked()) return std::move(context_->check_open()).error();
   if (current_consumer() == this) {
-    // Inside its own handler it cannot wait for that handler: the engine's keeper closes it in a moment.
+    // Inside its own handler it cannot wait for that handler: the engine closes it on another thread.
     paused_.store(true);
     close_requested_.store(true);
+    if (leave_listener_) leave_listener_();
     return std::uint64_t{0};
   }
   std::unique_lock lock(control_);
@@ -131,8 +139,9 @@ Result<std::uint64_t> ConsumerCore::close(std::optional<Duration> timeout) {
       control_changed_.wait(lock);
     return stuck_at_close_;
   }
-  lock.unlock();
+  // From here on start() starts nothing.
   const bool threaded = lane_.joinable();
+  lock.unlock();
   const MonotonicTime deadline =
       context_->clock->monotonic() + timeout.value_or(context_->options.drain_timeout);
   paused_.store(true);

@@ -165,6 +165,7 @@ Result<void> ConsumerCore::make_topics() {
 
 void ConsumerCore::start() {
   const std::lock_guard lock(control_);
+  if (closing_.load()) return;
   lane_running_ = true;
   lane_ = std::thread([core = shared_from_this()] { core->lane_main(); });
   for (std::int64_t i = 0; i < options_.concurrency; ++i) {
@@ -176,8 +177,10 @@ void ConsumerCore::start() {
 // ---- lane ---------------------------------------------------------------------------------------
 
 void ConsumerCore::lane_main() {
-  while (!stopping_.load(std::memory_order_acquire))
+  while (!stopping_.load(std::memory_order_acquire)) {
     step(context_->clock->monotonic() + kSafetyPoll);
+    tell_watchers();
+  }
   const std::lock_guard lock(control_);
   lane_running_ = false;
   control_changed_.notify_all();
@@ -185,8 +188,11 @@ void ConsumerCore::lane_main() {
 
 std::size_t ConsumerCore::intake_credit(MonotonicTime now) {
   if (paused_.load() || closing_.load() || now < retry_receive_at_) return 0;
-  if (dispatcher_.parked_total() >= static_cast<std::uint64_t>(options_.parked_count_max)) return 0;
   std::size_t credit = dispatcher_.credit();
+  // One at a time beyond the bound: with nothing at all the heads that would unblock the keys never came in.
+  if (dispatcher_.parked_total() >= static_cast<std::uint64_t>(options_.parked_count_max)) {
+    credit = idle() ? std::min<std::size_t>(credit, 1) : 0;
+  }
   const auto in_flight =
       static_cast<std::int64_t>(context_->counters.in_flight_count.load(std::memory_order_relaxed));
   const std::int64_t room = context_->options.in_flight_count_max - in_flight;
@@ -232,7 +238,7 @@ void ConsumerCore::step(MonotonicTime wait_until) {
     return;
   }
   if (now < retry_receive_at_) {  // the provider failed a moment ago: do not run against it
-    dispatcher_.wait_for_outcomes(retry_receive_at_);
+    dispatcher_.wait_for_outcomes(wait_until);
     return;
   }
   if (auto committed = settler_.commit_units(); !committed) {

@@ -41,7 +41,9 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   void set_entry_listener(std::function<void(const DeadLetter&)> listener) {
     entry_listener_ = std::move(listener);
   }
-  /// Starts the lane and the workers.
+  /// Told when a handler of this consumer asks to close it; set once, before start().
+  void set_leave_listener(std::function<void()> listener) { leave_listener_ = std::move(listener); }
+  /// Starts the lane and the workers, unless it was closed already.
   void start();
   /// One round of the lane. `wait_until`: how long it may wait for something to do.
   void step(MonotonicTime wait_until);
@@ -76,6 +78,7 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   [[nodiscard]] std::stop_token stop_token(DeliveryState& state);
   Result<void> transaction(DeliveryState& state, const std::function<Result<void>(SqlTransaction&)>& body);
 
+  [[nodiscard]] bool is_of(const Context& context) const noexcept { return context_.get() == &context; }
   [[nodiscard]] const std::string& group() const noexcept { return options_.group; }
   [[nodiscard]] const std::string& identity() const noexcept { return identity_; }
 
@@ -101,6 +104,11 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   void drop_handled_before(std::vector<DeliveryPtr>& fresh);
   void feed_breaker(MonotonicTime now);
   void account(std::size_t count, std::size_t bytes);
+  /// Waits until the condition holds, which is looked at with `control_` held and after every round of the
+  /// lane. False: the deadline came.
+  template <typename Condition>
+  bool wait_for_lane(MonotonicTime deadline, Condition&& condition);
+  void tell_watchers();
   Result<void> wait_idle(MonotonicTime deadline);
   bool wait_idle_or_stuck(MonotonicTime deadline);
   std::uint64_t shut_down(bool threaded);
@@ -128,8 +136,10 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
       close_requested_{false};
   std::atomic<bool> closing_{false};
   std::atomic<std::uint64_t> received_{0}, rounds_{0};
+  std::atomic<int> lane_watchers_{0};
   MonotonicTime retry_receive_at_{};
   std::function<void(const DeadLetter&)> entry_listener_;
+  std::function<void()> leave_listener_;
 };
 
 /// The consumer whose handler runs on the calling thread, or null.

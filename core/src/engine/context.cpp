@@ -32,8 +32,10 @@ Context::Context(EngineOptions engine_options, spi::Provider provider,
   (void)g_fork_watched;
 }
 
+bool Context::forked() const noexcept { return fork_generation_ != fork_generation(); }
+
 Result<void> Context::check_open() const {
-  if (fork_generation_ != fork_generation()) {
+  if (forked()) {
     return Error{ErrorCode::kForked,
                  "this engine was opened before fork(); open a new one in the child process"};
   }
@@ -99,6 +101,18 @@ void Context::record_lateness(std::span<const Duration> lateness) {
 base::Histogram Context::lateness() const {
   const std::lock_guard lock(mutex_);
   return lateness_;
+}
+
+void Context::pause_until(MonotonicTime until) {
+  std::mutex mutex;
+  std::condition_variable over;
+  const std::stop_callback closing(stop_token(), [&] {
+    const std::lock_guard lock(mutex);
+    over.notify_all();
+  });
+  std::unique_lock lock(mutex);
+  while (!closed() && clock->monotonic() < until)
+    clock->wait_until(lock, over, until);
 }
 
 void Context::log(LogLevel level, std::string_view station, std::string_view text) const {

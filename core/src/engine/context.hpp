@@ -50,6 +50,8 @@ class Context {
   }
   /// Stops when the engine closes: ends the waits of callers.
   [[nodiscard]] std::stop_token stop_token() const noexcept { return closing_.get_token(); }
+  /// True in the child of a fork(): our threads are not there, and the parent's files are not ours.
+  [[nodiscard]] bool forked() const noexcept;
   [[nodiscard]] bool closed() const noexcept { return closed_.load(std::memory_order_acquire); }
   /// Fail-stop: every later call answers this error. The first one wins.
   void fail(const Error& error);
@@ -66,6 +68,9 @@ class Context {
 
   void record_lateness(std::span<const Duration> lateness);
   [[nodiscard]] base::Histogram lateness() const;
+
+  /// Makes a caller wait until then; closing the engine ends it.
+  void pause_until(MonotonicTime until);
 
   void log(LogLevel level, std::string_view station, std::string_view text) const;
 

@@ -14,7 +14,6 @@ namespace {
 
 constexpr std::size_t kConsumersMax = 10000;
 constexpr Duration kSafetyPoll = std::chrono::seconds(1);
-constexpr Duration kKeeperPoll = std::chrono::milliseconds(50);
 
 thread_local const Core* t_engine_thread = nullptr;
 
@@ -48,6 +47,7 @@ void Core::start() {
   threads_.emplace_back([this] { scheduler_main(); });
   threads_.emplace_back([this] { keeper_main(); });
   threads_.emplace_back([this] { janitor_main(); });
+  threads_.emplace_back([this] { usher_main(); });
 }
 
 bool Core::wait(MonotonicTime until) {
@@ -59,30 +59,43 @@ bool Core::wait(MonotonicTime until) {
 
 void Core::scheduler_main() {
   t_engine_thread = this;
-  while (!context_->closed()) {
-    const std::uint64_t fired = context_->counters.fired.load();
-    const MonotonicTime begin = context_->clock->monotonic();
-    scheduler_.step(begin + kSafetyPoll);
+  for (MonotonicTime next = context_->clock->monotonic(); wait(next);) {
+    next = scheduler_.step(context_->clock->monotonic() + kSafetyPoll);
     scheduler_rounds_.fetch_add(1);
-    // An error or a spent rate answers at once: do not run against it.
-    const bool idle_at_once =
-        context_->counters.fired.load() == fired && context_->clock->monotonic() - begin < kKeeperPoll;
-    if (idle_at_once && !wait(begin + std::chrono::milliseconds(1))) return;
   }
 }
 
 void Core::keeper_main() {
   t_engine_thread = this;
   MonotonicTime renew_at = context_->clock->monotonic() + context_->options.lease / 3;
-  for (;;) {
-    if (!wait(std::min(renew_at, context_->clock->monotonic() + kKeeperPoll))) return;
-    for (const auto& consumer : consumers()) {
-      if (consumer->close_requested() && !consumer->closed()) (void)consumer->close(std::nullopt);
-    }
-    if (context_->clock->monotonic() < renew_at) continue;
+  while (wait(renew_at)) {
     step_keeper();
     renew_at = context_->clock->monotonic() + context_->options.lease / 3;
   }
+}
+
+void Core::usher_main() {
+  t_engine_thread = this;
+  while (wait_for_leaver()) {
+    for (const auto& consumer : consumers()) {
+      if (consumer->close_requested() && !consumer->closed()) (void)consumer->close(std::nullopt);
+    }
+  }
+}
+
+bool Core::wait_for_leaver() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return stopping_ || somebody_leaves_; });
+  somebody_leaves_ = false;
+  return !stopping_;
+}
+
+void Core::note_leaver() {
+  {
+    const std::lock_guard lock(mutex_);
+    somebody_leaves_ = true;
+  }
+  changed_.notify_all();
 }
 
 void Core::janitor_main() {
@@ -92,7 +105,7 @@ void Core::janitor_main() {
     next = janitor_.step(context_->clock->monotonic());
 }
 
-void Core::step_scheduler() { scheduler_.step(context_->clock->monotonic()); }
+void Core::step_scheduler() { (void)scheduler_.step(context_->clock->monotonic()); }
 
 void Core::step_keeper() {
   for (const auto& consumer : consumers())
@@ -115,32 +128,35 @@ Result<std::shared_ptr<ConsumerCore>> Core::consume(std::vector<std::string> pat
   const bool named = !options.name.empty();
   auto consumer = ConsumerCore::create(context_, std::move(patterns), std::move(options), std::move(handler));
   if (!consumer) return consumer;
-  {
-    const std::lock_guard lock(mutex_);
-    std::erase_if(consumers_, [](const auto& known) { return known->closed(); });
-    Error refused{ErrorCode::kClosed, "the engine is closed"};
-    bool refuse = closing_;
-    if (consumers_.size() >= kConsumersMax) {
-      refuse = true;
-      refused = {ErrorCode::kLimitExceeded, "this engine has 10,000 consumers already; close some"};
-    }
-    for (const auto& known : consumers_) {
-      if (!named || known->identity() != (*consumer)->identity()) continue;
-      refuse = true;
-      refused = {ErrorCode::kAlreadySubscribed, "this engine has a consumer named '" + known->identity() +
-                                                    "' already; close it first or choose another name"};
-    }
-    if (refuse) {
-      (void)(*consumer)->close(Duration{0});
-      return refused;
-    }
-    consumers_.push_back(*consumer);
-  }
-  dead_letters_.redrive_automatically(group, policy);
   (*consumer)->set_entry_listener(
       [this, policy](const DeadLetter& entry) { dead_letters_.note(entry, policy); });
+  (*consumer)->set_leave_listener([weak = weak_from_this()] {
+    if (const auto core = weak.lock()) core->note_leaver();
+  });
+  if (auto refused = enlist(*consumer, named); !refused) {
+    (void)(*consumer)->close(Duration{0});
+    return std::move(refused).error();
+  }
+  dead_letters_.redrive_automatically(group, policy);
+  // close() may have come between: then it starts nothing.
   if (!threads_.empty()) (*consumer)->start();
   return consumer;
+}
+
+Result<void> Core::enlist(const std::shared_ptr<ConsumerCore>& consumer, bool named) {
+  const std::lock_guard lock(mutex_);
+  if (closing_) return Error{ErrorCode::kClosed, "the engine is closed"};
+  std::erase_if(consumers_, [](const auto& known) { return known->closed(); });
+  if (consumers_.size() >= kConsumersMax) {
+    return Error{ErrorCode::kLimitExceeded, "this engine has 10,000 consumers already; close some"};
+  }
+  for (const auto& known : consumers_) {
+    if (!named || known->identity() != consumer->identity()) continue;
+    return Error{ErrorCode::kAlreadySubscribed, "this engine has a consumer named '" + known->identity() +
+                                                    "' already; close it first or choose another name"};
+  }
+  consumers_.push_back(consumer);
+  return {};
 }
 
 Result<void> Core::declare_topic(std::string_view topic, const TopicOptions& options) {
@@ -157,16 +173,23 @@ Result<void> Core::declare_topic(std::string_view topic, const TopicOptions& opt
 Result<void> Core::release_key(std::string_view group, std::string_view topic, std::string_view key) {
   auto blocks = context_->store->list_key_blocks(group, topic, std::nullopt);
   if (!blocks) return std::move(blocks).error();
+  // In partition order the key is "" in every partition, and all that are blocked are meant.
+  std::vector<spi::Unit> units;
   for (const spi::KeyBlock& block : *blocks) {
     if (block.key != key) continue;
-    const spi::Unit unit{
-        {spi::UnparkNext{block.group, block.topic, block.key, block.partition, context_->clock->now()}}};
-    auto done = context_->store->commit({&unit, 1});
-    if (!done) return std::move(done).error();
-    return done->empty() ? Result<void>{} : done->front();
+    units.push_back(
+        {{spi::UnparkNext{block.group, block.topic, block.key, block.partition, context_->clock->now()}}});
   }
-  return Error{ErrorCode::kNotFound,
-               "no key '" + base::escape(key, 64) + "' of this group and topic is blocked"};
+  if (units.empty()) {
+    return Error{ErrorCode::kNotFound,
+                 "no key '" + base::escape(key, 64) + "' of this group and topic is blocked"};
+  }
+  auto done = context_->store->commit(units);
+  if (!done) return std::move(done).error();
+  for (Result<void>& result : *done) {
+    if (!result) return std::move(result);
+  }
+  return {};
 }
 
 Result<EngineStatistics> Core::statistics() {
@@ -202,13 +225,23 @@ Health Core::health() {
 
 Result<void> Core::settle_down(Duration timeout) {
   const auto deadline = std::chrono::steady_clock::now() + timeout;
-  // Quiet means: every lane and the scheduler went round twice and nothing was due, waiting or in hand at the
-  // end of it.
+  // Quiet means: twice in a row the scheduler began and ended a round that moved nothing, and nothing was
+  // waiting or in hand.
+  std::uint64_t round = scheduler_rounds_.load();
+  std::uint64_t fired = context_->counters.fired.load();
   for (int quiet = 0; quiet < 2;) {
     if (auto closed = context_->check_open(); !closed) return closed;
+    scheduler_.wake();
     auto busy = is_busy();
     if (!busy) return std::move(busy).error();
-    quiet = *busy ? 0 : quiet + 1;
+    const bool moved = context_->counters.fired.load() != fired;
+    // One round may have been under way when this began to look, so only the one after it counts.
+    const bool went_round = threads_.empty() || scheduler_rounds_.load() >= round + 2;
+    if (*busy || moved || went_round) {
+      quiet = *busy || moved ? 0 : quiet + 1;
+      round = scheduler_rounds_.load();
+      fired = context_->counters.fired.load();
+    }
     if (std::chrono::steady_clock::now() >= deadline) {
       return Error{ErrorCode::kTimeout, "the engine did not become quiet in time"};
     }
@@ -219,7 +252,6 @@ Result<void> Core::settle_down(Duration timeout) {
 }
 
 Result<bool> Core::is_busy() {
-  scheduler_.wake();
   for (const auto& consumer : consumers()) {
     if (!consumer->idle()) return true;
   }
@@ -257,8 +289,11 @@ void Core::stop_threads() {
 }
 
 Result<std::uint64_t> Core::close(std::optional<Duration> timeout) {
+  // No thread of ours is left to be joined in a child, and the parent may have held our locks.
+  if (context_->forked()) return std::move(context_->check_open()).error();
   std::unique_lock lock(mutex_);
-  if (current_consumer() != nullptr || t_engine_thread == this) {
+  const ConsumerCore* inside = current_consumer();
+  if ((inside != nullptr && inside->is_of(*context_)) || t_engine_thread == this) {
     // Inside a handler or one of our own threads: it cannot wait for itself, so another thread does the work.
     if (!closing_ && !closer_.joinable()) {
       closer_ = std::thread([core = shared_from_this(), timeout] { (void)core->close(timeout); });

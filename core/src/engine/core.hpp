@@ -2,9 +2,10 @@
 // Core: one engine. Builds the stations, drives them with a few named threads, and shuts down in order.
 //
 //     scheduler lane   moves what is due to its topics
-//     keeper           renews leases at a third of their length, closes what asked to be closed from inside a
-//     handler janitor          expiry, alerts, automatic redrives per consumer     one lane and `concurrency`
-//     workers
+//     keeper           renews leases at a third of their length, and does nothing that could hold it up
+//     janitor          expiry, alerts, automatic redrives
+//     usher            closes the consumers that asked for it from inside a handler
+//     per consumer     one lane and `concurrency` workers
 //
 // Without threads (a simulation) nothing runs by itself: the owner calls the step functions in any order it
 // likes.
@@ -66,6 +67,12 @@ class Core : public std::enable_shared_from_this<Core> {
   void scheduler_main();
   void keeper_main();
   void janitor_main();
+  void usher_main();
+  /// Waits until a consumer wants to be closed; false when the engine is stopping.
+  bool wait_for_leaver();
+  void note_leaver();
+  /// Takes the new consumer into the list, unless something speaks against it.
+  [[nodiscard]] Result<void> enlist(const std::shared_ptr<ConsumerCore>& consumer, bool named);
   /// Waits on the stop signal; false when the engine is stopping.
   bool wait(MonotonicTime until);
   void stop_threads();
@@ -83,7 +90,7 @@ class Core : public std::enable_shared_from_this<Core> {
   std::vector<std::shared_ptr<ConsumerCore>> consumers_;
   std::vector<std::thread> threads_;
   std::thread closer_;
-  bool stopping_ = false, closing_ = false, closed_ = false;
+  bool stopping_ = false, closing_ = false, closed_ = false, somebody_leaves_ = false;
   std::uint64_t stuck_ = 0;
   std::atomic<std::uint64_t> scheduler_rounds_{0};
 };

@@ -16,6 +16,7 @@ namespace {
 constexpr std::size_t kPageMax = 1000;
 constexpr std::size_t kRedrivePage = 500;
 constexpr std::size_t kFingerprintsMax = 10000;
+constexpr Duration kStoredLate = std::chrono::minutes(1);
 
 Result<void> check(const DeadLetterQuery& query) {
   if (query.count_max >= 1 && query.count_max <= kPageMax) return {};
@@ -147,12 +148,7 @@ Result<void> DeadLetters::redrive_page(const std::vector<DeadLetter>& entries, c
 void DeadLetters::pace(const RedriveOptions& options, std::uint64_t sent, MonotonicTime begin) {
   if (options.rate_per_second == 0 || options.dry_run) return;
   const Duration due(static_cast<std::int64_t>(static_cast<double>(sent) * 1e6 / options.rate_per_second));
-  std::mutex mutex;
-  std::condition_variable never;  // nobody notifies: only the clock ends this wait
-  std::unique_lock lock(mutex);
-  while (context_->clock->monotonic() < begin + due && !context_->closed()) {
-    context_->clock->wait_until(lock, never, begin + due);
-  }
+  context_->pause_until(begin + due);
 }
 
 Result<RedriveReport> DeadLetters::redrive_all(const DeadLetterQuery& query, const RedriveOptions& options) {
@@ -201,7 +197,7 @@ Result<void> DeadLetters::discard(const MessageId& id) {
 void DeadLetters::note(const DeadLetter& entry, const DeadLettersOptions& policy) {
   const std::lock_guard lock(mutex_);
   const MonotonicTime now = context_->clock->monotonic();
-  if (context_->options.alert.rate_per_minute > 0) recent_.emplace_back(now, entry.fingerprint);
+  recent_.add(now, 0);
   const auto queue_alert = [&](DeadLetterAlert::Kind kind) {
     pending_alerts_.push_back({kind, false, 1, 0, entry.topic, entry.fingerprint});
   };
@@ -214,7 +210,17 @@ void DeadLetters::note(const DeadLetter& entry, const DeadLettersOptions& policy
 
 void DeadLetters::redrive_automatically(std::string group, const DeadLettersOptions& policy) {
   if (policy.redrive_after.count() <= 0 || policy.redrive_max == 0) return;
+  // An ephemeral subscriber has no dead letters, and without a group everybody's would be meant.
+  if (group.empty()) return;
   const std::lock_guard lock(mutex_);
+  // The members of a group, and those that come after them, share one rule: the latest.
+  for (Automatic& rule : automatic_) {
+    if (rule.group != group) continue;
+    rule.after = policy.redrive_after;
+    rule.redrive_max = static_cast<std::uint32_t>(policy.redrive_max);
+    rule.seen_until = TimePoint{};
+    return;
+  }
   automatic_.push_back(
       {std::move(group), policy.redrive_after, static_cast<std::uint32_t>(policy.redrive_max), TimePoint{}});
 }
@@ -237,13 +243,11 @@ void DeadLetters::watch(MonotonicTime now) {
   run_automatic();
   const AlertOptions& options = context_->options.alert;
   std::vector<DeadLetterAlert> alerts;
-  std::size_t in_last_minute = 0;
+  std::uint64_t in_last_minute = 0;
   {
     const std::lock_guard lock(mutex_);
     alerts.swap(pending_alerts_);
-    while (!recent_.empty() && now - recent_.front().first > std::chrono::minutes(1))
-      recent_.pop_front();
-    in_last_minute = recent_.size();
+    in_last_minute = recent_.totals(now)[0];
   }
   for (DeadLetterAlert& one : alerts)
     alert(std::move(one));
@@ -297,7 +301,9 @@ void DeadLetters::run_automatic() {
       continue;
     }
     const std::lock_guard lock(mutex_);
-    automatic_[i].seen_until = until;
+    // Not quite up to it: an entry is dated when its failure is, and may be stored a while later.
+    TimePoint& seen_until = automatic_[i].seen_until;
+    if (seen_until == rule.seen_until) seen_until = std::max(seen_until, until - kStoredLate);
   }
 }
 

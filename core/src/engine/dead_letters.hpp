@@ -1,7 +1,6 @@
 #pragma once
 // Dead letters as something people operate: looking, sending back, discarding, and being told.
 
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <unordered_set>
@@ -10,6 +9,7 @@
 #include <towline/spi/store.hpp>
 
 #include "engine/context.hpp"
+#include "policy/sliding_window.hpp"
 
 namespace towline::engine {
 
@@ -57,7 +57,7 @@ class DeadLetters {
   const std::shared_ptr<Context> context_;
   std::mutex mutex_;
   std::vector<Automatic> automatic_;
-  std::deque<std::pair<MonotonicTime, std::string>> recent_;
+  policy::SlidingWindow<1> recent_{std::chrono::minutes(1)};
   std::unordered_set<std::string> fingerprints_;
   std::vector<DeadLetterAlert> pending_alerts_;
   Condition conditions_[3];

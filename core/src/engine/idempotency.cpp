@@ -3,8 +3,6 @@
 #include "engine/idempotency.hpp"
 
 #include <algorithm>
-#include <condition_variable>
-#include <mutex>
 
 #include "base/validate.hpp"
 
@@ -101,6 +99,11 @@ Result<void> Idempotency::complete(const IdempotencyToken& token, Bytes result,
   record.key = token.key;
   record.state = spi::IdempotencyRecord::State::kDone;
   record.fingerprint = options.fingerprint;
+  if (record.fingerprint.empty()) {  // then it stays what begin() stored
+    auto found = context_->store->find_idempotency(token.scope, token.key);
+    if (!found) return std::move(found).error();
+    if (*found) record.fingerprint = (*found)->fingerprint;
+  }
   record.fence = token.fence;
   record.has_result = true;
   record.result = std::move(result);
@@ -123,13 +126,6 @@ Result<void> Idempotency::fail(const IdempotencyToken& token) {
   auto done = write(record, token.version);
   if (done || done.error().code != ErrorCode::kConflict) return done;
   return Error{ErrorCode::kLeaseLost, "another caller took this idempotency key over"};
-}
-
-void Idempotency::wait(Duration time) {
-  std::mutex mutex;
-  std::condition_variable never;  // nobody notifies: only the clock ends this wait
-  std::unique_lock lock(mutex);
-  context_->clock->wait_until(lock, never, context_->clock->monotonic() + time);
 }
 
 Result<IdempotencyResult> Idempotency::once(std::string_view key, const std::function<Bytes()>& f,
@@ -158,7 +154,7 @@ Result<IdempotencyResult> Idempotency::once(std::string_view key, const std::fun
                                                std::to_string(answer->retry_after.count() / 1000) +
                                                " ms at the latest"};
     }
-    wait(std::min<Duration>({kAskAgain, answer->retry_after, deadline - now}));
+    context_->pause_until(now + std::min<Duration>({kAskAgain, answer->retry_after, deadline - now}));
   }
 }
 

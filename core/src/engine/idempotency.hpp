@@ -33,7 +33,6 @@ class Idempotency {
   Result<void> write(const spi::IdempotencyRecord& record, spi::Version expected);
   [[nodiscard]] Result<IdempotencyAnswer> acquire(spi::IdempotencyRecord record,
                                                   const IdempotencyOptions& options, TimePoint now);
-  void wait(Duration time);
 
   const std::shared_ptr<Context> context_;
 };

@@ -68,14 +68,16 @@ Result<Publisher::Prepared> Publisher::prepare(Message&& message, const MessageI
 }
 
 void Publisher::note(Receipt& receipt, const Error& error) {
+  if (!leaves_unknown(error.code)) return reject(receipt, error);
   receipt.error = error;
-  if (leaves_unknown(error.code)) {
-    receipt.outcome = PublishOutcome::kUnknown;
-    context_->counters.unknown.fetch_add(1, std::memory_order_relaxed);
-  } else {
-    receipt.outcome = PublishOutcome::kRejected;
-    context_->counters.rejected.fetch_add(1, std::memory_order_relaxed);
-  }
+  receipt.outcome = PublishOutcome::kUnknown;
+  context_->counters.unknown.fetch_add(1, std::memory_order_relaxed);
+}
+
+void Publisher::reject(Receipt& receipt, const Error& error) {
+  receipt.error = error;
+  receipt.outcome = PublishOutcome::kRejected;
+  context_->counters.rejected.fetch_add(1, std::memory_order_relaxed);
 }
 
 void Publisher::store_now(std::vector<Receipt>& receipts, std::vector<spi::Envelope>& envelopes,
@@ -163,7 +165,7 @@ Result<std::vector<Receipt>> Publisher::publish_batch(std::vector<Message> messa
   for (std::size_t i = 0; i < messages.size(); ++i) {
     auto prepared = prepare(std::move(messages[i]), ids[i], now);
     if (!prepared) {
-      note(receipts[i], prepared.error());
+      reject(receipts[i], prepared.error());
       continue;
     }
     receipts[i].id = prepared->envelope.id;
@@ -249,20 +251,10 @@ Receipt Publisher::publish_with_retry(Message message, const RetryOptions& retry
     const bool stopped = context_->closed() || receipt.error.code == ErrorCode::kIoError;
     if (!wait || failures >= retry.max_attempts || !in_time || stopped) break;
     previous = *wait;
-    pause(*wait);
+    context_->pause_until(context_->clock->monotonic() + *wait);
   }
   give_up(std::move(message), receipt);
   return receipt;
-}
-
-void Publisher::pause(Duration wait) {
-  // Nobody notifies: only the clock ends this wait.
-  std::mutex mutex;
-  std::condition_variable never;
-  std::unique_lock lock(mutex);
-  const MonotonicTime until = context_->clock->monotonic() + wait;
-  while (context_->clock->monotonic() < until && !context_->closed())
-    context_->clock->wait_until(lock, never, until);
 }
 
 void Publisher::give_up(Message message, Receipt& receipt) {

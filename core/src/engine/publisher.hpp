@@ -38,8 +38,10 @@ class Publisher {
                  const std::vector<std::size_t>& places);
   void store_later(std::vector<Receipt>& receipts, std::vector<spi::Unit>& units,
                    const std::vector<std::size_t>& places);
+  /// After the write began: rejected or unknown, as the error says.
   void note(Receipt& receipt, const Error& error);
-  void pause(Duration wait);
+  /// Before any write, so surely not stored, whatever the error.
+  void reject(Receipt& receipt, const Error& error);
   void give_up(Message message, Receipt& receipt);
 
   const std::shared_ptr<Context> context_;

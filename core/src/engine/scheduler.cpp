@@ -3,61 +3,102 @@
 #include "engine/scheduler.hpp"
 
 #include "base/validate.hpp"
-#include "engine/dead_letter_entry.hpp"
 
 namespace towline::engine {
+namespace {
+
+/// After an error of the provider.
+constexpr Duration kErrorPause = std::chrono::milliseconds(100);
+
+}  // namespace
 
 Scheduler::Scheduler(std::shared_ptr<Context> context)
     : context_(std::move(context)),
       catch_up_(static_cast<std::uint64_t>(context_->options.catch_up_rate_per_second)) {}
 
-void Scheduler::step(MonotonicTime wait_until) {
+MonotonicTime Scheduler::step(MonotonicTime wait_until) {
   spi::DueRequest request;
   request.count_max = static_cast<std::size_t>(context_->options.promote_count_max);
   request.lease = context_->options.lease;
   request.deadline = wait_until;
-  if (context_->options.catch_up_rate_per_second > 0) {
-    const MonotonicTime now = context_->clock->monotonic();
-    request.count_max =
-        static_cast<std::size_t>(std::min<std::uint64_t>(request.count_max, catch_up_.available(now)));
-    if (request.count_max == 0) return;
-  }
+  const MonotonicTime begin = context_->clock->monotonic();
+  request.count_max =
+      static_cast<std::size_t>(std::min<std::uint64_t>(request.count_max, catch_up_.available(begin)));
+  if (request.count_max == 0) return catch_up_.ready_at(begin);
   auto batch = context_->capabilities.is_store ? context_->store->promote_due(request)
                                                : context_->store->claim_due(request);
+  const MonotonicTime now = context_->clock->monotonic();
   if (!batch) {
     if (batch.error().code == ErrorCode::kIoError) context_->fail(batch.error());
     if (!context_->closed()) context_->log(LogLevel::kWarning, "scheduler", batch.error().to_string());
-    return;
+    return now + kErrorPause;
   }
   context_->counters.fired.fetch_add(batch->promoted_count, std::memory_order_relaxed);
-  (void)catch_up_.take(context_->clock->monotonic(), batch->promoted_count + batch->records.size());
+  (void)catch_up_.take(now, batch->promoted_count + batch->records.size());
   context_->record_lateness(batch->lateness);
-  if (batch->records.empty()) return;
+  if (batch->records.empty()) return now;
   if (auto relayed = relay(batch->records); !relayed) {
     // The claim lapses and the records come due again.
     context_->log(LogLevel::kWarning, "scheduler", relayed.error().to_string());
+    return now + kErrorPause;
   }
+  return now;
 }
 
 Result<void> Scheduler::relay(std::vector<spi::ScheduleRecord>& records) {
   const TimePoint now = context_->clock->now();
   std::vector<spi::Envelope> envelopes;
   std::vector<spi::Unit> erase;
+  std::vector<Duration> lateness;
   for (spi::ScheduleRecord& record : records) {
     auto gave_up = give_up_if_too_late(record, now);
     if (!gave_up) return std::move(gave_up).error();
     if (*gave_up) continue;
     erase.push_back({{spi::EraseSchedule{record.id, record.version}}});
+    lateness.push_back(now - record.due_at);
     envelopes.push_back(std::move(record.envelope));
   }
   if (envelopes.empty()) return {};
-  const std::size_t count = envelopes.size();
   auto published = context_->transport->publish(
       envelopes, context_->clock->monotonic() + context_->options.publish_timeout);
   if (!published) return std::move(published).error();
+  // What the transport rejected is nowhere but in the schedule, so it must not be erased.
+  for (std::size_t i = published->size(); i-- > 0;) {
+    if (!(*published)[i].rejected) continue;
+    give_up_if_rejected(std::get<spi::EraseSchedule>(erase[i].writes.front()), *(*published)[i].rejected);
+    erase.erase(erase.begin() + static_cast<std::ptrdiff_t>(i));
+    lateness.erase(lateness.begin() + static_cast<std::ptrdiff_t>(i));
+  }
   auto erased = context_->store->commit(erase);
   if (!erased) return std::move(erased).error();
-  context_->counters.fired.fetch_add(count, std::memory_order_relaxed);
+  context_->counters.fired.fetch_add(erase.size(), std::memory_order_relaxed);
+  context_->record_lateness(lateness);
+  return {};
+}
+
+void Scheduler::give_up_if_rejected(const spi::EraseSchedule& claimed, const Error& error) {
+  context_->log(LogLevel::kWarning, "scheduler", error.to_string());
+  if (error.retryable()) return;  // the claim lapses and the record comes due again
+  auto record = context_->store->find_schedule(claimed.id);
+  if (!record || !*record) return;
+  EntryFacts facts;
+  facts.reason = DeadLetterReason::kPublishFailed;
+  facts.error = {std::string(error.wire_code()), error.message, {}};
+  if (auto done = give_up(**record, claimed.version, std::move(facts)); !done)
+    context_->log(LogLevel::kWarning, "scheduler", done.error().to_string());
+}
+
+Result<void> Scheduler::give_up(const spi::ScheduleRecord& record, spi::Version version, EntryFacts facts) {
+  const spi::Envelope& envelope = record.envelope;
+  facts.now = context_->clock->now();
+  facts.id = context_->make_id();
+  spi::Unit unit{{spi::EraseSchedule{record.id, version},
+                  spi::PutDeadLetter{make_dead_letter(envelope, envelope.group, facts)}}};
+  if (envelope.dedup_mode == DedupMode::kWhileUnfinished && !envelope.dedup_id.empty())
+    unit.writes.push_back(spi::ForgetDedup{envelope.topic, envelope.dedup_id, envelope.id});
+  auto done = context_->store->commit({&unit, 1});
+  if (!done) return std::move(done).error();
+  // A conflict means that somebody else took the record, and then it is theirs.
   return {};
 }
 
@@ -69,13 +110,8 @@ Result<bool> Scheduler::give_up_if_too_late(const spi::ScheduleRecord& record, T
                  "it could fire only " + std::to_string((now - record.due_at).count() / 1000) +
                      " ms late, later than its misfire rule allows",
                  {}};
-  facts.now = now;
-  facts.id = context_->make_id();
-  const spi::Unit unit{{spi::EraseSchedule{record.id, record.version},
-                        spi::PutDeadLetter{make_dead_letter(record.envelope, record.envelope.group, facts)}}};
-  auto done = context_->store->commit({&unit, 1});
-  if (!done) return std::move(done).error();
-  return true;  // a conflict means that somebody else took the record; either way it is not ours to publish
+  if (auto done = give_up(record, record.version, std::move(facts)); !done) return std::move(done).error();
+  return true;
 }
 
 Result<ScheduleAnswer> Scheduler::change(const MessageId& id, const spi::Unit& unit) {

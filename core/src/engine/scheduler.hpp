@@ -11,6 +11,7 @@
 #include <towline/spi/store.hpp>
 
 #include "engine/context.hpp"
+#include "engine/dead_letter_entry.hpp"
 #include "policy/rate_limit.hpp"
 
 namespace towline::engine {
@@ -20,8 +21,9 @@ class Scheduler {
  public:
   explicit Scheduler(std::shared_ptr<Context> context);
 
-  /// Moves what is due, waiting until `wait_until` for something to come due.
-  void step(MonotonicTime wait_until);
+  /// Moves what is due, waiting until `wait_until` for something to come due. Returns when it wants to be
+  /// called again: at once, or later when the provider failed or the catch-up rate is spent.
+  MonotonicTime step(MonotonicTime wait_until);
   void wake() noexcept { context_->store->wake(); }
 
   [[nodiscard]] Result<ScheduleAnswer> cancel(const MessageId& id);
@@ -31,6 +33,9 @@ class Scheduler {
 
  private:
   Result<void> relay(std::vector<spi::ScheduleRecord>& records);
+  /// The record becomes a dead letter, unless somebody else has it by now.
+  Result<void> give_up(const spi::ScheduleRecord& record, spi::Version version, EntryFacts facts);
+  void give_up_if_rejected(const spi::EraseSchedule& claimed, const Error& error);
   /// True when the record was too late by its own rule and became a dead letter.
   Result<bool> give_up_if_too_late(const spi::ScheduleRecord& record, TimePoint now);
   [[nodiscard]] Result<ScheduleAnswer> change(const MessageId& id, const spi::Unit& unit);
