@@ -115,7 +115,7 @@ class ClaimBuilder {
     const bool plain = entry.crashes == 0 && !entry.suspect && claim_.first + claim_.count == entry.seq;
     if (!sparse_ && !plain) {
       for (std::uint32_t i = 0; i < claim_.count; ++i)
-        claim_.entries.push_back({claim_.first + i, 0, 0, false});
+        claim_.entries.push_back({claim_.first + i, out_[first_out_ + i].envelope->partition, 0, false});
       sparse_ = true;
     }
     if (sparse_) claim_.entries.push_back(entry);
@@ -194,7 +194,7 @@ bool take_returned(Tx& tx, Session& session, const Source& source, Budget& budge
         break;
       }
       budget.take(size);
-      builder.add(message, {one.seq, one.partition, one.crashes, one.suspect}, one.redelivered);
+      builder.add(message, {one.seq, message.partition(), one.crashes, one.suspect}, one.redelivered);
     }
     // Also when the message is gone: a log or bus topic did not keep it so long.
     execute(tx.sql, kTakeReturned, session.group->id, one.seq);
@@ -222,7 +222,7 @@ void take_fresh(Tx& tx, const Source& source, Budget& budget, ClaimBuilder& buil
       const std::size_t size = message.payload_size();
       if (!budget.allows(size)) break;
       budget.take(size);
-      builder.add(message, {message.seq(), 0, 0, false}, false);
+      builder.add(message, {message.seq(), message.partition(), 0, false}, false);
     }
     reader.read = message.seq();
   }
@@ -270,25 +270,41 @@ void take_fresh_of_partitions(Tx& tx, Session& session, const Source& source, Bu
     reader.partition_read[p] = reached;
     // The others are written now and then only: nothing of them was handed out, so reading again finds
     // nothing.
-    if (touched[p] != 0) execute(tx.sql, kMovePartitionCursor, reader.log->id, at.group->id, p, reached);
+    if (touched[p] == 0) continue;
+    execute(tx.sql, kMovePartitionCursor, reader.log->id, at.group->id, p, reached);
+    reader.partition_written[p] = reached;
   }
+}
+
+GroupTopic* partitioned_at(Tx& tx, const Claim& claim) {
+  const auto log = tx.catalog.logs.find(claim.log_id);
+  if (log == tx.catalog.logs.end()) return nullptr;
+  GroupTopic* at = find_group_topic(tx, group_by_id(tx, claim.group_id), *log->second->topic);
+  return at != nullptr && at->partitioned ? at : nullptr;
+}
+
+/// What was handed out before the group was partitioned does not say its partition.
+std::uint32_t partition_in(Tx& tx, const Claim& claim, std::uint32_t index) {
+  return claim.entries.empty() ? partition_of(tx, claim.first + index) : claim.entries[index].partition;
 }
 
 void return_entry(Tx& tx, const Claim& claim, std::uint32_t index, bool charged, bool suspect) {
   const Entry entry = claim.entry(index);
   GroupState& group = group_by_id(tx, claim.group_id);
-  execute(tx.sql, kReturn, group.id, entry.seq, entry.partition, entry.crashes + (charged ? 1 : 0),
+  const std::uint32_t partition =
+      partitioned_at(tx, claim) != nullptr ? partition_in(tx, claim, index) : entry.partition;
+  execute(tx.sql, kReturn, group.id, entry.seq, partition, entry.crashes + (charged ? 1 : 0),
           entry.suspect || suspect ? 1 : 0);
   group.returned = true;
   tx.note_stirred(group);
 }
 
 /// Partitions wait for what is in hand before they change theirs.
-void left_hands(Tx& tx, const Claim& claim, std::uint32_t partition) {
-  const auto log = tx.catalog.logs.find(claim.log_id);
-  if (log == tx.catalog.logs.end()) return;
-  GroupTopic* at = find_group_topic(tx, group_by_id(tx, claim.group_id), *log->second->topic);
-  if (at == nullptr || !at->partitioned || partition >= at->partitions.size()) return;
+void left_hands(Tx& tx, const Claim& claim, std::uint32_t index) {
+  GroupTopic* at = partitioned_at(tx, claim);
+  if (at == nullptr || at->deal_dirty) return;
+  const std::uint32_t partition = partition_in(tx, claim, index);
+  if (partition >= at->partitions.size()) return;
   const Ownership& one = at->partitions[partition];
   if (one.revoking || one.member_id != claim.member_id) tx.note_deal(*at);
 }
@@ -365,7 +381,7 @@ bool settle(Tx& tx, Session& session, const spi::Settlement& settlement) {
     ++log->second->settled_count;
     tx.note_read(*log->second);
   }
-  if (!claim.entries.empty()) left_hands(tx, claim, claim.entries[index].partition);
+  left_hands(tx, claim, index);
   return true;
 }
 
@@ -385,7 +401,7 @@ void end_claim(Tx& tx, Session* session, Claim& claim, bool charged, bool suspec
   for (std::uint32_t i = 0; i < claim.count; ++i) {
     if (claim.is_settled(i)) continue;
     return_entry(tx, claim, i, charged, suspect);
-    if (!claim.entries.empty()) left_hands(tx, claim, claim.entries[i].partition);
+    left_hands(tx, claim, i);
   }
   if (session != nullptr) forget_claim(*session, claim);
   const std::int64_t lease = claim.lease;

@@ -187,10 +187,13 @@ bool Database::look_at(std::span<Op* const> ops) {
   return writes;
 }
 
-bool Database::begin(Tx& tx) {
+bool Database::begin(Tx& tx, bool tidies) {
   if (!execute(sql_, kBegin)) return false;
   refresh(tx);
-  expire(tx);
+  if (tidies) {
+    expire(tx);
+    deal_partitions(tx);
+  }
   return sql_.ok();
 }
 
@@ -206,7 +209,8 @@ void Database::finish(Tx& tx) {
 
 void Database::write(std::span<Op* const> ops) {
   Tx tx{sql_, catalog_, ops.front()->now};
-  if (begin(tx)) {
+  const bool tidies = std::any_of(ops.begin(), ops.end(), [](const Op* op) { return op->tidies; });
+  if (begin(tx, tidies)) {
     for (const bool late : {false, true}) {
       for (Op* op : ops) {
         if (op->late != late || op->looked_ == Look::kDone) continue;

@@ -67,7 +67,7 @@ class Database {
   void run_batch(std::span<Op* const> ops);
   [[nodiscard]] bool look_at(std::span<Op* const> ops);
   void write(std::span<Op* const> ops);
-  [[nodiscard]] bool begin(Tx& tx);
+  [[nodiscard]] bool begin(Tx& tx, bool tidies);
   void finish(Tx& tx);
   void roll_back(Tx& tx, std::span<Op* const> ops);
   void fail(std::span<Op* const> ops, const Error& error);

@@ -90,7 +90,8 @@ void forget_unseen(Observations& seen) {
 
 bool is_own(const Catalog& catalog, std::int64_t member_id) { return catalog.sessions.contains(member_id); }
 
-void delete_member(Tx& tx, std::int64_t member_id, std::int64_t group_id) {
+/// The partitions of everything that the member reads have to be dealt out again.
+void deal_topics_of(Tx& tx, std::int64_t member_id, std::int64_t group_id) {
   std::vector<std::int64_t> topics;
   {
     Query rows(tx.sql, kTopicsOfMember, member_id);
@@ -102,12 +103,17 @@ void delete_member(Tx& tx, std::int64_t member_id, std::int64_t group_id) {
     if (group_id == 0 || topic == tx.catalog.topics.end()) continue;
     if (GroupTopic* at = find_group_topic(tx, group_by_id(tx, group_id), *topic->second)) tx.note_deal(*at);
   }
+}
+
+void delete_member(Tx& tx, std::int64_t member_id, std::int64_t group_id) {
+  deal_topics_of(tx, member_id, group_id);
   execute(tx.sql, kDeleteMemberTopics, member_id);
   execute(tx.sql, kDeleteMember, member_id);
 }
 
 void write_member(Tx& tx, Session& session) {
   session.lease_until = after(tx.now.monotonic, session.options.lease);
+  session.lease_written = session.lease_until;
   session.lease_until_wall = after(tx.now.wall, session.options.lease);
   session.lost_count = 0;
   execute(tx.sql, kWriteMember, session.member_id, session.group == nullptr ? 0 : session.group->id,
@@ -226,7 +232,11 @@ void expire_others(Tx& tx) {
   }
   for (const Gone& one : gone) {
     const auto of = members.find(one.id);
-    if (of == members.end() || of->second.unsettled == 0) delete_member(tx, one.id, one.group_id);
+    if (of == members.end() || of->second.unsettled == 0) {
+      delete_member(tx, one.id, one.group_id);
+    } else {
+      deal_topics_of(tx, one.id, one.group_id);
+    }
   }
 }
 
@@ -264,14 +274,18 @@ void leave(Tx& tx, Session& session) {
 }
 
 bool needs_attention(Tx& tx, Session& session) {
-  if (session.shape != tx.catalog.shape || !session.live) return true;
-  return session.lease_until - tx.now.monotonic < session.options.lease / 2;
+  if (session.shape != tx.catalog.shape && !session.ephemeral()) return true;
+  return !session.live || session.lease_written - tx.now.monotonic < session.options.lease / 2;
+}
+
+void note_alive(Tx& tx, Session& session) {
+  if (session.live) session.lease_until = after(tx.now.monotonic, session.options.lease);
+  session.lost_count = 0;
 }
 
 void touch(Tx& tx, Session& session) {
-  const bool fresh_enough =
-      session.live && session.lease_until - tx.now.monotonic >= session.options.lease / 2;
-  if (fresh_enough && session.lost_count == 0) return;
+  const bool written = session.live && session.lease_written - tx.now.monotonic >= session.options.lease / 2;
+  if (written) return;
   const bool was_live = session.live;
   session.live = true;
   write_member(tx, session);

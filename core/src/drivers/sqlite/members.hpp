@@ -14,7 +14,9 @@ void join(Tx& tx, const std::shared_ptr<Session>& session);
 void leave(Tx& tx, Session& session);
 /// Whether touch() or attach_topics() would write.
 [[nodiscard]] bool needs_attention(Tx& tx, Session& session);
-/// A sign of life.
+/// A sign of life, in memory only.
+void note_alive(Tx& tx, Session& session);
+/// Tells the file that the session lives, where that is due.
 void touch(Tx& tx, Session& session);
 /// Attaches the session to topics that are new since the last time.
 void attach_topics(Tx& tx, Session& session);

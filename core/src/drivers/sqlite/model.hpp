@@ -63,15 +63,19 @@ struct TopicState {
 struct Reader {
   LogState* log = nullptr;
   Seq read = 0;  ///< everything up to here was handed out or passed over
-  /// Partitioned groups: the same for each partition; `read` is then at most their least.
+  /// Partitioned groups: the same for each partition (`read` is then at most their least), what the file has
+  /// of it, and the epoch it belongs to.
   std::vector<Seq> partition_read;
+  std::vector<Seq> partition_written;
+  std::vector<std::uint64_t> partition_epoch;
   std::uint64_t generation = kNoGeneration;
 };
 
 struct Ownership {
   std::int64_t member_id = 0;  ///< 0: free
   std::uint64_t epoch = 0;
-  bool revoking = false;
+  bool revoking = false;  ///< given up as soon as nothing of it is in flight
+  friend bool operator==(const Ownership&, const Ownership&) = default;
 };
 
 struct GroupState;
@@ -150,7 +154,9 @@ struct Session {
   std::int64_t suspect_lease = 0;  ///< of the suspect it holds; nothing else is handed out meanwhile
   std::uint64_t lost_count = 0;    ///< entries lost to the clock since it was last heard of
   std::vector<std::uint64_t> lost_leases;
+  /// When its membership ends: each receive moves it on. The file is told only now and then.
   MonotonicTime lease_until{};
+  MonotonicTime lease_written{};
   TimePoint lease_until_wall{};
   bool live = true;
   bool dropped = false;

@@ -22,6 +22,9 @@ Result<spi::Provider> open_sqlite(const spi::DriverOptions& options) {
   settings.batch_count_max = options.batch_count_max;
   settings.batch_bytes_max = options.batch_bytes_max;
   settings.log = options.log;
+  for (const auto& [name, value] : options.parameters) {
+    if (name == "synchronous") settings.synchronous_full = value != "normal";
+  }
   auto database = std::make_shared<Database>(settings);
   if (auto opened = database->open({options.clock->now(), options.clock->monotonic()}); !opened) {
     return std::move(opened).error();

@@ -24,7 +24,8 @@ constexpr std::size_t kFiredIdsPerRow = 1'000;
 constexpr std::size_t kPageCountMax = 1'000;
 
 constexpr const char* kFindWaiting =
-    "SELECT body_id, version, due_us, order_key, claimed, topic_id, priority, skip_if_late_by_us, group_id "
+    "SELECT body_id, version, due_us, order_key, promised_us, topic_id, priority, skip_if_late_by_us, "
+    "group_id "
     "FROM body b"
     " WHERE record_id = ?1 AND (order_key IS NOT NULL OR EXISTS("
     "SELECT 1 FROM schedule s WHERE s.due_us = b.due_us AND s.body_id = b.body_id)) LIMIT 1";
@@ -37,15 +38,19 @@ constexpr const char* kDeleteDue = "DELETE FROM schedule WHERE due_us = ?1 AND b
 constexpr const char* kDeleteDueUpTo = "DELETE FROM schedule WHERE (due_us, body_id) <= (?1, ?2)";
 constexpr const char* kDeleteBody = "DELETE FROM body WHERE body_id = ?1";
 constexpr const char* kMoveBody =
-    "UPDATE body SET due_us = ?2, order_key = NULL, claimed = NULL, version = version + 1 WHERE body_id = ?1";
+    "UPDATE body SET due_us = ?2, order_key = NULL, promised_us = NULL, version = version + 1 WHERE body_id "
+    "= ?1";
 constexpr const char* kUnparkBody =
-    "UPDATE body SET due_us = ?2, order_key = NULL, heads_key = 1, version = version + 1 WHERE body_id = ?1";
+    "UPDATE body SET due_us = ?2, order_key = NULL, heads_key = 1, skip_if_late_by_us = NULL, version = "
+    "version + 1"
+    " WHERE body_id = ?1";
 constexpr const char* kClaimBody =
-    "UPDATE body SET due_us = ?2, claimed = 1, version = version + 1 WHERE body_id = ?1";
+    "UPDATE body SET due_us = ?2, promised_us = ?3, version = version + 1 WHERE body_id = ?1";
 constexpr const char* kDue =
     "SELECT due_us, body_id, log_id FROM schedule WHERE due_us <= ?1 ORDER BY due_us, body_id LIMIT ?2";
 constexpr const char* kNextDue = "SELECT due_us FROM schedule ORDER BY due_us LIMIT 1";
-constexpr const char* kRule = "SELECT skip_if_late_by_us, topic_id, priority FROM body WHERE body_id = ?1";
+constexpr const char* kRule =
+    "SELECT skip_if_late_by_us, topic_id, priority, promised_us FROM body WHERE body_id = ?1";
 
 #define TOWLINE_RECORD_COLUMNS                                                                          \
   "b.body_id, b.record_id, t.name, g.name, b.priority, b.due_us, b.order_key, b.skip_if_late_by_us, "   \
@@ -82,8 +87,7 @@ constexpr const char* kFirstParked =
     " ORDER BY body_id LIMIT 1";
 constexpr const char* kCountParked =
     "SELECT count(*) FROM body WHERE group_id = ?1 AND topic_id = ?2 AND partition = ?3 AND order_key = ?4";
-constexpr const char* kHead =
-    "SELECT coalesce(message_id, record_id), topic_id, priority FROM body WHERE body_id = ?1";
+constexpr const char* kHead = "SELECT coalesce(message_id, record_id), priority FROM body WHERE body_id = ?1";
 constexpr const char* kBlocks =
     "SELECT k.group_id, k.topic_id, k.partition, k.key, k.head, k.since_us, k.held FROM key_block k"
     " WHERE k.group_id = (SELECT id FROM grp WHERE name = ?1) AND k.topic_id = (SELECT id FROM topic WHERE "
@@ -151,6 +155,7 @@ std::optional<spi::ScheduleRecord> read_record(Connection& sql, std::int64_t bod
   record.skip_if_late_by = Duration(row.integer(7));
   record.version = static_cast<spi::Version>(row.integer(8));
   (void)read_envelope(row, kEnvelopeAt, record.envelope);
+  record.payload_size = record.envelope.payload.size();
   if (!with_payload) record.envelope.payload.clear();
   return record;
 }
@@ -158,6 +163,7 @@ std::optional<spi::ScheduleRecord> read_record(Connection& sql, std::int64_t bod
 /// One row of `schedule` that is due.
 struct Due {
   TimePoint at{};
+  TimePoint promised_at{};
   std::int64_t body_id = 0;
   std::int64_t log_id = 0;
 };
@@ -167,9 +173,10 @@ bool too_late(Tx& tx, Due& due) {
   Query row(tx.sql, kRule, due.body_id);
   if (!row.row()) return false;
   const Duration bound(row.integer(0));
+  if (!row.is_null(3)) due.promised_at = from_us(row.integer(3));
   TopicState* topic = topic_by_id(tx, row.integer(1));
   if (topic != nullptr) due.log_id = log_of(tx, *topic, static_cast<std::uint8_t>(row.integer(2))).id;
-  return bound > Duration(0) && tx.now.wall - due.at > bound;
+  return bound > Duration(0) && tx.now.wall - due.promised_at > bound;
 }
 
 void claim_due(Tx& tx, const Due& due, Duration lease, spi::DueBatch& out) {
@@ -177,14 +184,13 @@ void claim_due(Tx& tx, const Due& due, Duration lease, spi::DueBatch& out) {
   if (!record) return;
   // At least a little, or this call would find it due again.
   const TimePoint until = after(tx.now.wall, std::max<Duration>(lease, std::chrono::milliseconds(1)));
-  execute(tx.sql, kClaimBody, due.body_id, to_us(until));
+  execute(tx.sql, kClaimBody, due.body_id, to_us(until), to_us(due.promised_at));
   if (TopicState* topic = find_topic(tx.catalog, record->envelope.topic)) {
-    insert_due(tx, due.body_id, until, *topic, record->envelope.priority,
-               record->skip_if_late_by > Duration(0));
+    insert_due(tx, due.body_id, until, *topic, record->envelope.priority, true);
   }
   ++record->version;
   // The caller wants to know how late it is, not when the claim ends.
-  record->due_at = due.at;
+  record->due_at = due.promised_at;
   out.records.push_back(std::move(*record));
 }
 
@@ -198,7 +204,7 @@ std::optional<Waiting> find_waiting(Connection& sql, const MessageId& id) {
   waiting.version = static_cast<spi::Version>(row.integer(1));
   waiting.due_at = from_us(row.integer(2));
   waiting.parked = !row.is_null(3);
-  waiting.claimed = row.integer(4) != 0;
+  waiting.claimed = !row.is_null(4);
   waiting.topic_id = row.integer(5);
   waiting.priority = static_cast<std::uint8_t>(row.integer(6));
   waiting.has_rule = row.integer(7) != 0;
@@ -274,11 +280,11 @@ void unpark_next(Tx& tx, const spi::UnparkNext& write) {
     Query row(tx.sql, kHead, *next);
     if (!row.row()) return;
     head = row.id(0);
-    priority = static_cast<std::uint8_t>(row.integer(2));
+    priority = static_cast<std::uint8_t>(row.integer(1));
   }
   --tx.parked;
   execute(tx.sql, kUnparkBody, *next, to_us(write.due_at));
-  // A misfire rule was of the first firing; nothing that was parked is too late.
+  // A misfire rule was for the first firing; what was parked is not too late.
   insert_due(tx, *next, write.due_at, topic, priority, false);
   execute(tx.sql, kMoveHead, group_id, topic.id, write.partition, write.key, head);
 }
@@ -297,8 +303,10 @@ void take_due(Tx& tx, const spi::DueRequest& request, bool promote, spi::DueBatc
   std::vector<Due> due;
   {
     Query rows(tx.sql, kDue, to_us(tx.now.wall), request.count_max);
-    while (rows.row())
-      due.push_back({from_us(rows.integer(0)), rows.integer(1), rows.integer(2)});
+    while (rows.row()) {
+      const TimePoint at = from_us(rows.integer(0));
+      due.push_back({at, at, rows.integer(1), rows.integer(2)});
+    }
   }
   if (!due.empty()) {
     execute(tx.sql, kDeleteDueUpTo, to_us(due.back().at), due.back().body_id);
@@ -314,7 +322,7 @@ void take_due(Tx& tx, const spi::DueRequest& request, bool promote, spi::DueBatc
     }
     if (log == nullptr || log->id != one.log_id) log = &fresh(tx, *tx.catalog.logs.at(one.log_id));
     append_body(tx, *log, one.body_id);
-    out.lateness.push_back(tx.now.wall - one.at);
+    out.lateness.push_back(tx.now.wall - one.promised_at);
     ++out.promoted_count;
   }
   const TimePoint next = next_due(tx);

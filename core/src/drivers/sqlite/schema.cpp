@@ -142,7 +142,7 @@ CREATE TABLE body(                -- waits for its due time, is parked, or was p
   key TEXT,
   due_us INTEGER NOT NULL,
   order_key TEXT,                 -- set: parked behind this key, without a due time
-  claimed INTEGER,
+  promised_us INTEGER,            -- set while claimed: when it was due
   version INTEGER NOT NULL,
   skip_if_late_by_us INTEGER,
   published_us INTEGER NOT NULL,
@@ -160,7 +160,7 @@ CREATE INDEX body_parked ON body(group_id, topic_id, partition, order_key, body_
 CREATE TABLE schedule(
   due_us INTEGER NOT NULL,
   body_id INTEGER NOT NULL,
-  log_id INTEGER,                 -- NULL: the body has a misfire rule, look there
+  log_id INTEGER,                 -- NULL: the body has a misfire rule or is claimed, look there
   PRIMARY KEY(due_us, body_id)) WITHOUT ROWID;
 
 CREATE TABLE fired(               -- ids of delayed messages that fired, for a day

@@ -249,6 +249,7 @@ Result<spi::SweepReport> SqliteStore::sweep(const spi::SweepRequest& request) {
     report.more = report.more || trimmed.more || left == 0;
     return report;
   });
+  op.tidies = true;
   database.run(op);
   if (op.error) return std::move(*op.error);
   return std::move(*op.result);

@@ -377,19 +377,37 @@ GroupTopic& attach_group(Tx& tx, GroupState& group, TopicState& topic, const spi
   return *made;
 }
 
+namespace {
+
+/// What this process has read of a partition that it kept all the time is more than what the file says of it.
+void load_partition_cursors(Tx& tx, const GroupTopic& at, Reader& reader) {
+  const std::vector<Seq> before = std::move(reader.partition_read);
+  const std::vector<std::uint64_t> epochs = std::move(reader.partition_epoch);
+  reader.partition_written.assign(at.partitions.size(), reader.read);
+  Query rows(tx.sql, kPartitionCursors, reader.log->id, at.group->id);
+  while (rows.row()) {
+    const auto partition = static_cast<std::size_t>(rows.integer(0));
+    if (partition < reader.partition_written.size()) reader.partition_written[partition] = rows.integer(1);
+  }
+  reader.partition_read = reader.partition_written;
+  reader.partition_epoch.assign(at.partitions.size(), 0);
+  for (std::size_t p = 0; p < at.partitions.size(); ++p) {
+    const Ownership& one = at.partitions[p];
+    reader.partition_epoch[p] = one.epoch;
+    const bool kept =
+        p < epochs.size() && epochs[p] == one.epoch && tx.catalog.sessions.contains(one.member_id);
+    if (kept) reader.partition_read[p] = std::max(reader.partition_read[p], before[p]);
+  }
+}
+
+}  // namespace
+
 Reader& reader_of(Tx& tx, GroupTopic& at, LogState& log) {
   Reader& reader = at.readers[log.priority];
   if (reader.generation == tx.catalog.generation && reader.log == &log) return reader;
   reader.log = &log;
   reader.read = select_integer(tx.sql, kCursor, log.id, at.group->id).value_or(log_begin(log.id));
-  if (at.partitioned) {
-    reader.partition_read.assign(at.topic->partition_count, reader.read);
-    Query rows(tx.sql, kPartitionCursors, log.id, at.group->id);
-    while (rows.row()) {
-      const auto partition = static_cast<std::size_t>(rows.integer(0));
-      if (partition < reader.partition_read.size()) reader.partition_read[partition] = rows.integer(1);
-    }
-  }
+  if (at.partitioned) load_partition_cursors(tx, at, reader);
   reader.generation = tx.catalog.generation;
   return reader;
 }

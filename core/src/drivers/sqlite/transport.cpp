@@ -50,7 +50,9 @@ class PublishOp final : public Op {
 
 class JoinOp final : public Op {
  public:
-  JoinOp(Moment moment, std::shared_ptr<Session> session) : Op(moment), session_(std::move(session)) {}
+  JoinOp(Moment moment, std::shared_ptr<Session> session) : Op(moment), session_(std::move(session)) {
+    tidies = true;
+  }
   void apply(Tx& tx) override {
     join(tx, session_);
     flush_settled(tx);
@@ -73,15 +75,17 @@ class ReceiveOp final : public Op {
   ReceiveOp(Moment moment, Session& session, const spi::ReceiveRequest& request, bool settles)
       : Op(moment), session_(session), request_(request), settles_(settles) {
     late = true;
+    tidies = true;
     count = std::max<std::size_t>(1, request.count_max / 4);
     if (settles) count += request.units.size() + request.settlements.size() / 16;
   }
 
   Look look(Tx& tx) override {
     if (session_.closed) return Look::kDone;
+    note_alive(tx, session_);
     if (settles_) return Look::kWrite;
     if (session_.ephemeral()) {
-      if (needs_attention_of_ephemeral(tx)) return Look::kWrite;
+      if (needs_attention(tx, session_)) return Look::kWrite;
       read_ephemeral(tx, session_, request_.count_max, request_.payload_bytes_max, received.deliveries);
       return Look::kDone;
     }
@@ -113,10 +117,6 @@ class ReceiveOp final : public Op {
   spi::Received received;
 
  private:
-  [[nodiscard]] bool needs_attention_of_ephemeral(Tx& tx) const {
-    return !session_.live || session_.lease_until - tx.now.monotonic < session_.options.lease / 2;
-  }
-
   void settle_all(Tx& tx) {
     for (std::uint32_t i = 0; i < request_.settlements.size(); ++i) {
       if (!settle(tx, session_, request_.settlements[i])) received.lost.push_back(i);
@@ -134,12 +134,23 @@ class ReceiveOp final : public Op {
   std::map<std::int64_t, Seq> before_;
 };
 
-/// Ends what the clock has ended, and is done.
+/// Ends what the clock has ended, and tells which subscriptions of this process are alive.
 class TidyOp final : public Op {
  public:
-  using Op::Op;
-  Look look(Tx& tx) override { return lease_ended(tx) ? Look::kWrite : Look::kDone; }
-  void apply(Tx&) override {}
+  explicit TidyOp(Moment moment) : Op(moment) { tidies = true; }
+  Look look(Tx& tx) override {
+    note_sessions(tx);
+    return lease_ended(tx) ? Look::kWrite : Look::kDone;
+  }
+  void apply(Tx& tx) override { note_sessions(tx); }
+  std::map<std::int64_t, bool> live;
+
+ private:
+  void note_sessions(Tx& tx) {
+    live.clear();
+    for (const auto& [id, session] : tx.catalog.sessions)
+      live[id] = session->live;
+  }
 };
 
 /// The subscription object is gone: what it holds ends by the clock.
@@ -161,7 +172,9 @@ class DropOp final : public Op {
 
 class CloseOp final : public Op {
  public:
-  CloseOp(Moment moment, std::shared_ptr<Session> session) : Op(moment), session_(std::move(session)) {}
+  CloseOp(Moment moment, std::shared_ptr<Session> session) : Op(moment), session_(std::move(session)) {
+    tidies = true;
+  }
   Look look(Tx&) override { return session_->closed ? Look::kDone : Look::kWrite; }
   void apply(Tx& tx) override {
     if (session_->closed) return;
@@ -211,9 +224,9 @@ constexpr const char* kCountReturned =
 constexpr const char* kInFlight =
     "SELECT coalesce(sum(c.remaining), 0) FROM claim c JOIN log l ON l.id = c.log_id WHERE c.group_id = ?2"
     " AND l.topic_id = ?1 AND c.remaining > 0";
-constexpr const char* kMemberCount =
-    "SELECT count(*) FROM member_topic t JOIN member m ON m.id = t.member_id"
-    " WHERE t.topic_id = ?1 AND m.group_id = ?2 AND m.lease_until_us > ?3";
+constexpr const char* kMembersOf =
+    "SELECT m.id, m.lease_until_us FROM member_topic t JOIN member m ON m.id = t.member_id"
+    " WHERE t.topic_id = ?1 AND m.group_id = ?2";
 
 std::uint64_t waiting_in_log(Connection& sql, const Query& log, std::int64_t group_id, bool partitioned) {
   const std::int64_t id = log.integer(0);
@@ -228,7 +241,7 @@ std::uint64_t waiting_in_log(Connection& sql, const Query& log, std::int64_t gro
   return static_cast<std::uint64_t>(waiting);
 }
 
-std::vector<spi::GroupStatistics> read_statistics(Connection& sql, TimePoint now) {
+std::vector<spi::GroupStatistics> read_statistics(Connection& sql, const TidyOp& tidied) {
   std::vector<spi::GroupStatistics> all;
   Query groups(sql, kGroupsOnTopics);
   while (groups.row()) {
@@ -242,8 +255,12 @@ std::vector<spi::GroupStatistics> read_statistics(Connection& sql, TimePoint now
       one.waiting += waiting_in_log(sql, logs, group_id, groups.integer(4) != 0);
     one.in_flight =
         static_cast<std::uint64_t>(select_integer(sql, kInFlight, topic_id, group_id).value_or(0));
-    one.member_count = static_cast<std::uint32_t>(
-        select_integer(sql, kMemberCount, topic_id, group_id, to_us(now)).value_or(0));
+    Query members(sql, kMembersOf, topic_id, group_id);
+    while (members.row()) {
+      const auto own = tidied.live.find(members.integer(0));
+      const bool live = own != tidied.live.end() ? own->second : members.integer(1) > to_us(tidied.now.wall);
+      if (live) ++one.member_count;
+    }
   }
   return all;
 }
@@ -328,7 +345,7 @@ Result<std::vector<spi::GroupStatistics>> SqliteTransport::statistics() {
   if (op.error) return std::move(*op.error);
   using Statistics = std::vector<spi::GroupStatistics>;
   return handle_.database->read<Statistics>(
-      [&](Connection& sql) -> Result<Statistics> { return read_statistics(sql, op.now.wall); });
+      [&](Connection& sql) -> Result<Statistics> { return read_statistics(sql, op); });
 }
 
 SqliteSubscription::~SqliteSubscription() {
@@ -378,6 +395,7 @@ Result<std::vector<std::uint64_t>> SqliteSubscription::renew() {
     deal_partitions(tx);
     return lost;
   });
+  op.tidies = true;
   handle_.database->run(op);
   if (op.error) return std::move(*op.error);
   if (!*op.result) return closed();

@@ -15,6 +15,7 @@
 
 #include "drivers/sqlite/claims.hpp"
 #include "drivers/sqlite/ephemeral.hpp"
+#include "drivers/sqlite/ownership.hpp"
 #include "drivers/sqlite/schedule.hpp"
 #include "drivers/sqlite/topics.hpp"
 
@@ -166,6 +167,8 @@ void trim_settled(Tx& tx, std::size_t count_max) {
     if (log->settled_count >= kSettledEnough) ready.push_back(log);
   }
   if (ready.empty()) return;
+  for (auto& [id, session] : tx.catalog.sessions)
+    sync_partition_cursors(tx, *session);
   const auto in_hand = oldest_in_hand(tx);
   for (LogState* log : ready) {
     log->settled_count = 0;

@@ -40,6 +40,8 @@ class Op {
   const Moment now;
   /// Runs after the others of its batch, and sees what they wrote.
   bool late = false;
+  /// Wants what the clock has ended to be ended first.
+  bool tidies = false;
   /// Shares its transaction with nobody.
   bool alone = false;
   /// How much it counts towards the bounds of a batch.
