@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "harness.hpp"
+#include "process.hpp"
 
 namespace towline::bench {
 namespace {
@@ -108,8 +109,9 @@ void Flow::publish(std::size_t count) {
   }
 }
 
-double Flow::run(std::size_t count) {
+FlowRate Flow::run(std::size_t count) {
   const std::uint64_t acked_before = consumer_.statistics().acked;
+  const double cpu_before = cpu_seconds();
   const auto start = Steady::now();
   slack_.store(kSlack, std::memory_order_relaxed);
   publish(count);
@@ -120,12 +122,13 @@ double Flow::run(std::size_t count) {
     if (seconds_since(start) > 600) throw std::runtime_error("messages were not acknowledged in 10 minutes");
     std::this_thread::sleep_for(std::chrono::microseconds(200));
   }
-  return static_cast<double>(count) / seconds_since(start);
+  const auto size = static_cast<double>(count);
+  return {size / seconds_since(start), (cpu_seconds() - cpu_before) * 1e6 / size};
 }
 
-double run_flow(Flow::Plan plan, std::size_t count) {
+FlowRate run_flow(Flow::Plan plan, std::size_t count) {
   Flow flow(std::move(plan));
-  const double rate = flow.run(count);
+  const FlowRate rate = flow.run(count);
   flow.close();
   return rate;
 }

@@ -31,6 +31,11 @@ enum class Handling : std::uint8_t {
   kEachPlain,  ///< one call per message, with the default options: none prefetched
 };
 
+struct FlowRate {
+  double per_second = 0;
+  double cpu_us = 0;  ///< processor time of the whole process for each message
+};
+
 class Flow {
  public:
   struct Plan {
@@ -49,7 +54,7 @@ class Flow {
 
   /// Publishes `count` messages and waits until that many more are acknowledged. Returns the messages per
   /// second, from before the first publish to after the last acknowledgement is durable.
-  double run(std::size_t count);
+  FlowRate run(std::size_t count);
   void close();
 
  private:
@@ -69,6 +74,6 @@ class Flow {
 };
 
 /// A new flow, one run, and its end.
-[[nodiscard]] double run_flow(Flow::Plan plan, std::size_t count);
+[[nodiscard]] FlowRate run_flow(Flow::Plan plan, std::size_t count);
 
 }  // namespace towline::bench

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "flow.hpp"
+#include "process.hpp"
 #include "reference.hpp"
 #include "scenarios.hpp"
 
@@ -20,6 +21,16 @@ Series life_series(std::string name, const char* durability, std::string more = 
   return {std::move(name), "msg/s", {durability, kPayloadBytes, kBatch, std::move(more)}};
 }
 
+/// The same, by the processor time that one message takes.
+Series cpu_of(const Series& series) {
+  return {series.name + ", processor time", "us/msg", series.conditions};
+}
+
+void take(Bench& bench, const Series& series, int round, const FlowRate& rate) {
+  bench.sample(series, round, rate.per_second);
+  bench.sample(cpu_of(series), round, rate.cpu_us);
+}
+
 std::int64_t wall_us() {
   return std::chrono::duration_cast<std::chrono::microseconds>(
              std::chrono::system_clock::now().time_since_epoch())
@@ -27,13 +38,14 @@ std::int64_t wall_us() {
 }
 
 /// Insert, claim and delete in transactions of 1,000, on one thread.
-double plain_life(const std::filesystem::path& file, std::size_t count) {
+FlowRate plain_life(const std::filesystem::path& file, std::size_t count) {
   PlainQueue queue(file);
   const std::string payload = payload_with(0);
   std::vector<PlainQueue::Row> rows(kBatch);
   std::vector<std::int64_t> ids;
   std::size_t bytes = 0;
   std::size_t handled = 0;
+  const double cpu_before = cpu_seconds();
   const auto start = Steady::now();
   while (handled < count) {
     const std::int64_t now = wall_us();
@@ -45,15 +57,17 @@ double plain_life(const std::filesystem::path& file, std::size_t count) {
   }
   const double seconds = seconds_since(start);
   if (bytes != handled * kPayloadBytes) throw std::runtime_error("the plain program lost bytes");
-  return static_cast<double>(handled) / seconds;
+  const auto size = static_cast<double>(handled);
+  return {size / seconds, (cpu_seconds() - cpu_before) * 1e6 / size};
 }
 
-double plain_log(const std::filesystem::path& file, std::size_t count) {
+FlowRate plain_log(const std::filesystem::path& file, std::size_t count) {
   ChunkLog log(file);
   const std::string payload = payload_with(0);
   const std::vector<std::string_view> payloads(kBatch, payload);
   std::size_t bytes = 0;
   std::size_t handled = 0;
+  const double cpu_before = cpu_seconds();
   const auto start = Steady::now();
   while (handled < count) {
     log.publish(payloads);
@@ -61,7 +75,8 @@ double plain_log(const std::filesystem::path& file, std::size_t count) {
   }
   const double seconds = seconds_since(start);
   if (bytes != handled * kPayloadBytes) throw std::runtime_error("the plain program lost bytes");
-  return static_cast<double>(handled) / seconds;
+  const auto size = static_cast<double>(handled);
+  return {size / seconds, (cpu_seconds() - cpu_before) * 1e6 / size};
 }
 
 }  // namespace
@@ -71,7 +86,8 @@ int run_flow_alone(const std::string& url, const std::string& handling, std::siz
   if (handling == "each") plan.handling = Handling::kEach;
   if (handling == "dedup") plan.dedup = true;
   if (handling == "log") plan.type = TopicType::kLog;
-  fmt::print("{:.0f} msg/s\n", run_flow(plan, count));
+  const FlowRate rate = run_flow(plan, count);
+  fmt::print("{:.0f} msg/s, {:.2f} us of processor time each\n", rate.per_second, rate.cpu_us);
   return 0;
 }
 
@@ -87,19 +103,19 @@ void life_on_sqlite(Bench& bench) {
     return [&bench, &series, plan, size](int round) {
       Flow::Plan fresh = plan;
       fresh.url = sqlite_url(bench.new_file("life"));
-      bench.sample(series, round, run_flow(fresh, size));
+      take(bench, series, round, run_flow(fresh, size));
     };
   };
-  bench.interleave(
-      {flow(batch, {.handling = Handling::kWhole}, count),
-       [&](int round) { bench.sample(plain, round, plain_life(bench.new_file("plain"), count)); },
-       flow(each, {.handling = Handling::kEach}, count),
-       flow(dedup, {.handling = Handling::kWhole, .dedup = true}, count),
-       flow(simple, {.handling = Handling::kEachPlain}, few)});
+  bench.interleave({flow(batch, {.handling = Handling::kWhole}, count),
+                    [&](int round) { take(bench, plain, round, plain_life(bench.new_file("plain"), count)); },
+                    flow(each, {.handling = Handling::kEach}, count),
+                    flow(dedup, {.handling = Handling::kWhole, .dedup = true}, count),
+                    flow(simple, {.handling = Handling::kEachPlain}, few)});
   bench.compare("life", batch, plain, at_least(1.0));
   bench.compare("life", each, plain, at_least(1.0));
   bench.compare("life", dedup, plain, at_least(1.0));
   bench.compare("life", simple, plain, no_bar());
+  bench.compare("life", cpu_of(batch), cpu_of(plain), no_bar());
 }
 
 void life_in_memory(Bench& bench) {
@@ -111,13 +127,13 @@ void life_in_memory(Bench& bench) {
   const std::size_t fewer = bench.size<std::size_t>(200'000, 3'000);
   const auto flow = [&](const Series& series, Handling handling, std::size_t size) {
     return [&bench, &series, handling, size](int round) {
-      bench.sample(series, round, run_flow({.url = "memory:", .handling = handling}, size));
+      take(bench, series, round, run_flow({.url = "memory:", .handling = handling}, size));
     };
   };
   bench.interleave({flow(batch, Handling::kWhole, count),
                     [&](int round) {
                       const std::string url = sqlite_url(bench.new_file("life"));
-                      bench.sample(sqlite, round, run_flow({.url = url}, fewer));
+                      take(bench, sqlite, round, run_flow({.url = url}, fewer));
                     },
                     flow(each, Handling::kEach, count), flow(simple, Handling::kEachPlain, fewer)});
   bench.check("life", batch, at_least(1'000'000));
@@ -125,6 +141,8 @@ void life_in_memory(Bench& bench) {
   bench.check("life", simple, no_bar());
   bench.compare("life", batch, sqlite, at_least(8.0));
   bench.compare("life", each, sqlite, at_least(8.0));
+  bench.compare("life", cpu_of(batch), cpu_of(sqlite), no_bar());
+  bench.check("life", cpu_of(each), no_bar());
 }
 
 void flat_cost(Bench& bench) {
@@ -144,11 +162,12 @@ void flat_cost(Bench& bench) {
       flows.push_back(std::make_unique<Flow>(Flow::Plan{.url = url, .backlog = backlog}));
     }
     for (std::size_t i = 0; i < flows.size(); ++i) {
-      sides.emplace_back([&, i](int round) { bench.sample(series[i], round, flows[i]->run(count)); });
+      sides.emplace_back([&, i](int round) { take(bench, series[i], round, flows[i]->run(count)); });
     }
     bench.interleave(sides);
     bench.compare("life with a backlog", series[1], series[0], at_least(0.8));
     bench.compare("life with a backlog", series[2], series[0], at_least(0.8));
+    bench.compare("life with a backlog", cpu_of(series[2]), cpu_of(series[0]), no_bar());
   }
 }
 
@@ -159,15 +178,16 @@ void log_topics(Bench& bench) {
   const std::size_t count = bench.size<std::size_t>(400'000, 3'000);
   bench.interleave({[&](int round) {
                       const std::string url = sqlite_url(bench.new_file("log"));
-                      bench.sample(log, round, run_flow({.url = url, .type = TopicType::kLog}, count));
+                      take(bench, log, round, run_flow({.url = url, .type = TopicType::kLog}, count));
                     },
                     [&](int round) {
                       const std::string url = sqlite_url(bench.new_file("queue"));
-                      bench.sample(queue, round, run_flow({.url = url}, count / 2));
+                      take(bench, queue, round, run_flow({.url = url}, count / 2));
                     },
-                    [&](int round) { bench.sample(raw, round, plain_log(bench.new_file("raw"), count)); }});
+                    [&](int round) { take(bench, raw, round, plain_log(bench.new_file("raw"), count)); }});
   bench.compare("publish, read, move the position", log, queue, at_least(3.0));
   bench.compare("publish, read, move the position", log, raw, no_bar());
+  bench.compare("publish, read, move the position", cpu_of(log), cpu_of(queue), no_bar());
 }
 
 }  // namespace towline::bench

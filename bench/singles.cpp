@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include "flow.hpp"
+#include "process.hpp"
 #include "reference.hpp"
 #include "scenarios.hpp"
 
@@ -21,6 +22,7 @@ struct Many {
   double rate = 0;
   double p50_ms = 0;
   double p99_ms = 0;
+  double cpu_us = 0;  ///< processor time of the process for each message
 };
 
 /// Runs `put` again and again on each of `thread_count` threads for a while.
@@ -45,6 +47,7 @@ Many run_threads(int thread_count, double seconds, const std::function<void()>& 
       }
     });
   }
+  const double cpu_before = cpu_seconds();
   ready.arrive_and_wait();
   const auto start = Steady::now();
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
@@ -52,16 +55,17 @@ Many run_threads(int thread_count, double seconds, const std::function<void()>& 
   for (std::thread& thread : threads)
     thread.join();
   const double elapsed = seconds_since(start);
+  const double cpu = cpu_seconds() - cpu_before;
   if (failed.load()) throw std::runtime_error("a publish failed");
   std::vector<double> all;
   for (const std::vector<double>& mine : latencies)
     all.insert(all.end(), mine.begin(), mine.end());
   const auto count = static_cast<double>(all.size());
-  return {count / elapsed, quantile(all, 0.5), quantile(all, 0.99)};
+  return {count / elapsed, quantile(all, 0.5), quantile(all, 0.99), cpu * 1e6 / count};
 }
 
 struct Sides {
-  Series ours, plain, ours_p50, ours_p99, plain_p99;
+  Series ours, plain, ours_p50, ours_p99, plain_p99, ours_cpu, plain_cpu;
 };
 
 Sides sides_of(int thread_count) {
@@ -71,7 +75,9 @@ Sides sides_of(int thread_count) {
           {"plain group commit, " + threads, "msg/s", conditions},
           {"publish() p50, " + threads, "ms", conditions},
           {"publish() p99, " + threads, "ms", conditions},
-          {"plain group commit p99, " + threads, "ms", conditions}};
+          {"plain group commit p99, " + threads, "ms", conditions},
+          {"publish() processor time, " + threads, "us/msg", conditions},
+          {"plain group commit processor time, " + threads, "us/msg", conditions}};
 }
 
 }  // namespace
@@ -81,7 +87,8 @@ int run_singles_alone(const std::string& url, int thread_count, double seconds) 
   const std::string payload = payload_with(0);
   const Many many = run_threads(
       thread_count, seconds, [&] { (void)engine.publish({.topic = "singles", .payload = payload}).value(); });
-  fmt::print("{:.0f} msg/s, p50 {:.2f} ms, p99 {:.2f} ms\n", many.rate, many.p50_ms, many.p99_ms);
+  fmt::print("{:.0f} msg/s, p50 {:.2f} ms, p99 {:.2f} ms, {:.1f} us of processor time each\n", many.rate,
+             many.p50_ms, many.p99_ms, many.cpu_us);
   (void)engine.close().value();
   return 0;
 }
@@ -104,12 +111,14 @@ void durable_singles(Bench& bench) {
       bench.sample(all[i].ours, round, many.rate);
       bench.sample(all[i].ours_p50, round, many.p50_ms);
       bench.sample(all[i].ours_p99, round, many.p99_ms);
+      bench.sample(all[i].ours_cpu, round, many.cpu_us);
     });
     sides.emplace_back([&, i](int round) {
       GroupCommit commit(bench.new_file("plain"));
       const Many many = run_threads(thread_counts[i], seconds, [&] { commit.put(payload); });
       bench.sample(all[i].plain, round, many.rate);
       bench.sample(all[i].plain_p99, round, many.p99_ms);
+      bench.sample(all[i].plain_cpu, round, many.cpu_us);
     });
   }
   bench.interleave(sides);
@@ -117,6 +126,7 @@ void durable_singles(Bench& bench) {
     bench.compare("durable singles", all[i].ours, all[i].plain, i == 0 ? no_bar() : at_least(0.9));
     bench.check("latency", all[i].ours_p99, thread_counts[i] == 128 ? at_most(10) : no_bar());
     bench.check("latency of the plain program", all[i].plain_p99, no_bar());
+    bench.compare("durable singles", all[i].ours_cpu, all[i].plain_cpu, no_bar());
   }
   bench.compare("many against one", all[2].ours, all[0].ours, at_least(6));
   bench.compare("many against one", all[3].ours, all[0].ours, at_least(9));

@@ -207,22 +207,29 @@ int fork_open_engine(const std::string& url, Ledger& ledger) {
     (void)engine.publish({.topic = "orders", .payload = "before"}).value();
     const pid_t child = ::fork();
     if (child == 0) {
-      const bool forked =
-          engine.publish({.topic = "orders", .payload = "never"}).error.code == ErrorCode::kForked &&
-          engine.statistics().error().code == ErrorCode::kForked &&
-          engine.backlog().error().code == ErrorCode::kForked &&
-          consumer.pause().error().code == ErrorCode::kForked &&
-          engine.close().error().code == ErrorCode::kForked;
+      const auto is_forked = [](const auto& result) {
+        return !result.ok() && result.error().code == ErrorCode::kForked;
+      };
+      int wrong = 0;
+      if (engine.publish({.topic = "orders", .payload = "never"}).error.code != ErrorCode::kForked)
+        wrong = 10;
+      if (!is_forked(engine.statistics())) wrong = 11;
+      if (!is_forked(engine.backlog())) wrong = 12;
+      if (!is_forked(engine.begin("key"))) wrong = 13;
+      if (!is_forked(consumer.pause())) wrong = 14;
+      if (!is_forked(consumer.drain(1s))) wrong = 15;
+      if (!is_forked(consumer.close())) wrong = 16;
+      if (!is_forked(engine.close())) wrong = 17;
       {
         // Dropping the handles joins nothing, closes nothing and writes nothing.
         Consumer last_consumer = std::move(consumer);
         Engine last_engine = std::move(engine);
       }
-      ::_exit(forked ? 0 : 4);
+      ::_exit(wrong);
     }
     int state = 0;
     if (::waitpid(child, &state, 0) != child || !WIFEXITED(state) || WEXITSTATUS(state) != 0) {
-      ledger.append("child " + std::to_string(state));
+      ledger.append("child " + std::to_string(WEXITSTATUS(state)) + " " + std::to_string(state));
       return 3;
     }
     (void)engine.publish({.topic = "orders", .payload = "after"}).value();

@@ -52,7 +52,7 @@ class Zombie {
 class ZombieConsume : public ConformanceTest {
  protected:
   std::unique_ptr<Zombie> zombie_on(const std::string& topic) {
-    EngineOptions options = quick_options();
+    EngineOptions options = short_lease();
     auto clock = std::make_shared<support::FreezableClock>();
     options.clock = clock;
     Engine engine = open(options);
@@ -62,7 +62,7 @@ class ZombieConsume : public ConformanceTest {
 INSTANTIATE_TEST_SUITE_P(Provider, ZombieConsume, ::testing::ValuesIn(providers()), provider_name);
 
 TEST_P(Consume, Conf03_WhatIsAcknowledgedNeverComesBack) {
-  Engine engine = open();
+  Engine engine = open(short_lease());
   Recorder seen;
   Consumer consumer = engine.consume("orders", member(), seen.handler()).value();
   publish_numbers(engine, "orders", 100);
@@ -75,7 +75,7 @@ TEST_P(Consume, Conf03_WhatIsAcknowledgedNeverComesBack) {
 }
 
 TEST_P(Consume, Conf05_NakBringsItBackAtOnceAsTheNextAttempt) {
-  Engine engine = open();
+  Engine engine = open(short_lease());
   Recorder seen;
   ConsumerOptions options = manual_member();
   options.retry.initial_delay = options.retry.delay_max;  // so that only nak(0) can be what brings it back
@@ -100,7 +100,7 @@ TEST_P(Consume, Conf05_NakBringsItBackAtOnceAsTheNextAttempt) {
 }
 
 TEST_P(Consume, Conf05_NakCountsAsAnAttemptAndEndsInTheDeadLetters) {
-  Engine engine = open();
+  Engine engine = open(short_lease());
   Recorder seen;
   Consumer consumer = engine
                           .consume_outcomes({"naks"}, member(),
@@ -116,7 +116,7 @@ TEST_P(Consume, Conf05_NakCountsAsAnAttemptAndEndsInTheDeadLetters) {
 }
 
 TEST_P(Consume, Conf06_NakWithADelayWaitsThatLongAndNotMuchLonger) {
-  Engine engine = open();
+  Engine engine = open(short_lease());
   Recorder seen;
   ConsumerOptions options = member();
   options.concurrency = 4;
@@ -147,7 +147,7 @@ TEST_P(Consume, Conf06_NakWithADelayWaitsThatLongAndNotMuchLonger) {
 
 TEST_P(ZombieConsume, Conf07_AMessageGoesToAnotherConsumerWhenTheLeaseOfItsHolderEnds) {
   auto zombie = zombie_on("leases");
-  Engine engine = open();
+  Engine engine = open(short_lease());
   ASSERT_TRUE(engine.publish({.topic = "leases", .payload = "p"}).acked());
   ASSERT_TRUE(eventually([&] { return zombie->count() == 1; }));
   Recorder seen;
@@ -169,7 +169,7 @@ TEST_P(ZombieConsume, Conf07_AMessageGoesToAnotherConsumerWhenTheLeaseOfItsHolde
 TEST_P(ZombieConsume, Conf08_ALateAcknowledgementIsRefusedAndChangesNothing) {
   TOWLINE_NEEDS(row().fences);
   auto zombie = zombie_on("leases");
-  Engine engine = open();
+  Engine engine = open(short_lease());
   ASSERT_TRUE(engine.publish({.topic = "leases", .payload = "p"}).acked());
   ASSERT_TRUE(eventually([&] { return zombie->count() == 1; }));
   zombie->freeze();
@@ -198,7 +198,7 @@ TEST_P(ZombieConsume, Conf08_ALateAcknowledgementIsRefusedAndChangesNothing) {
 TEST_P(ZombieConsume, Conf08_TheHolderIsToldThatItsResultNoLongerCounts) {
   TOWLINE_NEEDS(row().fences);
   auto zombie = zombie_on("leases");
-  Engine engine = open();
+  Engine engine = open(short_lease());
   ASSERT_TRUE(engine.publish({.topic = "leases", .payload = "p"}).acked());
   ASSERT_TRUE(eventually([&] { return zombie->count() == 1; }));
   const std::stop_token stop = zombie->delivery().stop_token();
@@ -213,7 +213,7 @@ TEST_P(ZombieConsume, Conf08_TheHolderIsToldThatItsResultNoLongerCounts) {
 }
 
 TEST_P(Consume, Conf09_AHandlerThatExtendsMayTakeLongerThanItsTimeout) {
-  Engine engine = open();
+  Engine engine = open(short_lease());
   Recorder seen;
   ConsumerOptions options = member();
   options.handler_timeout = kLease;
@@ -236,8 +236,8 @@ TEST_P(Consume, Conf09_AHandlerThatExtendsMayTakeLongerThanItsTimeout) {
 }
 
 TEST_P(Consume, Conf09_AHandlerWithinItsTimeoutKeepsItsLeaseWithoutExtending) {
-  Engine engine = open();
-  Engine other = open();
+  Engine engine = open(short_lease());
+  Engine other = open(short_lease());
   Recorder seen;
   const auto slow = [&](Delivery& delivery) {
     seen.add(delivery);
@@ -251,7 +251,7 @@ TEST_P(Consume, Conf09_AHandlerWithinItsTimeoutKeepsItsLeaseWithoutExtending) {
 }
 
 TEST_P(Consume, Conf09_ProgressGivesTheHandlerItsTimeAgain) {
-  Engine engine = open();
+  Engine engine = open(short_lease());
   Recorder seen;
   ConsumerOptions options = member();
   options.handler_timeout = kLease;
@@ -271,7 +271,7 @@ TEST_P(Consume, Conf09_ProgressGivesTheHandlerItsTimeAgain) {
 }
 
 TEST_P(Consume, Conf09_AHandlerPastItsTimeoutHasFailedAndItsLateResultIsVoid) {
-  Engine engine = open();
+  Engine engine = open(short_lease());
   Recorder seen;
   ConsumerOptions options = member();
   options.concurrency = 2;
@@ -302,7 +302,7 @@ TEST_P(Consume, Conf09_AHandlerPastItsTimeoutHasFailedAndItsLateResultIsVoid) {
 TEST_P(ZombieConsume, Conf10_ExtendingALostLeaseIsRefused) {
   TOWLINE_NEEDS(row().fences);
   auto zombie = zombie_on("leases");
-  Engine engine = open();
+  Engine engine = open(short_lease());
   ASSERT_TRUE(engine.publish({.topic = "leases", .payload = "p"}).acked());
   ASSERT_TRUE(eventually([&] { return zombie->count() == 1; }));
   zombie->freeze();
@@ -318,7 +318,7 @@ TEST_P(ZombieConsume, Conf10_ExtendingALostLeaseIsRefused) {
 }
 
 TEST_P(Consume, Conf11_TheSecondSettlementIsRefusedAndChangesNothing) {
-  Engine engine = open();
+  Engine engine = open(short_lease());
   std::mutex mutex;
   std::vector<Delivery> taken;
   ConsumerOptions options = manual_member();

@@ -237,7 +237,7 @@ TEST_P(DeadLetters, Conf41_TwoOperatorsRedriveTheSameEntriesAndEachReEntersOnce)
   second.join();
   EXPECT_EQ(reports[0].redriven + reports[1].redriven, static_cast<std::uint64_t>(count));
   ASSERT_TRUE(seen.reaches(static_cast<std::size_t>(count)));
-  EXPECT_TRUE(holds_for([&] { return seen.count() == static_cast<std::size_t>(count); }, kLease));
+  EXPECT_TRUE(holds_for([&] { return seen.count() == static_cast<std::size_t>(count); }, 200ms));
   EXPECT_EQ(seen.times().size(), static_cast<std::size_t>(count));
   for (const Handled& handled : seen.all()) {
     EXPECT_EQ(handled.attempt, 1U) << "attempts start again";

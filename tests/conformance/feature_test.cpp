@@ -210,8 +210,10 @@ TEST_P(Feature, Conf78_AcknowledgedFirstAMessageIsHandledAtMostOnce) {
                                      throw HandlerError("Broken");
                                    })
                           .value();
-  publish_numbers(engine, "orders", 5);
-  ASSERT_TRUE(seen.reaches(5));
+  for (int i = 0; i < 5; ++i) {
+    publish_numbers(engine, "orders", 1, i);
+    ASSERT_TRUE(seen.reaches(static_cast<std::size_t>(i) + 1));
+  }
   EXPECT_TRUE(holds_for([&] { return seen.count() == 5; }, 200ms));
   EXPECT_EQ(waiting(engine, "orders"), 0U);
 }

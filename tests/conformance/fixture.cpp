@@ -91,13 +91,19 @@ void ConformanceTest::SetUp() {
 
 EngineOptions ConformanceTest::quick_options() {
   EngineOptions options;
-  options.lease = kLease;
+  options.lease = 1min;
   options.sweep_interval = 50ms;
   options.drain_timeout = 5s * support::slack();
   options.log = [log = log_](const LogRecord& record) {
     const std::lock_guard guard(log->mutex);
     log->lines.push_back({record.level, std::string(record.station), std::string(record.text)});
   };
+  return options;
+}
+
+EngineOptions ConformanceTest::short_lease() {
+  EngineOptions options = quick_options();
+  options.lease = kLease;
   return options;
 }
 

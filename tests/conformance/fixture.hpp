@@ -27,8 +27,9 @@ using support::eventually;
 using support::holds_for;
 using support::scaled;
 
-/// The lease of the suite: short, so that a test can wait for its end, and long enough for a loaded machine.
-inline constexpr Duration kLease = 300ms * support::slack();
+/// The lease of tests in which one ends: short, so that a test can wait for it, and long enough to be renewed
+/// on a loaded machine.
+inline constexpr Duration kLease = 450ms * support::slack();
 
 /// What a handler saw of one delivery.
 struct Handled {
@@ -71,8 +72,11 @@ class ConformanceTest : public ::testing::TestWithParam<ProviderRow> {
   [[nodiscard]] const std::string& url() const { return url_; }
   [[nodiscard]] const support::TempDir& folder() const { return folder_; }
 
-  /// Short leases and sweeps, and the log of the test.
+  /// Quick sweeps and the log of the test. The lease outlives the test, so that whatever is handled twice is
+  /// a fault.
   [[nodiscard]] EngineOptions quick_options();
+  /// The same with a lease of kLease.
+  [[nodiscard]] EngineOptions short_lease();
   /// Opens an engine on this test's store; fails the test when that fails.
   [[nodiscard]] Engine open();
   [[nodiscard]] Engine open(EngineOptions options);

@@ -222,7 +222,7 @@ TEST_P(Group, Conf23_OverlappingPatternsOfOneGroupDeliverOnce) {
   publish_numbers(engine, "a.b", count);
   ASSERT_TRUE(one.reaches(count));
   ASSERT_TRUE(three.reaches(count));
-  EXPECT_TRUE(holds_for([&] { return one.count() == count && three.count() == count; }, kLease));
+  EXPECT_TRUE(holds_for([&] { return one.count() == count && three.count() == count; }, 200ms));
 }
 
 TEST_P(Group, Conf24_ANewGroupStartsWhereItAsksAndAKnownOneGoesOn) {

@@ -133,7 +133,7 @@ TEST_P(Lifecycle, Conf66_DroppingTheLastHandleClosesWhatItHeld) {
 }
 
 TEST_P(Lifecycle, Conf67_AHandlerMayCloseTheEngineAndItsMessageIsSettled) {
-  Engine engine = open();
+  Engine engine = open(short_lease());
   Recorder seen;
   std::atomic<bool> returned{false};
   Consumer consumer = engine
@@ -150,7 +150,7 @@ TEST_P(Lifecycle, Conf67_AHandlerMayCloseTheEngineAndItsMessageIsSettled) {
   ASSERT_TRUE(eventually([&] { return returned.load(); }));
   EXPECT_OK(engine.close());
   EXPECT_ERROR(engine.statistics(), ErrorCode::kClosed);
-  Engine again = open();
+  Engine again = open(short_lease());
   Consumer rest = again.consume("orders", member(), seen.handler()).value();
   EXPECT_TRUE(holds_for([&] { return seen.count() == 1; }, 2 * kLease)) << "its message was not acknowledged";
 }
@@ -179,7 +179,7 @@ TEST_P(Lifecycle, Conf67_AHandlerMayCloseItsConsumer) {
 }
 
 TEST_P(Lifecycle, Conf68_CloseReturnsAtItsDeadlineAndReportsTheStuckHandler) {
-  Engine engine = open();
+  Engine engine = open(short_lease());
   std::atomic<bool> let_go{false};
   std::atomic<int> started{0};
   {
@@ -203,7 +203,7 @@ TEST_P(Lifecycle, Conf68_CloseReturnsAtItsDeadlineAndReportsTheStuckHandler) {
   }
   // Its message is not lost: it goes to the next one.
   Recorder seen;
-  Engine again = open();
+  Engine again = open(short_lease());
   Consumer consumer = again.consume("orders", member(), seen.handler()).value();
   ASSERT_TRUE(seen.reaches(1));
   EXPECT_EQ(seen.payloads(), std::vector<std::string>{"0"});

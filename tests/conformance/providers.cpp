@@ -5,6 +5,9 @@
 
 #include <cstdlib>
 #include <sstream>
+#include <stdexcept>
+
+#include <sqlite3.h>
 
 namespace towline::conformance {
 namespace {
@@ -18,6 +21,44 @@ ProviderRow memory_row() {
   return row;
 }
 
+/// A connection of its own to the file of a `sqlite:` URL, as another program would have one.
+class Intruder {
+ public:
+  explicit Intruder(const std::string& url) {
+    const std::string path = url.substr(url.find(':') + 1);
+    if (sqlite3_open_v2(path.c_str(), &connection_, SQLITE_OPEN_READWRITE, nullptr) != SQLITE_OK)
+      fail("open");
+    sqlite3_busy_timeout(connection_, 10'000);
+  }
+  ~Intruder() { sqlite3_close(connection_); }
+  Intruder(const Intruder&) = delete;
+  Intruder& operator=(const Intruder&) = delete;
+
+  void run(const std::string& sql) {
+    if (sqlite3_exec(connection_, sql.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK) fail(sql);
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& what) {
+    throw std::runtime_error(what + ": " + sqlite3_errmsg(connection_));
+  }
+  sqlite3* connection_ = nullptr;
+};
+
+void stall_sqlite(const std::string& url, const std::function<void()>& body) {
+  Intruder intruder(url);
+  intruder.run("BEGIN IMMEDIATE");
+  body();
+  intruder.run("ROLLBACK");
+}
+
+void damage_sqlite(const std::string& url, const std::string& topic) {
+  Intruder(url).run(
+      "UPDATE message SET extras = x'ff00ff00ff00ff00' WHERE seq = (SELECT min(seq) FROM message, log, topic"
+      " WHERE seq >> 40 = log.id AND log.topic_id = topic.id AND topic.name = '" +
+      topic + "')");
+}
+
 ProviderRow sqlite_row() {
   ProviderRow row;
   row.name = "sqlite";
@@ -28,6 +69,8 @@ ProviderRow sqlite_row() {
   row.shared_between_processes = true;
   row.fences = true;
   row.runs_sql = true;
+  row.stall = stall_sqlite;
+  row.damage_message = damage_sqlite;
   return row;
 }
 

@@ -2,9 +2,9 @@
 // stays within the bounds of the table. Two lines: the name (or the number of a row of the table) and the
 // value.
 
-#include <towline/options.hpp>
-
 #include <charconv>
+
+#include <towline/options.hpp>
 
 #include "fuzz/input.hpp"
 

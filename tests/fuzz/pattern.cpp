@@ -1,13 +1,12 @@
 // Topics and patterns: the validator lets through only what every provider can carry, and the matcher equals
 // one that is obviously right. Two lines: the pattern and the topic.
 
-#include "policy/topic_pattern.hpp"
-
 #include <algorithm>
 #include <vector>
 
 #include "base/validate.hpp"
 #include "fuzz/input.hpp"
+#include "policy/topic_pattern.hpp"
 
 namespace {
 

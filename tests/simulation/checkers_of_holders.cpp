@@ -13,6 +13,14 @@ struct Interval {
   MonotonicTime begin;
   MonotonicTime end;
   std::uint32_t message;
+  /// Places in the history, for what happened at one moment; `end_index` 0: it ended by the clock.
+  std::size_t begin_index = 0;
+  std::size_t end_index = 0;
+
+  [[nodiscard]] bool over_before(const Interval& next) const noexcept {
+    if (next.begin != end) return end < next.begin;
+    return end_index < next.begin_index;
+  }
 };
 
 /// When the process `p` that started its handler at `index` died; the end of time if it did not.
@@ -29,22 +37,26 @@ MonotonicTime death_after(const Tracks& tracks, std::size_t index) {
 Interval interval_of(const Tracks& tracks, const Track& track, const Handling& handling, std::uint32_t message) {
   const Record& start = tracks.at(handling.start);
   MonotonicTime end = start.until;
+  std::size_t end_index = 0;
   if (handling.finish != SIZE_MAX) {
     end = std::min(end, tracks.at(handling.finish).at);
+    if (end == tracks.at(handling.finish).at) end_index = handling.finish;
   } else {
     end = std::min(end, death_after(tracks, handling.start));
   }
   for (const Holding& holding : track.holdings) {
     const Record& hand_out = tracks.at(holding.hand_out);
-    if (hand_out.lease == start.lease && hand_out.index == start.index) end = std::min(end, holding.until);
+    if (hand_out.lease != start.lease || hand_out.index != start.index || holding.until >= end) continue;
+    end = holding.until;
+    end_index = 0;
   }
-  return {start.at, std::max(end, start.at), message};
+  return {start.at, std::max(end, start.at), message, handling.start, end_index};
 }
 
 void check_overlap(Tracks& tracks, std::vector<Interval>& intervals, std::uint32_t group) {
-  std::sort(intervals.begin(), intervals.end(), [](const Interval& a, const Interval& b) { return a.begin < b.begin; });
+  std::sort(intervals.begin(), intervals.end(), [](const Interval& a, const Interval& b) { return a.begin_index < b.begin_index; });
   for (std::size_t i = 1; i < intervals.size(); ++i) {
-    if (intervals[i].begin >= intervals[i - 1].end) continue;
+    if (intervals[i - 1].over_before(intervals[i])) continue;
     tracks.find("K3", "handlers of m" + std::to_string(intervals[i - 1].message) + " and m" +
                           std::to_string(intervals[i].message) + " of one key ran at the same time in g" +
                           std::to_string(group));
@@ -62,8 +74,10 @@ void check_first_starts(Tracks& tracks, std::uint32_t g) {
   for (std::uint32_t m = 0; m < tracks.message_count(); ++m) {
     const MessagePlan& message = tracks.facts().messages[m];
     const Track& track = tracks.track(m, g);
-    if (track.handlings.empty() || message.key < 0 || !has_plain_place_in_order(tracks, m)) continue;
-    const std::size_t first = track.handlings.front().start;
+    const auto live = std::find_if(track.handlings.begin(), track.handlings.end(),
+                                   [](const Handling& handling) { return !handling.zombie; });
+    if (live == track.handlings.end() || message.key < 0 || !has_plain_place_in_order(tracks, m)) continue;
+    const std::size_t first = live->start;
     const bool died_unseen = std::any_of(track.stored.begin(), track.stored.end(), [&](std::size_t index) {
       return tracks.at(index).verb == Verb::kDeadLetter && index < first;
     });
@@ -156,6 +170,7 @@ void check_order(Tracks& tracks) {
       if (message.key < 0) continue;
       const Track& track = tracks.track(m, g);
       for (const Handling& handling : track.handlings) {
+        if (handling.zombie) continue;
         by_key[{message.topic, message.key}].push_back(interval_of(tracks, track, handling, m));
       }
     }

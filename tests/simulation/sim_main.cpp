@@ -11,6 +11,7 @@
 #include "simulation/runner.hpp"
 
 int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);
   towline::simulation::RunnerOptions options;
   if (auto problem = towline::simulation::parse(argc, argv, options); !problem.empty()) {
     std::fprintf(stderr, "sim: %s\n", problem.c_str());

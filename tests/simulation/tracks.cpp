@@ -44,9 +44,14 @@ void Tracks::add(std::size_t index) {
     case Event::kClose: end_session(r.session, r.at); break;
     case Event::kStart:
       if (is_known(r)) {
-        track(r.message, r.group).handlings.push_back({index, SIZE_MAX, SIZE_MAX});
+        Handling handling{index};
         const auto it = by_token_.find({r.lease, r.index});
-        if (it != by_token_.end()) it->second.track->holdings[it->second.holding].started = true;
+        if (it != by_token_.end()) {
+          Holding& holding = it->second.track->holdings[it->second.holding];
+          holding.started = true;
+          handling.zombie = holding.until <= r.at || !holding.open;
+        }
+        track(r.message, r.group).handlings.push_back(handling);
       }
       break;
     case Event::kFinish:

@@ -17,6 +17,7 @@ struct Handling {
   std::size_t start = 0;   ///< index into the history
   std::size_t finish = SIZE_MAX;  ///< SIZE_MAX: it never returned
   std::size_t settle = SIZE_MAX;  ///< the settlement of its delivery that the provider accepted
+  bool zombie = false;  ///< started by a process that had lost the lease and did not know yet
 };
 
 /// One handing-out: how long its lease was live.

@@ -56,11 +56,20 @@ void append_hex_escape(std::string& out, char byte) {
 // Appends the first character of `text` in its shown form; returns the bytes it took.
 std::size_t append_escaped(std::string& out, std::string_view text) {
   switch (text[0]) {
-    case '\n': out += "\\n"; return 1;
-    case '\r': out += "\\r"; return 1;
-    case '\t': out += "\\t"; return 1;
-    case '\\': out += "\\\\"; return 1;
-    default: break;
+    case '\n':
+      out += "\\n";
+      return 1;
+    case '\r':
+      out += "\\r";
+      return 1;
+    case '\t':
+      out += "\\t";
+      return 1;
+    case '\\':
+      out += "\\\\";
+      return 1;
+    default:
+      break;
   }
   const Character character = decode_utf8(text);
   if (character.length != 0 && !is_unsafe(character.code)) {

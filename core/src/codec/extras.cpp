@@ -123,16 +123,35 @@ void read_dedup(ByteReader& reader, spi::Envelope& into) {
 // False: no such field.
 bool read_field(std::uint8_t tag, std::string_view bytes, ByteReader& reader, spi::Envelope& into) {
   switch (tag) {
-    case kHeaders: read_headers(reader, into.headers); return true;
-    case kDedup: read_dedup(reader, into); return true;
-    case kFirstFailedAt: into.first_failed_at = from_us(reader.signed_varint()); return true;
-    case kRetryDelay: into.retry_delay = Duration(reader.signed_varint()); return true;
-    case kHistory: read_history(reader, into.history); return true;
-    case kContentType: into.content_type = bytes; break;
-    case kCorrelationId: into.correlation_id = bytes; break;
-    case kCausationId: into.causation_id = bytes; break;
-    case kTraceparent: into.traceparent = bytes; break;
-    default: return false;
+    case kHeaders:
+      read_headers(reader, into.headers);
+      return true;
+    case kDedup:
+      read_dedup(reader, into);
+      return true;
+    case kFirstFailedAt:
+      into.first_failed_at = from_us(reader.signed_varint());
+      return true;
+    case kRetryDelay:
+      into.retry_delay = Duration(reader.signed_varint());
+      return true;
+    case kHistory:
+      read_history(reader, into.history);
+      return true;
+    case kContentType:
+      into.content_type = bytes;
+      break;
+    case kCorrelationId:
+      into.correlation_id = bytes;
+      break;
+    case kCausationId:
+      into.causation_id = bytes;
+      break;
+    case kTraceparent:
+      into.traceparent = bytes;
+      break;
+    default:
+      return false;
   }
   reader.raw(bytes.size());
   return true;
@@ -155,15 +174,24 @@ void clear_extras(spi::Envelope& envelope) {
 // A field that says what its absence says already would be a second form of the same envelope.
 bool says_nothing(std::uint8_t tag, const spi::Envelope& envelope) noexcept {
   switch (tag) {
-    case kHeaders: return envelope.headers.empty();
-    case kContentType: return envelope.content_type.empty();
-    case kCorrelationId: return envelope.correlation_id.empty();
-    case kCausationId: return envelope.causation_id.empty();
-    case kTraceparent: return envelope.traceparent.empty();
-    case kDedup: return !has_dedup(envelope);
-    case kRetryDelay: return envelope.retry_delay == Duration::zero();
-    case kHistory: return envelope.history.empty();
-    default: return false;
+    case kHeaders:
+      return envelope.headers.empty();
+    case kContentType:
+      return envelope.content_type.empty();
+    case kCorrelationId:
+      return envelope.correlation_id.empty();
+    case kCausationId:
+      return envelope.causation_id.empty();
+    case kTraceparent:
+      return envelope.traceparent.empty();
+    case kDedup:
+      return !has_dedup(envelope);
+    case kRetryDelay:
+      return envelope.retry_delay == Duration::zero();
+    case kHistory:
+      return envelope.history.empty();
+    default:
+      return false;
   }
 }
 

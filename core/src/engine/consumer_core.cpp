@@ -285,16 +285,35 @@ void ConsumerCore::feed_breaker(MonotonicTime now) {
   }
 }
 
-void ConsumerCore::load_blocks(const spi::Delivery& delivery) {
+bool ConsumerCore::load_blocks(const spi::Delivery& delivery) {
+  if (options_.order == Order::kUnordered) return true;
   const spi::Envelope& envelope = *delivery.envelope;
-  if (delivery.epoch <= dispatcher_.epoch_of(envelope.topic, envelope.partition)) return;
+  if (delivery.epoch <= dispatcher_.epoch_of(envelope.topic, envelope.partition)) return true;
   auto blocks = context_->store->list_key_blocks(options_.group, envelope.topic, envelope.partition);
   if (!blocks) {
-    // Without the blocks the order of their keys cannot be kept: nothing of this partition may start.
     context_->log(LogLevel::kWarning, "consumer", identity_ + ": " + blocks.error().to_string());
-    return;
+    return false;
   }
-  dispatcher_.install_blocks(envelope.topic, envelope.partition, delivery.epoch, *blocks);
+  auto to_park = dispatcher_.install_blocks(envelope.topic, envelope.partition, delivery.epoch, *blocks);
+  for (DeliveryPtr& state : to_park)
+    settler_.add_parked(std::move(state));
+  return true;
+}
+
+std::vector<DeliveryPtr> ConsumerCore::without_blocks(std::vector<DeliveryPtr>& fresh) {
+  // Without its blocks the order of a partition's keys cannot be kept, so nothing of it may start: it goes back.
+  std::vector<std::pair<std::string_view, std::uint32_t>> unknown;
+  std::vector<DeliveryPtr> back;
+  std::erase_if(fresh, [&](DeliveryPtr& state) {
+    const std::pair<std::string_view, std::uint32_t> partition(state->envelope().topic, state->envelope().partition);
+    if (std::find(unknown.begin(), unknown.end(), partition) == unknown.end()) {
+      if (load_blocks(state->delivery)) return false;
+      unknown.push_back(partition);
+    }
+    back.push_back(std::move(state));
+    return true;
+  });
+  return back;
 }
 
 bool ConsumerCore::admit_one(DeliveryPtr& state) {
@@ -323,7 +342,6 @@ void ConsumerCore::take_in(std::vector<spi::Delivery> deliveries) {
     DeliveryState& state = hand_out->states[i];
     state.hand_out = hand_out.get();
     state.breaker_period = period;
-    if (options_.order != Order::kUnordered) load_blocks(deliveries[i]);
     bytes += deliveries[i].envelope->payload.size();
     state.delivery = std::move(deliveries[i]);
     fresh.emplace_back(hand_out, &state);
@@ -332,6 +350,13 @@ void ConsumerCore::take_in(std::vector<spi::Delivery> deliveries) {
   account(fresh.size(), bytes);
   settler_.note_deliveries(fresh.size());
   dispatcher_.attach(fresh);
+  std::vector<DeliveryPtr> back = without_blocks(fresh);
+  for (DeliveryPtr& state : back) {
+    state->phase.store(Phase::kDecided);
+    dispatcher_.pass(*state);
+    settler_.add_released(std::move(state));
+  }
+  if (!back.empty()) retry_receive_at_ = context_->clock->monotonic() + kErrorPause;
   drop_handled_before(fresh);
   std::erase_if(fresh, [&](DeliveryPtr& state) { return !admit_one(state); });
   if (options_.ack == AckPolicy::kFirst) ack_first(fresh);

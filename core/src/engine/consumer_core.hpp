@@ -99,7 +99,9 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   [[nodiscard]] std::size_t intake_credit(MonotonicTime now);
   void take_in(std::vector<spi::Delivery> deliveries);
   [[nodiscard]] bool admit_one(DeliveryPtr& state);
-  void load_blocks(const spi::Delivery& delivery);
+  [[nodiscard]] bool load_blocks(const spi::Delivery& delivery);
+  /// Takes out of `fresh` what belongs to partitions whose blocks could not be read.
+  [[nodiscard]] std::vector<DeliveryPtr> without_blocks(std::vector<DeliveryPtr>& fresh);
   void ack_first(std::vector<DeliveryPtr>& fresh);
   void drop_handled_before(std::vector<DeliveryPtr>& fresh);
   void feed_breaker(MonotonicTime now);

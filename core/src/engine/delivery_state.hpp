@@ -52,6 +52,8 @@ class DeliveryState : public base::Timer {
   /// Under the dispatcher's lock.
   KeyLane* lane = nullptr;
   std::optional<std::stop_source> stop;
+  /// Its result does not count any more; remembered for a handler that asks for its token later.
+  bool stop_asked = false;
   std::string progress;
   bool counted_stuck = false;
   /// Set before the phase: a late call can tell that its time was up.
@@ -79,16 +81,6 @@ struct HandOut : std::enable_shared_from_this<HandOut> {
         count(size),
         open_count(size),
         link(std::move(consumer)) {}
-  /// Under the dispatcher's lock. Returns how many were not decided yet.
-  std::size_t request_stop() {
-    std::size_t unfinished = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-      if (states[i].phase.load() >= Phase::kDecided) continue;
-      if (states[i].stop) states[i].stop->request_stop();
-      ++unfinished;
-    }
-    return unfinished;
-  }
   std::unique_ptr<DeliveryState[]> states;
   const std::size_t count;
   std::size_t open_count;  ///< under the dispatcher's lock

@@ -1,5 +1,5 @@
 // Dispatcher: see the header for what it keeps apart. What to know when changing it: a delivery is "in hand"
-// from admit() or from being returned for parking until finished(); its KeyLane is busy from the moment it is
+// from admit() or from being returned for parking until finished(); its KeyLane is held from the moment it is
 // ready until release_lane(), block() or the loss of its partition; and a worker's chunk may be taken back
 // only while its phase is kTaken.
 
@@ -19,6 +19,10 @@ constexpr double kPrefetchSeconds = 0.05;
 constexpr double kChunkSeconds = 0.0002;
 constexpr std::size_t kChunkMax = 256;
 constexpr std::size_t kWindowMax = 4000;
+
+Error closed_before_settled() {
+  return {ErrorCode::kClosed, "the consumer was closed before this was settled"};
+}
 
 std::string partition_name(std::string_view topic, std::uint32_t partition) {
   std::string name(topic);
@@ -70,7 +74,7 @@ void Dispatcher::pass(DeliveryState& state) {
   const std::lock_guard lock(mutex_);
   if (state.lane == nullptr) return;
   if (state.lane->blocked && state.envelope().heads_key) {
-    state.lane->busy = true;
+    if (state.lane->holder == nullptr) state.lane->holder = &state;
   } else {
     erase_lane_if_idle(leave_lane(state));
   }
@@ -80,17 +84,19 @@ std::vector<DeliveryPtr> Dispatcher::admit(std::vector<DeliveryPtr> fresh) {
   std::vector<DeliveryPtr> to_park;
   std::unique_lock lock(mutex_);
   for (DeliveryPtr& state : fresh) {
+    if (state->phase.load() != Phase::kHeld) continue;  // its lease was lost while it came in
     if (state->lane == nullptr) {
       ready_.push_back(std::move(state));
       continue;
     }
     KeyLane& lane = *state->lane;
     if (lane.blocked && !state->envelope().heads_key) {
+      state->phase.store(Phase::kDecided);
       to_park.push_back(std::move(state));
-    } else if (lane.busy || !lane.waiting.empty()) {
+    } else if (lane.holder != nullptr || !lane.waiting.empty()) {
       lane.waiting.push_back(std::move(state));
     } else {
-      lane.busy = true;
+      lane.holder = state.get();
       ready_.push_back(std::move(state));
     }
   }
@@ -103,7 +109,21 @@ Dispatcher::Collected Dispatcher::collect(MonotonicTime now) {
   std::unique_lock lock(mutex_);
   wheel_.advance(now, [&](base::Timer& timer) { fire_timer(static_cast<DeliveryState&>(timer), now); });
   outcome_waiting_ = false;
-  return std::exchange(decided_, {});
+  Collected collected = std::exchange(decided_, {});
+  Stops stops = std::exchange(stops_, {});
+  lock.unlock();
+  tell(stops);
+  return collected;
+}
+
+void Dispatcher::ask_to_stop(DeliveryState& state, Stops& stops) {
+  state.stop_asked = true;
+  if (state.stop) stops.push_back(*state.stop);
+}
+
+void Dispatcher::tell(Stops& stops) {
+  for (std::stop_source& stop : stops)
+    stop.request_stop();
 }
 
 void Dispatcher::fire_timer(DeliveryState& state, MonotonicTime now) {
@@ -118,7 +138,7 @@ void Dispatcher::fire_timer(DeliveryState& state, MonotonicTime now) {
     state.counted_stuck = true;
     ++stuck_;
   }
-  if (state.stop) state.stop->request_stop();
+  ask_to_stop(state, stops_);
   decided_.others.push_back(
       {self(state),
        Outcome::fail({"HandlerTimeout", "the handler did not return within handler_timeout", {}})});
@@ -191,23 +211,22 @@ void Dispatcher::set_lane(DeliveryState& state, KeyLane& lane) {
 
 KeyLane& Dispatcher::leave_lane(DeliveryState& state) {
   KeyLane& lane = *std::exchange(state.lane, nullptr);
+  if (lane.holder == &state) lane.holder = nullptr;
   --lane.attached;
   return lane;
 }
 
 void Dispatcher::erase_lane_if_idle(KeyLane& lane) {
-  if (lane.busy || lane.blocked || lane.attached > 0) return;
+  if (lane.holder != nullptr || lane.blocked || lane.attached > 0) return;
   lanes_.erase(std::string(lane.name));
 }
 
 void Dispatcher::start_next(KeyLane& lane) {
-  lane.busy = false;
-  if (!lane.waiting.empty()) {
-    lane.busy = true;
-    ready_.push_back(std::move(lane.waiting.front()));
-    lane.waiting.pop_front();
-    work_.notify_one();
-  }
+  if (lane.holder != nullptr || lane.waiting.empty()) return;
+  lane.holder = lane.waiting.front().get();
+  ready_.push_back(std::move(lane.waiting.front()));
+  lane.waiting.pop_front();
+  work_.notify_one();
 }
 
 std::vector<DeliveryPtr> Dispatcher::block(DeliveryState& head, bool held) {
@@ -218,9 +237,18 @@ std::vector<DeliveryPtr> Dispatcher::block(DeliveryState& head, bool held) {
   if (!lane.blocked) ++blocked_keys_;
   lane.blocked = true;
   lane.held = held;
-  lane.busy = false;
-  to_park.assign(std::make_move_iterator(lane.waiting.begin()), std::make_move_iterator(lane.waiting.end()));
-  lane.waiting.clear();
+  std::deque<DeliveryPtr> stay;
+  for (DeliveryPtr& waiting : lane.waiting) {
+    // A further head was let through by hand; parked again it would come after those that it goes before.
+    const bool is_head = waiting->envelope().heads_key && !held;
+    if (is_head) {
+      stay.push_back(std::move(waiting));
+    } else if (waiting->move_to(Phase::kDecided, {Phase::kHeld})) {
+      to_park.push_back(std::move(waiting));
+    }
+  }
+  lane.waiting = std::move(stay);
+  start_next(lane);
   return to_park;
 }
 
@@ -229,10 +257,11 @@ std::vector<DeliveryPtr> Dispatcher::take_waiting(DeliveryState& state) {
   std::vector<DeliveryPtr> behind;
   if (state.lane == nullptr) return behind;
   KeyLane& lane = *state.lane;
-  behind.assign(std::make_move_iterator(lane.waiting.begin()), std::make_move_iterator(lane.waiting.end()));
-  lane.waiting.clear();
-  for (const DeliveryPtr& waiting : behind)
+  for (DeliveryPtr& waiting : lane.waiting) {
     leave_lane(*waiting);
+    if (waiting->move_to(Phase::kDecided, {Phase::kHeld})) behind.push_back(std::move(waiting));
+  }
+  lane.waiting.clear();
   return behind;
 }
 
@@ -263,10 +292,10 @@ void Dispatcher::unparked(DeliveryState& state, const std::optional<spi::KeyBloc
   const std::lock_guard lock(mutex_);
   if (state.lane == nullptr) return;
   KeyLane& lane = leave_lane(state);
-  lane.busy = false;
   parked_total_ -= lane.parked_count;
   lane.parked_count = block ? block->parked_count : 0;
   parked_total_ += lane.parked_count;
+  lane.held = block && block->held;
   if (!block && lane.blocked) {
     lane.blocked = false;
     --blocked_keys_;
@@ -296,10 +325,7 @@ void Dispatcher::count_parked(DeliveryState& state) {
   ++parked_total_;
 }
 
-void Dispatcher::install_blocks(std::string_view topic, std::uint32_t partition, std::uint64_t epoch,
-                                const std::vector<spi::KeyBlock>& blocks) {
-  const std::lock_guard lock(mutex_);
-  epochs_[partition_name(topic, partition)] = epoch;
+void Dispatcher::forget_blocks(std::string_view topic, std::uint32_t partition, std::uint64_t epoch) {
   for (auto it = lanes_.begin(); it != lanes_.end();) {
     KeyLane& lane = *it->second;
     if (lane.topic != topic || lane.partition != partition) {
@@ -311,16 +337,26 @@ void Dispatcher::install_blocks(std::string_view topic, std::uint32_t partition,
     lane.blocked = lane.held = false;
     lane.parked_count = 0;
     lane.epoch = epoch;
-    // What waited here was handed out under the old epoch: the transport hands it out again.
-    for (const DeliveryPtr& state : lane.waiting) {
+    // What waits here from before the partition changed hands has lost its lease: the transport hands it out
+    // again. But its book is open, so it goes through the store, which says so.
+    std::erase_if(lane.waiting, [&](const DeliveryPtr& state) {
+      if (state->delivery.epoch == epoch) return false;
       leave_lane(*state);
-      // Its lease is void, but its book is open: it goes through the store, which says so.
       state->phase.store(Phase::kDecided);
       decided_.others.push_back(Decided{state, Outcome{Outcome::Kind::kRelease}});
-    }
-    lane.waiting.clear();
-    it = lane.busy || lane.attached > 0 ? std::next(it) : lanes_.erase(it);
+      return true;
+    });
+    it = lane.attached > 0 ? std::next(it) : lanes_.erase(it);
   }
+}
+
+std::vector<DeliveryPtr> Dispatcher::install_blocks(std::string_view topic, std::uint32_t partition,
+                                                    std::uint64_t epoch,
+                                                    const std::vector<spi::KeyBlock>& blocks) {
+  const std::lock_guard lock(mutex_);
+  epochs_[partition_name(topic, partition)] = epoch;
+  forget_blocks(topic, partition, epoch);
+  std::vector<DeliveryPtr> to_park;
   for (const spi::KeyBlock& block : blocks) {
     auto [it, fresh] = lanes_.try_emplace(order_name(topic, partition, limits_.order, block.key));
     if (fresh) it->second = std::make_unique<KeyLane>();
@@ -335,7 +371,28 @@ void Dispatcher::install_blocks(std::string_view topic, std::uint32_t partition,
     lane.parked_count = block.parked_count;
     parked_total_ += block.parked_count;
     ++blocked_keys_;
+    std::erase_if(lane.waiting, [&](DeliveryPtr& state) {
+      if (state->envelope().heads_key || !state->move_to(Phase::kDecided, {Phase::kHeld})) return false;
+      to_park.push_back(state);
+      return true;
+    });
   }
+  return to_park;
+}
+
+void Dispatcher::admit_again(const DeliveryPtr& state) {
+  std::unique_lock lock(mutex_);
+  if (!state->move_to(Phase::kHeld, {Phase::kDecided})) return;
+  KeyLane& lane = lane_of(*state);
+  set_lane(*state, lane);
+  if (lane.holder != nullptr || !lane.waiting.empty()) {
+    lane.waiting.push_back(state);
+    return;
+  }
+  lane.holder = state.get();
+  ready_.push_back(state);
+  lock.unlock();
+  work_.notify_all();
 }
 
 std::uint64_t Dispatcher::epoch_of(std::string_view topic, std::uint32_t partition) const {
@@ -386,23 +443,22 @@ std::vector<DeliveryPtr> Dispatcher::take_back() {
   });
   for (const DeliveryPtr& state : back) {
     if (state->lane == nullptr) continue;
-    KeyLane& lane = leave_lane(*state);
-    lane.busy = false;
-    erase_lane_if_idle(lane);
+    erase_lane_if_idle(leave_lane(*state));
   }
   return back;
 }
 
 std::size_t Dispatcher::mark_lost(std::span<const std::uint64_t> leases) {
   std::unique_lock lock(mutex_);
+  Stops stops;
   std::size_t count = 0;
   for (auto& [number, hand_out] : open_) {
-    const std::uint64_t lease = hand_out->states[0].delivery.token.lease;
-    if (std::find(leases.begin(), leases.end(), lease) == leases.end()) continue;
     for (std::size_t i = 0; i < hand_out->count; ++i) {
       DeliveryState& state = hand_out->states[i];
+      // What was received at once may be under several leases, each of which is lost on its own.
+      if (std::find(leases.begin(), leases.end(), state.delivery.token.lease) == leases.end()) continue;
       if (!state.move_to(Phase::kLost, {Phase::kHeld, Phase::kTaken, Phase::kRunning})) continue;
-      if (state.stop) state.stop->request_stop();
+      ask_to_stop(state, stops);
       wheel_.cancel(state);
       Decided decided{self(state), Outcome{Outcome::Kind::kRelease}};
       decided.lost = true;
@@ -410,7 +466,9 @@ std::size_t Dispatcher::mark_lost(std::span<const std::uint64_t> leases) {
       ++count;
     }
   }
-  if (count > 0) ring_lane(lock);
+  if (count == 0) return 0;
+  ring_lane(lock);
+  tell(stops);
   return count;
 }
 
@@ -487,17 +545,20 @@ bool Dispatcher::take(std::size_t worker, std::vector<DeliveryPtr>& chunk) {
   std::unique_lock lock(mutex_);
   for (;;) {
     if (stopping_) return false;
-    if (static_cast<std::int64_t>(worker) < limits_.concurrency) {
-      if (!ready_.empty()) {
-        take_locked(worker, chunk_size_locked(), chunk);
-        if (!chunk.empty()) return true;
-        // Only the rate limit refuses while something is ready.
-        clock_->wait_until(lock, work_, rate_.ready_at(clock_->monotonic()));
-        continue;
-      }
-      if (steal_locked(worker, chunk)) return true;
+    if (static_cast<std::int64_t>(worker) >= limits_.concurrency) {
+      // Not where the others sleep: news of work must reach one who may take it.
+      more_concurrency_.wait(lock);
+      continue;
     }
-    work_.wait(lock);
+    if (ready_.empty() && steal_locked(worker, chunk)) return true;
+    if (ready_.empty()) {
+      work_.wait(lock);
+      continue;
+    }
+    take_locked(worker, chunk_size_locked(), chunk);
+    if (!chunk.empty()) return true;
+    // Only the rate limit refuses while something is ready.
+    clock_->wait_until(lock, work_, rate_.ready_at(clock_->monotonic()));
   }
 }
 
@@ -541,6 +602,11 @@ void Dispatcher::hand_back(std::size_t worker, std::vector<DeliveryPtr>& acked, 
 
 void Dispatcher::decide(Decided decided) {
   std::unique_lock lock(mutex_);
+  if (closed_) {  // nobody will collect it
+    lock.unlock();
+    if (decided.completion) decided.completion->finish(closed_before_settled());
+    return;
+  }
   wheel_.cancel(*decided.state);
   decided_.others.push_back(std::move(decided));
   ring_lane(lock);
@@ -563,7 +629,7 @@ void Dispatcher::extend(DeliveryState& state, MonotonicTime until) {
 std::stop_token Dispatcher::stop_token(DeliveryState& state) {
   const std::lock_guard lock(mutex_);
   if (!state.stop) state.stop.emplace();
-  if (state.phase.load() == Phase::kLost) state.stop->request_stop();
+  if (state.stop_asked) state.stop->request_stop();
   return state.stop->get_token();
 }
 
@@ -579,6 +645,7 @@ void Dispatcher::set_concurrency(std::int64_t concurrency) {
     chunks_.resize(std::max(chunks_.size(), static_cast<std::size_t>(concurrency)));
   }
   work_.notify_all();
+  more_concurrency_.notify_all();
 }
 
 std::int64_t Dispatcher::concurrency() const {
@@ -592,6 +659,7 @@ void Dispatcher::stop_workers() {
     stopping_ = true;
   }
   work_.notify_all();
+  more_concurrency_.notify_all();
   outcomes_.notify_all();
 }
 
@@ -600,16 +668,18 @@ Dispatcher::LeftOver Dispatcher::close_all() {
   std::map<std::uint64_t, std::shared_ptr<HandOut>> open;
   Collected decided;
   std::deque<DeliveryPtr> ready;
+  Stops stops;
   {
     const std::lock_guard lock(mutex_);
+    closed_ = true;
     for (auto& [number, hand_out] : open_) {
-      (void)hand_out->request_stop();
       for (std::size_t i = 0; i < hand_out->count; ++i) {
         DeliveryState& state = hand_out->states[i];
         wheel_.cancel(state);
         state.lane = nullptr;
         if (!state.move_to(Phase::kLost, {Phase::kHeld, Phase::kTaken, Phase::kRunning, Phase::kDecided}))
           continue;
+        ask_to_stop(state, stops);
         ++left.count;
         left.bytes += state.envelope().payload.size();
       }
@@ -621,17 +691,24 @@ Dispatcher::LeftOver Dispatcher::close_all() {
     in_hand_ = 0;
     bytes_in_hand_ = 0;
   }
+  tell(stops);
   for (Decided& late : decided.others) {
-    if (late.completion)
-      late.completion->finish(Error{ErrorCode::kClosed, "the consumer was closed before this was settled"});
+    if (late.completion) late.completion->finish(closed_before_settled());
   }
   return left;
 }
 
 void Dispatcher::request_stop_of_running() {
-  const std::lock_guard lock(mutex_);
-  for (auto& [number, hand_out] : open_)
-    hand_out->request_stop();
+  Stops stops;
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto& [number, hand_out] : open_) {
+      for (std::size_t i = 0; i < hand_out->count; ++i) {
+        if (hand_out->states[i].phase.load() < Phase::kDecided) ask_to_stop(hand_out->states[i], stops);
+      }
+    }
+  }
+  tell(stops);
 }
 
 void Dispatcher::wait_for_outcomes(MonotonicTime deadline) {

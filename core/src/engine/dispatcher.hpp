@@ -34,7 +34,8 @@ struct KeyLane {
   std::string key;
   std::uint32_t partition = 0;
   std::uint64_t epoch = 0;
-  bool busy = false;     ///< one delivery of the key is ready or running
+  /// The one delivery of the key that is ready, runs, or keeps the key until its outcome is stored.
+  const DeliveryState* holder = nullptr;
   bool blocked = false;  ///< a KeyBlock exists in the store
   bool held = false;
   std::uint64_t parked_count = 0;
@@ -97,10 +98,14 @@ class Dispatcher {
   /// The store knows no block of this key: what was believed is wrong.
   void unblock(std::string_view topic, std::uint32_t partition, const std::string& key);
   void count_parked(DeliveryState& state);
-  /// A partition came into this consumer's hands (again): forget what was known of its keys, except that a
-  /// handler may still run, and install the blocks that the store holds.
-  void install_blocks(std::string_view topic, std::uint32_t partition, std::uint64_t epoch,
-                      const std::vector<spi::KeyBlock>& blocks);
+  /// A partition came into this consumer's hands, or what is known of its keys is in doubt: forget that, except
+  /// that a handler may still run and others wait for it, and install the blocks that the store holds. Returns
+  /// what must be parked by them.
+  [[nodiscard]] std::vector<DeliveryPtr> install_blocks(std::string_view topic, std::uint32_t partition,
+                                                        std::uint64_t epoch,
+                                                        const std::vector<spi::KeyBlock>& blocks);
+  /// It was to be parked, but its key is not blocked any more: it takes its turn.
+  void admit_again(const DeliveryPtr& state);
   [[nodiscard]] std::uint64_t epoch_of(std::string_view topic, std::uint32_t partition) const;
   [[nodiscard]] std::uint64_t blocked_key_count() const;
   [[nodiscard]] std::uint64_t parked_total() const;
@@ -158,6 +163,7 @@ class Dispatcher {
   /// Returns the lane, which the caller must hand to erase_lane_if_idle in the end.
   static KeyLane& leave_lane(DeliveryState& state);
   void erase_lane_if_idle(KeyLane& lane);
+  void forget_blocks(std::string_view topic, std::uint32_t partition, std::uint64_t epoch);
   void start_next(KeyLane& lane);
   void take_locked(std::size_t worker, std::size_t count_max, std::vector<DeliveryPtr>& chunk);
   bool steal_locked(std::size_t thief, std::vector<DeliveryPtr>& chunk);
@@ -165,12 +171,18 @@ class Dispatcher {
   [[nodiscard]] std::size_t capacity_locked() const;
   void ring_lane(std::unique_lock<std::mutex>& lock);
   void fire_timer(DeliveryState& state, MonotonicTime now);
+  /// Whom to tell that their result does not count any more. Told with no lock held: what listens is the
+  /// user's, and may call the delivery.
+  using Stops = std::vector<std::stop_source>;
+  static void ask_to_stop(DeliveryState& state, Stops& stops);
+  static void tell(Stops& stops);
 
   const std::shared_ptr<spi::Clock> clock_;
   Limits limits_;
   std::function<void()> waker_;
   mutable std::mutex mutex_;
   std::condition_variable work_;
+  std::condition_variable more_concurrency_;  ///< those sleep here who are beyond it
   std::condition_variable outcomes_;
   std::deque<DeliveryPtr> ready_;
   std::unordered_map<std::string, std::unique_ptr<KeyLane>> lanes_;
@@ -178,6 +190,7 @@ class Dispatcher {
   std::vector<std::vector<DeliveryPtr>> chunks_;            ///< per worker: what it took, for stealing back
   std::map<std::uint64_t, std::shared_ptr<HandOut>> open_;  ///< by HandOut::number
   Collected decided_;
+  Stops stops_;  ///< of the timers that ran out in the present collect()
   base::TimingWheel wheel_;
   policy::RateLimit rate_;
   std::size_t bytes_in_hand_ = 0;
@@ -186,7 +199,7 @@ class Dispatcher {
   double handler_seconds_ = 0;  ///< moving average of one handler run
   std::uint64_t hand_outs_ = 0;
   std::size_t window_ = 0;  ///< adaptive prefetch
-  bool stopping_ = false;
+  bool stopping_ = false, closed_ = false;
   bool lane_in_receive_ = false;
   bool outcome_waiting_ = false;
 };

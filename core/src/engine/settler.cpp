@@ -381,17 +381,17 @@ Result<void> Settler::commit_units() {
   if (context_->capabilities.is_store || units_.empty()) return {};
   auto results = context_->store->commit(units_);
   if (!results) return std::move(results).error();
-  for (std::size_t i = 0; i < units_.size(); ++i) {
+  std::vector<spi::Unit> units = std::exchange(units_, {});
+  std::vector<Book> books = std::exchange(unit_books_, {});
+  for (std::size_t i = 0; i < units.size(); ++i) {
     const Result<void> result = results->empty() ? Result<void>{} : (*results)[i];
-    DeliveryPtr state = unit_books_[i].state;
     if (result) {
-      settle_plainly(std::move(state), spi::Verb::kAck, std::move(unit_books_[i]));
+      DeliveryPtr state = books[i].state;
+      settle_plainly(std::move(state), spi::Verb::kAck, std::move(books[i]));
     } else {
-      close_book(unit_books_[i], result);
+      close_unit(std::move(units[i]), books[i], result);
     }
   }
-  units_.clear();
-  unit_books_.clear();
   return {};
 }
 
@@ -421,15 +421,41 @@ void Settler::apply(const spi::Received& received) {
   finish(clean, true);
   for (std::size_t i = 0; i < unit_books.size(); ++i) {
     const Result<void> result = received.units.empty() ? Result<void>{} : received.units[i];
-    if (is_passing(result)) {
-      context_->log(LogLevel::kWarning, "settler", result.error().to_string());
-      units_.push_back(std::move(units[i]));
-      unit_books_.push_back(std::move(unit_books[i]));
-      must_pause_ = true;
-    } else {
-      close_book(unit_books[i], result);
-    }
+    close_unit(std::move(units[i]), unit_books[i], result);
   }
+}
+
+void Settler::close_unit(spi::Unit unit, Book& book, const Result<void>& result) {
+  if (is_passing(result)) {
+    context_->log(LogLevel::kWarning, "settler", result.error().to_string());
+    must_pause_ = true;
+  } else if (!repair(unit, book, result)) {
+    close_book(book, result);
+    return;
+  }
+  units_.push_back(std::move(unit));
+  unit_books_.push_back(std::move(book));
+}
+
+bool Settler::repair(spi::Unit& unit, Book& book, const Result<void>& result) {
+  if (result) return false;
+  const auto take_out = [&](auto is_it) { return std::erase_if(unit.writes, is_it) > 0; };
+  const spi::Envelope& envelope = book.state->envelope();
+  if (result.error().code == ErrorCode::kNotFound && book.step == LaneStep::kUnpark &&
+      take_out([](const spi::Write& write) { return std::holds_alternative<spi::UnparkNext>(write); })) {
+    // Somebody released the key by hand: there is no block left to lift, and the rest is right as it is.
+    dispatcher_.unblock(envelope.topic, envelope.partition, order_key(envelope));
+    book.step = LaneStep::kRelease;
+    return true;
+  }
+  if (result.error().code == ErrorCode::kConflict &&
+      take_out([](const spi::Write& write) { return std::holds_alternative<spi::PutInbox>(write); })) {
+    // The inbox has it: it was handled before. What else the unit says, a key to let go above all, still holds.
+    counts.duplicates.fetch_add(1, std::memory_order_relaxed);
+    book.counter = nullptr;
+    return true;
+  }
+  return false;
 }
 
 bool Settler::is_passing(const Result<void>& result) {
@@ -446,16 +472,22 @@ void Settler::close_book(Book& book, const Result<void>& result) {
     if (book.step == LaneStep::kRelease) dispatcher_.release_lane(state);
     state.phase.store(Phase::kDone, std::memory_order_release);
   } else if (result.error().code == ErrorCode::kNotFound && book.step == LaneStep::kParked) {
-    // Somebody released the key meanwhile: it is not blocked any more, so this one goes back to be handled in
-    // its turn.
+    // Somebody released the key meanwhile: it is not blocked any more, so this one takes its turn.
     dispatcher_.unblock(state.envelope().topic, state.envelope().partition, order_key(state.envelope()));
-    settle_plainly(book.state, spi::Verb::kRelease, Book{nullptr, LaneStep::kNone, nullptr, true, nullptr});
+    dispatcher_.admit_again(book.state);
     return;
-  } else if (result.error().code == ErrorCode::kConflict && options_.inbox_window.count() > 0) {
-    // The inbox has it: it was handled before, so what is left is to be done with it.
-    counts.duplicates.fetch_add(1, std::memory_order_relaxed);
-    settle_plainly(book.state, spi::Verb::kAck,
-                   Book{nullptr, LaneStep::kRelease, nullptr, true, std::move(book.completion)});
+  } else if (result.error().code != ErrorCode::kLeaseLost && !state.settled_first) {
+    // Nothing was written, and the lease is still ours: it would be renewed for ever, so it is handed back.
+    context_->log(LogLevel::kError, "settler", result.error().to_string());
+    must_pause_ = true;
+    if (options_.order != Order::kUnordered)
+      dispatcher_.doubt(state.envelope().topic, state.envelope().partition);
+    std::vector<DeliveryPtr> behind = dispatcher_.take_waiting(state);
+    dispatcher_.release_lane(state);
+    settle_plainly(book.state, spi::Verb::kRelease,
+                   Book{nullptr, LaneStep::kNone, nullptr, false, std::move(book.completion)});
+    for (DeliveryPtr& waiting : behind)
+      add_released(std::move(waiting));
     return;
   } else {
     if (result.error().code == ErrorCode::kLeaseLost) {

@@ -107,6 +107,9 @@ class Settler {
   [[nodiscard]] bool plain_ack_is_enough(const spi::Envelope& envelope) const;
   [[nodiscard]] std::optional<spi::KeyBlock> stored_block(const spi::Envelope& envelope) const;
   void count(policy::BreakerSignal signal, const DeliveryState& state);
+  void close_unit(spi::Unit unit, Book& book, const Result<void>& result);
+  /// Takes out of a refused unit what was done already, if that is why it was refused. True: commit it again.
+  [[nodiscard]] bool repair(spi::Unit& unit, Book& book, const Result<void>& result);
   void close_book(Book& book, const Result<void>& result);
 
   const std::shared_ptr<Context> context_;

@@ -49,16 +49,20 @@ Count not_negative(Duration duration) noexcept { return std::max<Count>(duration
 Count base_count(const RetryOptions& options, std::uint32_t failures) noexcept {
   const Count initial = not_negative(options.initial_delay);
   switch (options.kind) {
-    case BackoffKind::kFixed: return initial;
-    case BackoffKind::kLinear: return multiply_saturating(initial, failures);
-    case BackoffKind::kFibonacci: return multiply_saturating(initial, fibonacci(failures));
+    case BackoffKind::kFixed:
+      return initial;
+    case BackoffKind::kLinear:
+      return multiply_saturating(initial, failures);
+    case BackoffKind::kFibonacci:
+      return multiply_saturating(initial, fibonacci(failures));
     case BackoffKind::kSequence: {
       if (options.sequence.empty()) return initial;
       const std::size_t index = std::min<std::size_t>(failures, options.sequence.size()) - 1;
       return not_negative(options.sequence[index]);
     }
     case BackoffKind::kExponential:
-    case BackoffKind::kCustom: break;
+    case BackoffKind::kCustom:
+      break;
   }
   return exponential(initial, options.multiplier, failures);
 }
@@ -87,14 +91,18 @@ Count decorrelated(const RetryOptions& options, std::uint32_t failures, Duration
 Count with_jitter(const RetryOptions& options, Count count, std::uint32_t failures, Duration previous,
                   Count cap, spi::Rng& rng) noexcept {
   switch (options.jitter) {
-    case JitterKind::kNone: return count;
+    case JitterKind::kNone:
+      return count;
     case JitterKind::kProportional: {
       const double ratio = ratio_of(options);
       return to_count(static_cast<double>(count) * (1.0 - ratio + 2.0 * ratio * rng.uniform()));
     }
-    case JitterKind::kFull: return between(0, count, rng);
-    case JitterKind::kEqual: return between(count - count / 2, count, rng);
-    case JitterKind::kDecorrelated: return decorrelated(options, failures, previous, cap, rng);
+    case JitterKind::kFull:
+      return between(0, count, rng);
+    case JitterKind::kEqual:
+      return between(count - count / 2, count, rng);
+    case JitterKind::kDecorrelated:
+      return decorrelated(options, failures, previous, cap, rng);
   }
   return count;
 }

@@ -36,9 +36,12 @@ std::size_t CircuitBreaker::allowance(MonotonicTime now) noexcept {
   now = not_before(now);
   if (state_ == BreakerState::kOpen && now >= open_until_) enter(BreakerState::kHalfOpen, now);
   switch (state_) {
-    case BreakerState::kClosed: return std::numeric_limits<std::size_t>::max();
-    case BreakerState::kOpen: return 0;
-    case BreakerState::kHalfOpen: break;
+    case BreakerState::kClosed:
+      return std::numeric_limits<std::size_t>::max();
+    case BreakerState::kOpen:
+      return 0;
+    case BreakerState::kHalfOpen:
+      break;
   }
   const auto places = static_cast<std::uint64_t>(options_.probe_count);
   const std::uint64_t taken = probes_out_ + probes_succeeded_;

@@ -164,9 +164,12 @@ Decision decide_intake(const DeliveryFacts& facts, const DecisionRules& rules) {
 Decision decide(const Outcome& outcome, const DeliveryFacts& facts, const DecisionRules& rules,
                 spi::Rng& rng) {
   switch (outcome.kind) {
-    case Outcome::Kind::kAck: return finished(facts);
-    case Outcome::Kind::kRelease: return unchanged(Action::kRelease, facts);
-    case Outcome::Kind::kDefer: return again_uncounted(outcome.delay.value_or(Duration::zero()), facts);
+    case Outcome::Kind::kAck:
+      return finished(facts);
+    case Outcome::Kind::kRelease:
+      return unchanged(Action::kRelease, facts);
+    case Outcome::Kind::kDefer:
+      return again_uncounted(outcome.delay.value_or(Duration::zero()), facts);
     case Outcome::Kind::kDeadLetter:
       return to_dead_letters(DeadLetterReason::kManual, Counted::kNo, facts, rules);
     case Outcome::Kind::kNak: {
@@ -174,7 +177,8 @@ Decision decide(const Outcome& outcome, const DeliveryFacts& facts, const Decisi
       decision.breaker = BreakerSignal::kFailure;
       return decision;
     }
-    case Outcome::Kind::kFail: break;
+    case Outcome::Kind::kFail:
+      break;
   }
   return after_failure(outcome, facts, rules, rng);
 }

@@ -63,14 +63,21 @@ bool Filter::compare(const Test& test, const Literal& literal, std::string_view 
   }
   switch (test.op) {
     case Operator::kEqual:
-    case Operator::kIn: return holds_order(order, false, true, false);
-    case Operator::kNotEqual: return !holds_order(order, false, true, false);
-    case Operator::kLess: return holds_order(order, true, false, false);
-    case Operator::kLessEqual: return holds_order(order, true, true, false);
-    case Operator::kGreater: return holds_order(order, false, false, true);
-    case Operator::kGreaterEqual: return holds_order(order, false, true, true);
+    case Operator::kIn:
+      return holds_order(order, false, true, false);
+    case Operator::kNotEqual:
+      return !holds_order(order, false, true, false);
+    case Operator::kLess:
+      return holds_order(order, true, false, false);
+    case Operator::kLessEqual:
+      return holds_order(order, true, true, false);
+    case Operator::kGreater:
+      return holds_order(order, false, false, true);
+    case Operator::kGreaterEqual:
+      return holds_order(order, false, true, true);
     case Operator::kPrefix:
-    case Operator::kExists: break;
+    case Operator::kExists:
+      break;
   }
   return false;
 }
@@ -79,23 +86,45 @@ bool Filter::holds(const Test& test, const spi::Envelope& envelope) noexcept {
   TextBuffer buffer;
   std::optional<std::string_view> value;
   switch (test.field) {
-    case Field::kHeader: value = find_header(envelope.headers, test.header); break;
-    case Field::kTopic: value = unless_empty(envelope.topic); break;
+    case Field::kHeader:
+      value = find_header(envelope.headers, test.header);
+      break;
+    case Field::kTopic:
+      value = unless_empty(envelope.topic);
+      break;
     case Field::kKey:
       if (envelope.key) value = *envelope.key;
       break;
     case Field::kId:
       if (!envelope.id.empty()) value = buffer.write(envelope.id);
       break;
-    case Field::kContentType: value = unless_empty(envelope.content_type); break;
-    case Field::kCorrelationId: value = unless_empty(envelope.correlation_id); break;
-    case Field::kCausationId: value = unless_empty(envelope.causation_id); break;
-    case Field::kDedupId: value = unless_empty(envelope.dedup_id); break;
-    case Field::kPriority: value = buffer.write(std::uint64_t{envelope.priority}); break;
-    case Field::kPartition: value = buffer.write(std::uint64_t{envelope.partition}); break;
-    case Field::kAttempt: value = buffer.write(std::uint64_t{envelope.attempt}); break;
-    case Field::kRedrives: value = buffer.write(std::uint64_t{envelope.redrives}); break;
-    case Field::kSize: value = buffer.write(std::uint64_t{envelope.payload.size()}); break;
+    case Field::kContentType:
+      value = unless_empty(envelope.content_type);
+      break;
+    case Field::kCorrelationId:
+      value = unless_empty(envelope.correlation_id);
+      break;
+    case Field::kCausationId:
+      value = unless_empty(envelope.causation_id);
+      break;
+    case Field::kDedupId:
+      value = unless_empty(envelope.dedup_id);
+      break;
+    case Field::kPriority:
+      value = buffer.write(std::uint64_t{envelope.priority});
+      break;
+    case Field::kPartition:
+      value = buffer.write(std::uint64_t{envelope.partition});
+      break;
+    case Field::kAttempt:
+      value = buffer.write(std::uint64_t{envelope.attempt});
+      break;
+    case Field::kRedrives:
+      value = buffer.write(std::uint64_t{envelope.redrives});
+      break;
+    case Field::kSize:
+      value = buffer.write(std::uint64_t{envelope.payload.size()});
+      break;
   }
   if (!value) return false;
   if (test.op == Operator::kExists) return true;
@@ -116,8 +145,12 @@ bool Filter::matches(const spi::Envelope& envelope) const noexcept {
         truth = !truth;
         ++at;
         break;
-      case Step::Kind::kSkipIfFalse: at = truth ? at + 1 : step.operand; break;
-      case Step::Kind::kSkipIfTrue: at = truth ? step.operand : at + 1; break;
+      case Step::Kind::kSkipIfFalse:
+        at = truth ? at + 1 : step.operand;
+        break;
+      case Step::Kind::kSkipIfTrue:
+        at = truth ? step.operand : at + 1;
+        break;
     }
   }
   return truth;

@@ -2,9 +2,9 @@
 
 #include "base/assert.hpp"
 
-#include <gtest/gtest.h>
-
 #include <string>
+
+#include <gtest/gtest.h>
 
 namespace towline::base {
 namespace {

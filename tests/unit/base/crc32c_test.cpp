@@ -2,9 +2,9 @@
 
 #include "base/crc32c.hpp"
 
-#include <gtest/gtest.h>
-
 #include <string>
+
+#include <gtest/gtest.h>
 
 #include "support/property.hpp"
 

@@ -2,12 +2,12 @@
 
 #include "base/random.hpp"
 
-#include <gtest/gtest.h>
-
 #include <array>
 #include <cstdint>
 #include <set>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 namespace towline::base {
 namespace {

@@ -2,12 +2,12 @@
 
 #include "base/text.hpp"
 
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <array>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "support/property.hpp"
 

@@ -3,11 +3,11 @@
 
 #include "base/validate.hpp"
 
-#include <gtest/gtest.h>
-
 #include <chrono>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 namespace towline::base {
 namespace {

@@ -2,11 +2,11 @@
 
 #include "base/varint.hpp"
 
-#include <gtest/gtest.h>
-
 #include <cstdint>
 #include <limits>
 #include <string>
+
+#include <gtest/gtest.h>
 
 #include "support/property.hpp"
 

@@ -2,10 +2,10 @@
 
 #include "codec/envelope.hpp"
 
-#include <gtest/gtest.h>
-
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "base/crc32c.hpp"
 #include "base/varint.hpp"

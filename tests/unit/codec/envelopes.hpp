@@ -2,13 +2,13 @@
 // Envelopes for the tests of the codec: the two documented ones, made-up ones, and all of an envelope as
 // text, because spi::Envelope has no equality of its own.
 
-#include <rapidcheck.h>
-
 #include <cstdint>
 #include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
+
+#include <rapidcheck.h>
 
 #include <towline/spi/envelope.hpp>
 

@@ -2,10 +2,10 @@
 
 #include "codec/extras.hpp"
 
-#include <gtest/gtest.h>
-
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "support/property.hpp"
 #include "unit/codec/envelopes.hpp"

@@ -2,10 +2,10 @@
 
 #include "codec/url.hpp"
 
-#include <gtest/gtest.h>
-
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "support/property.hpp"
 

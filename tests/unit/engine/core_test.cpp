@@ -1,5 +1,5 @@
-// One engine as a whole: its threads, how it becomes quiet, and how it closes, whoever asks for it and whatever
-// is going on.
+// One engine as a whole: its threads, how it becomes quiet, and how it closes, whoever asks for it and
+// whatever is going on.
 
 #include "engine/core.hpp"
 

@@ -2,13 +2,13 @@
 
 #include "policy/backoff.hpp"
 
-#include <gtest/gtest.h>
-
 #include <chrono>
 #include <cmath>
 #include <limits>
 #include <stdexcept>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "base/random.hpp"
 #include "support/property.hpp"

@@ -3,10 +3,10 @@
 
 #include "policy/circuit_breaker.hpp"
 
-#include <gtest/gtest.h>
-
 #include <chrono>
 #include <limits>
+
+#include <gtest/gtest.h>
 
 #include "support/property.hpp"
 

@@ -2,10 +2,10 @@
 
 #include "policy/classify.hpp"
 
-#include <gtest/gtest.h>
-
 #include <chrono>
 #include <stdexcept>
+
+#include <gtest/gtest.h>
 
 namespace towline::policy {
 namespace {

@@ -2,11 +2,11 @@
 
 #include "policy/decide.hpp"
 
-#include <gtest/gtest.h>
-
 #include <chrono>
 #include <limits>
 #include <string>
+
+#include <gtest/gtest.h>
 
 #include "base/random.hpp"
 #include "support/property.hpp"

@@ -2,10 +2,10 @@
 
 #include "policy/filter_number.hpp"
 
-#include <gtest/gtest.h>
-
 #include <cmath>
 #include <string>
+
+#include <gtest/gtest.h>
 
 #include "support/property.hpp"
 

@@ -1,11 +1,10 @@
 // What the filter parser refuses, and that it says where.
 
-#include "policy/filter.hpp"
+#include <string>
 
 #include <gtest/gtest.h>
 
-#include <string>
-
+#include "policy/filter.hpp"
 #include "support/property.hpp"
 
 namespace towline::policy {

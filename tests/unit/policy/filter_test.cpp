@@ -2,11 +2,11 @@
 
 #include "policy/filter.hpp"
 
-#include <gtest/gtest.h>
-
 #include <functional>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "support/property.hpp"
 

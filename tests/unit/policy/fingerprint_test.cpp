@@ -3,9 +3,9 @@
 
 #include "policy/fingerprint.hpp"
 
-#include <gtest/gtest.h>
-
 #include <string>
+
+#include <gtest/gtest.h>
 
 #include "support/property.hpp"
 

@@ -3,11 +3,11 @@
 
 #include "policy/partition.hpp"
 
-#include <gtest/gtest.h>
-
 #include <fstream>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "base/ids.hpp"
 #include "base/random.hpp"

@@ -3,14 +3,14 @@
 
 #include "policy/permits.hpp"
 
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <list>
 #include <map>
 #include <set>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "base/assert.hpp"
 #include "support/property.hpp"
@@ -188,78 +188,110 @@ struct Model {
   }
 };
 
+// The queue and the model, driven side by side.
+class Pair {
+ public:
+  void step(std::uint8_t action, std::uint8_t argument) {
+    const std::uint64_t weight = 1 + argument % 4;
+    switch (action % 6) {
+      case 0:
+      case 1:
+        acquire(weight);
+        break;
+      case 2:
+        release_oldest();
+        break;
+      case 3:
+        cancel(argument);
+        break;
+      case 4:
+        set_limit(argument % 8);
+        break;
+      default:
+        try_acquire(weight);
+    }
+    RC_ASSERT(queue_.in_use() == model_.in_use());
+    RC_ASSERT(queue_.waiting_count() == model_.waiting.size());
+  }
+
+  // Everything comes back: nothing may be left in use or waiting for ever.
+  void finish() {
+    set_limit(10);
+    while (!model_.held.empty())
+      release_oldest();
+    RC_ASSERT(queue_.in_use() == 0u);
+    RC_ASSERT(queue_.waiting_count() == 0u);
+    RC_ASSERT(queue_.available() == 10u);
+  }
+
+  [[nodiscard]] std::uint64_t granted_after_waiting() const { return granted_after_waiting_; }
+
+ private:
+  [[nodiscard]] bool fits_at_once(std::uint64_t weight) const {
+    return model_.waiting.empty() && model_.in_use() + weight <= model_.limit;
+  }
+
+  void acquire(std::uint64_t weight) {
+    const bool at_once = fits_at_once(weight);
+    const auto acquired = queue_.acquire(weight);
+    if (weight > model_.limit) {
+      RC_ASSERT(acquired.answer == Answer::kInvalidWeight);
+    } else if (at_once) {
+      RC_ASSERT(acquired.answer == Answer::kGranted);
+      model_.held.push_back(weight);
+    } else if (model_.waiting.size() >= 4) {
+      RC_ASSERT(acquired.answer == Answer::kQueueFull);
+    } else {
+      RC_ASSERT(acquired.answer == Answer::kQueued);
+      model_.waiting.emplace_back(acquired.ticket, weight);
+    }
+  }
+
+  void try_acquire(std::uint64_t weight) {
+    const bool at_once = fits_at_once(weight);
+    RC_ASSERT(queue_.try_acquire(weight) == at_once);
+    if (at_once) model_.held.push_back(weight);
+  }
+
+  void release_oldest() {
+    if (model_.held.empty()) return;
+    const std::uint64_t weight = model_.held.front();
+    model_.held.pop_front();
+    const auto changes = queue_.release(weight);
+    granted_after_waiting_ += changes.granted.size();
+    model_.apply(changes);
+  }
+
+  void cancel(std::uint8_t choice) {
+    if (model_.waiting.empty()) return;
+    auto chosen = model_.waiting.begin();
+    std::advance(chosen, choice % model_.waiting.size());
+    const auto ticket = chosen->first;
+    model_.waiting.erase(chosen);
+    const auto answer = queue_.cancel(ticket);
+    RC_ASSERT(answer.cancelled);
+    model_.apply(answer.changes);
+  }
+
+  void set_limit(std::uint64_t limit) {
+    model_.limit = limit;
+    model_.apply(queue_.set_limit(limit));
+  }
+
+  PermitQueue queue_{5, 4};
+  Model model_{5, {}, {}};
+  std::uint64_t granted_after_waiting_ = 0;
+};
+
 TEST(PermitQueue, EqualsTheModelForRandomSequences) {
   std::uint64_t granted_after_waiting = 0;
   support::for_all(
       [&](const std::vector<std::pair<std::uint8_t, std::uint8_t>>& steps) {
-        PermitQueue queue(5, 4);
-        Model model;
-        model.limit = 5;
-        for (const auto& [action, argument] : steps) {
-          const std::uint64_t weight = 1 + argument % 4;
-          switch (action % 6) {
-            case 0:
-            case 1: {
-              const bool at_once = model.waiting.empty() && model.in_use() + weight <= model.limit;
-              const auto acquired = queue.acquire(weight);
-              if (weight > model.limit) {
-                RC_ASSERT(acquired.answer == Answer::kInvalidWeight);
-              } else if (at_once) {
-                RC_ASSERT(acquired.answer == Answer::kGranted);
-                model.held.push_back(weight);
-              } else if (model.waiting.size() >= 4) {
-                RC_ASSERT(acquired.answer == Answer::kQueueFull);
-              } else {
-                RC_ASSERT(acquired.answer == Answer::kQueued);
-                model.waiting.emplace_back(acquired.ticket, weight);
-              }
-              break;
-            }
-            case 2: {
-              if (model.held.empty()) break;
-              const std::uint64_t back = model.held.front();
-              model.held.pop_front();
-              const auto changes = queue.release(back);
-              granted_after_waiting += changes.granted.size();
-              model.apply(changes);
-              break;
-            }
-            case 3: {
-              if (model.waiting.empty()) break;
-              auto chosen = model.waiting.begin();
-              std::advance(chosen, argument % model.waiting.size());
-              const auto ticket = chosen->first;
-              model.waiting.erase(chosen);
-              const auto answer = queue.cancel(ticket);
-              RC_ASSERT(answer.cancelled);
-              model.apply(answer.changes);
-              break;
-            }
-            case 4: {
-              model.limit = argument % 8;
-              model.apply(queue.set_limit(model.limit));
-              break;
-            }
-            default: {
-              const bool fits = model.waiting.empty() && model.in_use() + weight <= model.limit;
-              RC_ASSERT(queue.try_acquire(weight) == fits);
-              if (fits) model.held.push_back(weight);
-            }
-          }
-          RC_ASSERT(queue.in_use() == model.in_use());
-          RC_ASSERT(queue.waiting_count() == model.waiting.size());
-        }
-        // Everything comes back: nothing may be left in use or waiting for ever.
-        model.limit = 10;
-        model.apply(queue.set_limit(10));
-        while (!model.held.empty()) {
-          const std::uint64_t back = model.held.front();
-          model.held.pop_front();
-          model.apply(queue.release(back));
-        }
-        RC_ASSERT(queue.in_use() == 0u);
-        RC_ASSERT(queue.waiting_count() == 0u);
-        RC_ASSERT(queue.available() == 10u);
+        Pair pair;
+        for (const auto& [action, argument] : steps)
+          pair.step(action, argument);
+        pair.finish();
+        granted_after_waiting += pair.granted_after_waiting();
       },
       2000, 200);
   EXPECT_GT(granted_after_waiting, 1000u);

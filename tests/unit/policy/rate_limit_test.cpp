@@ -2,12 +2,12 @@
 
 #include "policy/rate_limit.hpp"
 
-#include <gtest/gtest.h>
-
 #include <chrono>
 #include <cstdint>
 #include <utility>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "support/property.hpp"
 

@@ -2,10 +2,10 @@
 
 #include "policy/retry_budget.hpp"
 
-#include <gtest/gtest.h>
-
 #include <chrono>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "support/property.hpp"
 

@@ -2,11 +2,11 @@
 
 #include "policy/sliding_window.hpp"
 
-#include <gtest/gtest.h>
-
 #include <chrono>
 #include <utility>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "support/property.hpp"
 

@@ -3,11 +3,11 @@
 
 #include "policy/topic_pattern.hpp"
 
-#include <gtest/gtest.h>
-
 #include <chrono>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "support/property.hpp"
 

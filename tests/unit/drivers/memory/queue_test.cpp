@@ -396,7 +396,7 @@ class Model {
 };
 
 TEST(MemoryQueueModel, EveryMessageIsWhereTheModelHasIt) {
-  for (std::uint64_t seed = 1; seed <= 120; ++seed) {
+  for (std::uint64_t seed = 1; seed <= 60; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Model(seed).run(300);
     if (HasFailure()) return;
