@@ -153,9 +153,10 @@ void ConformanceTest::publish_numbers(Engine& engine, const std::string& topic, 
   batch.reserve(static_cast<std::size_t>(count));
   for (int i = first; i < first + count; ++i)
     batch.push_back({.topic = topic, .payload = std::to_string(i)});
-  const auto receipts = engine.publish_batch(std::move(batch)).value();
-  ASSERT_EQ(receipts.size(), static_cast<std::size_t>(count));
-  for (const Receipt& receipt : receipts)
+  const auto receipts = engine.publish_batch(std::move(batch));
+  ASSERT_OK(receipts);
+  ASSERT_EQ(receipts->size(), static_cast<std::size_t>(count));
+  for (const Receipt& receipt : *receipts)
     ASSERT_TRUE(receipt.acked()) << receipt.error.to_string();
 }
 

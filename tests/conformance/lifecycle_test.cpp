@@ -230,14 +230,18 @@ TEST_P(Lifecycle, Conf69_ManyStartsAndStopsUnderTrafficLeakNothing) {
       for (int round = 0; round < rounds; ++round) {
         // Most start and stop a consumer, every tenth a whole engine.
         if (round % 10 == t) {
-          Engine own = Engine::open(url(), quick_options()).value();
-          Consumer consumer = own.consume("stress", member(), handler).value();
-          EXPECT_TRUE(own.publish({.topic = "other", .payload = "p"}).acked());
-          EXPECT_OK(own.close());
+          auto own = Engine::open(url(), quick_options());
+          ASSERT_OK(own);
+          auto consumer = own->consume("stress", member(), handler);
+          ASSERT_OK(consumer);
+          const Receipt receipt = own->publish({.topic = "other", .payload = "p"});
+          EXPECT_TRUE(receipt.acked()) << receipt.error.to_string();
+          EXPECT_OK(own->close());
         } else {
-          Consumer consumer = engine.consume("stress", member(), handler).value();
+          auto consumer = engine.consume("stress", member(), handler);
+          ASSERT_OK(consumer);
           if (round % 3 == 0) {
-            EXPECT_OK(consumer.close());
+            EXPECT_OK(consumer->close());
           }
         }
       }
