@@ -18,7 +18,7 @@ class Dice {
 
   /// Uniform in [0, bound); 0 for bound 0.
   [[nodiscard]] std::uint64_t below(std::uint64_t bound) noexcept {
-    return bound == 0 ? 0 : static_cast<std::uint64_t>((static_cast<unsigned __int128>(rng_.next()) * bound) >> 64);
+    return bound == 0 ? 0 : base::uniform_below(rng_, bound);
   }
   /// Uniform in [from, to].
   [[nodiscard]] std::uint64_t between(std::uint64_t from, std::uint64_t to) noexcept { return from + below(to - from + 1); }
