@@ -1,5 +1,5 @@
-// What the inhabitants of the world do: lanes, workers and their handlers, producers, clients of the idempotency store, and an
-// operator. A handler here is a start, a time that passes, and an outcome.
+// What the inhabitants of the world do: lanes, workers and their handlers, producers, clients of the
+// idempotency store, and an operator. A handler here is a start, a time that passes, and an outcome.
 
 #include <algorithm>
 #include <utility>
@@ -16,22 +16,30 @@ PublishOutcome outcome_of(const Receipt& receipt) { return receipt.outcome; }
 
 Answer answer_of(const Error& error) {
   switch (error.code) {
-    case ErrorCode::kLeaseLost: return Answer::kLost;
-    case ErrorCode::kConflict: return Answer::kConflict;
-    case ErrorCode::kNotFound: return Answer::kNotFound;
+    case ErrorCode::kLeaseLost:
+      return Answer::kLost;
+    case ErrorCode::kConflict:
+      return Answer::kConflict;
+    case ErrorCode::kNotFound:
+      return Answer::kNotFound;
     case ErrorCode::kUnavailable:
     case ErrorCode::kTimeout:
-    case ErrorCode::kIoError: return Answer::kUnknown;
-    default: return Answer::kRejected;
+    case ErrorCode::kIoError:
+      return Answer::kUnknown;
+    default:
+      return Answer::kRejected;
   }
 }
 
 Answer answer_of(const Result<ScheduleAnswer>& answer) {
   if (!answer.ok()) return answer_of(answer.error());
   switch (*answer) {
-    case ScheduleAnswer::kDone: return Answer::kOk;
-    case ScheduleAnswer::kAlreadyFired: return Answer::kAlreadyFired;
-    case ScheduleAnswer::kNotFound: return Answer::kNotFound;
+    case ScheduleAnswer::kDone:
+      return Answer::kOk;
+    case ScheduleAnswer::kAlreadyFired:
+      return Answer::kAlreadyFired;
+    case ScheduleAnswer::kNotFound:
+      return Answer::kNotFound;
   }
   return Answer::kUnknown;
 }
@@ -40,7 +48,7 @@ bool has_context(std::uint32_t number) { return number % 3 == 0; }
 
 }  // namespace
 
-// ---- stations --------------------------------------------------------------------------------------------------------
+// ---- stations -----------------------------------------------------------------------------------
 
 void World::step_scheduler(Process& process) {
   const auto life = process.life;
@@ -80,7 +88,7 @@ void World::step_worker(Process& process, Life::Slot& slot) {
   start_handler(process, slot, std::move(*delivery));
 }
 
-// ---- handlers --------------------------------------------------------------------------------------------------------
+// ---- handlers -----------------------------------------------------------------------------------
 
 void World::start_handler(Process& process, Life::Slot& slot, Delivery delivery) {
   const std::uint32_t number = number_of(delivery.payload());
@@ -138,11 +146,15 @@ void World::decide_outcome(Running& running, const Behaviour& behaviour, Duratio
   const std::uint32_t earlier = starts_[{start.message, start.group}];
   const Duration some_time = dice_.between(Duration(0), std::chrono::milliseconds(500));
   switch (behaviour.mood) {
-    case Mood::kFine: break;
-    case Mood::kFails:
-      if (start.attempt <= behaviour.times) say(Verb::kFail, Outcome::fail({"TransientTrouble", "no luck", {}}));
+    case Mood::kFine:
       break;
-    case Mood::kPermanent: say(Verb::kPermanent, Outcome::fail({"Permanent", "never", {}})); break;
+    case Mood::kFails:
+      if (start.attempt <= behaviour.times)
+        say(Verb::kFail, Outcome::fail({"TransientTrouble", "no luck", {}}));
+      break;
+    case Mood::kPermanent:
+      say(Verb::kPermanent, Outcome::fail({"Permanent", "never", {}}));
+      break;
     case Mood::kNaks:
       if (start.attempt <= behaviour.times) {
         say(Verb::kNak, dice_.chance(0.5) ? Outcome::nak(some_time) : Outcome::nak());
@@ -158,8 +170,12 @@ void World::decide_outcome(Running& running, const Behaviour& behaviour, Duratio
         say(Verb::kThrottle, std::move(outcome));
       }
       break;
-    case Mood::kRejects: say(Verb::kReject, Outcome::dead_letter("not wanted")); break;
-    case Mood::kKills: running.kills = start.crashes < behaviour.times; break;
+    case Mood::kRejects:
+      say(Verb::kReject, Outcome::dead_letter("not wanted"));
+      break;
+    case Mood::kKills:
+      running.kills = start.crashes < behaviour.times;
+      break;
     case Mood::kSlow:
       if (start.attempt <= behaviour.times) takes = plan_.groups[start.group].options.handler_timeout * 3 / 2;
       break;
@@ -168,7 +184,8 @@ void World::decide_outcome(Running& running, const Behaviour& behaviour, Duratio
 
 void World::check_content(const Delivery& delivery, std::uint32_t number, std::uint32_t group) {
   const auto wrong = [&](const char* what) {
-    violate("K1", "m" + std::to_string(number) + "/g" + std::to_string(group) + ": " + what + " changed on the way");
+    violate("K1", "m" + std::to_string(number) + "/g" + std::to_string(group) + ": " + what +
+                      " changed on the way");
   };
   if (number >= facts_.messages.size()) {
     violate("K1", "a message that nobody published was handled");
@@ -245,7 +262,7 @@ void World::settle_by_hand(std::uint64_t id) {
   running_.erase(it);
 }
 
-// ---- producers -------------------------------------------------------------------------------------------------------
+// ---- producers ----------------------------------------------------------------------------------
 
 Message World::message_of(std::uint32_t number) const {
   const MessagePlan& plan = facts_.messages[number];
@@ -272,8 +289,10 @@ Message World::message_of(std::uint32_t number) const {
     message.id.bytes[0] = 1;
     message.id.bytes[6] = 0x70;
     message.id.bytes[8] = 0x80;
-    for (std::size_t i = 0; i < 4; ++i) message.id.bytes[2 + i] = static_cast<std::uint8_t>(number >> (24 - 8 * i));
-    for (std::size_t i = 0; i < 7; ++i) message.id.bytes[9 + i] = static_cast<std::uint8_t>(mixed >> (8 * i));
+    for (std::size_t i = 0; i < 4; ++i)
+      message.id.bytes[2 + i] = static_cast<std::uint8_t>(number >> (24 - 8 * i));
+    for (std::size_t i = 0; i < 7; ++i)
+      message.id.bytes[9 + i] = static_cast<std::uint8_t>(mixed >> (8 * i));
   }
   return message;
 }
@@ -287,22 +306,25 @@ void World::produce(std::uint32_t producer) {
     after(kSomeTime, Task::kProduce, producer);
     return;
   }
-  const std::size_t count = std::min<std::size_t>(dice_.between(1, plan_.publish_batch_max), numbers.size() - next);
+  const std::size_t count =
+      std::min<std::size_t>(dice_.between(1, plan_.publish_batch_max), numbers.size() - next);
   const std::vector<std::uint32_t> batch(numbers.begin() + static_cast<std::ptrdiff_t>(next),
                                          numbers.begin() + static_cast<std::ptrdiff_t>(next + count));
   next += count;
   publish(process.life, batch, producer);
   const bool pause = dice_.chance(0.02);
-  after(dice_.between(Duration(0), plan_.publish_gap_max) + (pause ? std::chrono::seconds(1) : Duration(0)), Task::kProduce,
-        producer);
+  after(dice_.between(Duration(0), plan_.publish_gap_max) + (pause ? std::chrono::seconds(1) : Duration(0)),
+        Task::kProduce, producer);
 }
 
-void World::publish(std::shared_ptr<Life> life, const std::vector<std::uint32_t>& numbers, std::uint32_t producer) {
+void World::publish(std::shared_ptr<Life> life, const std::vector<std::uint32_t>& numbers,
+                    std::uint32_t producer) {
   std::vector<std::uint32_t> left = numbers;
   for (int round = 0; round < 4 && !left.empty() && alive(life->seat); ++round) {
     std::vector<Message> messages;
     messages.reserve(left.size());
-    for (const std::uint32_t number : left) messages.push_back(message_of(number));
+    for (const std::uint32_t number : left)
+      messages.push_back(message_of(number));
     const TimePoint now = life->clock->now();
     std::optional<Result<std::vector<Receipt>>> receipts;
     as(life, producer_busy_[producer],
@@ -314,13 +336,15 @@ void World::publish(std::shared_ptr<Life> life, const std::vector<std::uint32_t>
       if (receipts && receipts->ok()) receipt = (**receipts)[i];
       note_receipt(left[i], receipt, life, now + facts_.messages[left[i]].delay);
       // Only a dedup id makes it safe to say it again.
-      if (outcome_of(receipt) == PublishOutcome::kUnknown && facts_.messages[left[i]].dedup >= 0) again.push_back(left[i]);
+      if (outcome_of(receipt) == PublishOutcome::kUnknown && facts_.messages[left[i]].dedup >= 0)
+        again.push_back(left[i]);
     }
     left = std::move(again);
   }
 }
 
-void World::note_receipt(std::uint32_t number, const Receipt& receipt, const std::shared_ptr<Life>& life, TimePoint due) {
+void World::note_receipt(std::uint32_t number, const Receipt& receipt, const std::shared_ptr<Life>& life,
+                         TimePoint due) {
   const MessagePlan& plan = facts_.messages[number];
   Record r;
   r.event = Event::kPublish;
@@ -328,9 +352,15 @@ void World::note_receipt(std::uint32_t number, const Receipt& receipt, const std
   r.message = number;
   r.group = 0;
   switch (receipt.outcome) {
-    case PublishOutcome::kAcked: r.answer = receipt.duplicate ? Answer::kDuplicate : Answer::kOk; break;
-    case PublishOutcome::kRejected: r.answer = Answer::kRejected; break;
-    case PublishOutcome::kUnknown: r.answer = Answer::kUnknown; break;
+    case PublishOutcome::kAcked:
+      r.answer = receipt.duplicate ? Answer::kDuplicate : Answer::kOk;
+      break;
+    case PublishOutcome::kRejected:
+      r.answer = Answer::kRejected;
+      break;
+    case PublishOutcome::kUnknown:
+      r.answer = Answer::kUnknown;
+      break;
   }
   if (receipt.duplicate) {
     const auto known = numbers_.find(receipt.id);
@@ -348,7 +378,7 @@ void World::note_receipt(std::uint32_t number, const Receipt& receipt, const std
   note(r);
 }
 
-// ---- idempotency -----------------------------------------------------------------------------------------------------
+// ---- idempotency --------------------------------------------------------------------------------
 
 Process* World::somebody() {
   std::vector<Process*> up;
@@ -397,7 +427,9 @@ void World::begin(Client& client, std::uint32_t who, Process& process) {
         client.process = process.index;
         client.generation = life->seat.generation;
         break;
-      case IdempotencyAnswer::Kind::kInProgress: r.answer = Answer::kInProgress; break;
+      case IdempotencyAnswer::Kind::kInProgress:
+        r.answer = Answer::kInProgress;
+        break;
       case IdempotencyAnswer::Kind::kCompleted:
         r.answer = Answer::kCompleted;
         r.number = std::stoull("0" + answer->result.bytes);
@@ -424,10 +456,11 @@ void World::end(Client& client, std::uint32_t who, Process& process) {
   for (int round = 0; round < 2; ++round) {
     r.answer = Answer::kUnknown;
     as(life, client_busy_[who], [&] {
-      const auto done = r.event == Event::kGiveUp
-                            ? life->core->idempotency().fail(client.token)
-                            : life->core->idempotency().complete(
-                                  client.token, r.number == 0 ? Bytes() : std::to_string(r.number), {}, "text/plain");
+      const auto done =
+          r.event == Event::kGiveUp
+              ? life->core->idempotency().fail(client.token)
+              : life->core->idempotency().complete(
+                    client.token, r.number == 0 ? Bytes() : std::to_string(r.number), {}, "text/plain");
       r.answer = done.ok() ? Answer::kOk : answer_of(done.error());
     });
     note(r);
@@ -435,7 +468,7 @@ void World::end(Client& client, std::uint32_t who, Process& process) {
   }
 }
 
-// ---- operator --------------------------------------------------------------------------------------------------------
+// ---- operator -----------------------------------------------------------------------------------
 
 void World::operate() {
   if (healed_) return;
@@ -443,10 +476,18 @@ void World::operate() {
   Process* process = somebody();
   if (process == nullptr || process->life->operator_busy) return;
   switch (dice_.below(4)) {
-    case 0: operate_on_schedule(*process); break;
-    case 1: operate_on_dead_letters(*process); break;
-    case 2: operate_on_consumers(*process); break;
-    default: release_keys(*process, false); break;
+    case 0:
+      operate_on_schedule(*process);
+      break;
+    case 1:
+      operate_on_dead_letters(*process);
+      break;
+    case 2:
+      operate_on_consumers(*process);
+      break;
+    default:
+      release_keys(*process, false);
+      break;
   }
 }
 

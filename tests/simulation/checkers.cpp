@@ -11,13 +11,15 @@ namespace towline::simulation {
 namespace {
 
 bool may_duplicate(const Facts& facts) {
-  // Between two systems whatever falls between a publish and its erasure leaves two copies of one id, as documented.
+  // Between two systems whatever falls between a publish and its erasure leaves two copies of one id, as
+  // documented.
   return facts.world == WorldKind::kSplit && !(facts.only_handlers_kill && !facts.calls_may_fail);
 }
 
 bool remains(const FinalState& end, std::uint32_t message, std::uint32_t group) {
   return std::any_of(end.remainders.begin(), end.remainders.end(), [&](const Remainder& r) {
-    return r.place != EndPlace::kDeadLetter && r.message == message && (r.group == group || r.group == UINT8_MAX);
+    return r.place != EndPlace::kDeadLetter && r.message == message &&
+           (r.group == group || r.group == UINT8_MAX);
   });
 }
 
@@ -33,14 +35,17 @@ void check_lost(Tracks& tracks, const FinalState& end, std::uint32_t m, std::uin
   const Track& track = tracks.track(m, g);
   std::size_t owed_since = 0;
   if (!track.redrives.empty()) owed_since = track.redrives.back();
-  const bool handled = std::any_of(track.handlings.begin(), track.handlings.end(), [&](const Handling& handling) {
-    return handling.finish != SIZE_MAX && handling.finish > owed_since && tracks.at(handling.finish).verb == Verb::kAck;
-  });
+  const bool handled =
+      std::any_of(track.handlings.begin(), track.handlings.end(), [&](const Handling& handling) {
+        return handling.finish != SIZE_MAX && handling.finish > owed_since &&
+               tracks.at(handling.finish).verb == Verb::kAck;
+      });
   const bool dead = std::any_of(track.stored.begin(), track.stored.end(), [&](std::size_t index) {
     return index > owed_since && tracks.at(index).verb == Verb::kDeadLetter;
   });
   if (handled || dead || was_cancelled(tracks, m, false) || remains(end, m, g)) return;
-  tracks.find("K1", called(m, g) + " is lost: acknowledged to its publisher, and neither handled nor a dead letter");
+  tracks.find(
+      "K1", called(m, g) + " is lost: acknowledged to its publisher, and neither handled nor a dead letter");
 }
 
 void check_made_up(Tracks& tracks, std::uint32_t m, std::uint32_t g) {
@@ -52,7 +57,8 @@ void check_made_up(Tracks& tracks, std::uint32_t m, std::uint32_t g) {
   } else if (!publication.acked && !publication.unknown && !publication.duplicate) {
     tracks.find("K1", called(m, g) + " was handled, and its publish was surely rejected");
   }
-  if (was_cancelled(tracks, m, true)) tracks.find("K1", called(m, g) + " was handled, and cancel() said that it never fires");
+  if (was_cancelled(tracks, m, true))
+    tracks.find("K1", called(m, g) + " was handled, and cancel() said that it never fires");
 }
 
 void check_cancels(Tracks& tracks, std::uint32_t m) {
@@ -60,7 +66,8 @@ void check_cancels(Tracks& tracks, std::uint32_t m) {
   for (const std::size_t index : tracks.publication(m).cancels) {
     const Answer answer = tracks.at(index).answer;
     if (answer == Answer::kNotFound && !maybe_gone) {
-      tracks.find("K1", "cancel() of m" + std::to_string(m) + " answered that it does not exist, and it was scheduled");
+      tracks.find("K1", "cancel() of m" + std::to_string(m) +
+                            " answered that it does not exist, and it was scheduled");
     }
     if (answer == Answer::kOk && maybe_gone && was_cancelled(tracks, m, true)) {
       std::size_t before = 0;
@@ -91,20 +98,23 @@ void check_dedup_windows(Tracks& tracks) {
   const Facts& facts = tracks.facts();
   std::map<std::int32_t, std::vector<std::uint32_t>> by_id;
   for (std::uint32_t m = 0; m < tracks.message_count(); ++m) {
-    if (facts.messages[m].dedup >= 0 && !tracks.publication(m).answers.empty()) by_id[facts.messages[m].dedup].push_back(m);
+    if (facts.messages[m].dedup >= 0 && !tracks.publication(m).answers.empty())
+      by_id[facts.messages[m].dedup].push_back(m);
   }
   for (const auto& [dedup, members] : by_id) {
     std::set<std::uint32_t> stored;
     for (const std::uint32_t m : members) {
       bool seen = tracks.publication(m).acked;
-      for (std::uint32_t g = 0; g < tracks.group_count(); ++g) seen |= !tracks.track(m, g).holdings.empty();
+      for (std::uint32_t g = 0; g < tracks.group_count(); ++g)
+        seen |= !tracks.track(m, g).holdings.empty();
       if (seen) stored.insert(m);
     }
     if (facts.messages[members.front()].dedup_mode == DedupMode::kWindow) {
-      // A cancelled message keeps its dedup id; that the second one is a duplicate then is what the window says.
+      // A cancelled message keeps its dedup id; that the second one is a duplicate then is what the window
+      // says.
       if (stored.size() > 1) {
-        tracks.find("K2", "dedup id " + std::to_string(dedup) + " let m" + std::to_string(*stored.begin()) + " and m" +
-                              std::to_string(*stored.rbegin()) + " through within its window");
+        tracks.find("K2", "dedup id " + std::to_string(dedup) + " let m" + std::to_string(*stored.begin()) +
+                              " and m" + std::to_string(*stored.rbegin()) + " through within its window");
       }
       continue;
     }
@@ -116,12 +126,14 @@ void check_dedup_windows(Tracks& tracks) {
         bool finished = was_cancelled(tracks, earlier, false);
         for (std::uint32_t g = 0; g < tracks.group_count(); ++g) {
           const Track& track = tracks.track(earlier, g);
-          for (const Holding& holding : track.holdings) finished |= holding.hand_out < b.answers.back() && holding.settled;
-          for (const std::size_t index : track.stored) finished |= index < b.answers.back();
+          for (const Holding& holding : track.holdings)
+            finished |= holding.hand_out < b.answers.back() && holding.settled;
+          for (const std::size_t index : track.stored)
+            finished |= index < b.answers.back();
         }
         if (!finished) {
-          tracks.find("K2", "dedup id " + std::to_string(dedup) + " let m" + std::to_string(later) + " through while m" +
-                                std::to_string(earlier) + " was unfinished");
+          tracks.find("K2", "dedup id " + std::to_string(dedup) + " let m" + std::to_string(later) +
+                                " through while m" + std::to_string(earlier) + " was unfinished");
         }
       }
     }
@@ -163,14 +175,17 @@ void check_places(Tracks& tracks, const FinalState& end) {
   for (const Remainder& r : end.remainders) {
     if (r.place == EndPlace::kDeadLetter || end.stuck) continue;
     static constexpr const char* kNames[] = {"waiting", "in flight", "scheduled", "parked"};
-    tracks.find("K6", called(r.message, r.group) + " is still " + kNames[static_cast<std::size_t>(r.place)] + " at the end");
+    tracks.find("K6", called(r.message, r.group) + " is still " + kNames[static_cast<std::size_t>(r.place)] +
+                          " at the end");
   }
   std::set<std::pair<MessageId, std::string>> pending;
   for (const DeadLetter& letter : end.dead_letters) {
-    if (letter.status == DeadLetterStatus::kReprocessing) tracks.find("K6", "a dead letter is still being reprocessed");
+    if (letter.status == DeadLetterStatus::kReprocessing)
+      tracks.find("K6", "a dead letter is still being reprocessed");
     if (letter.status != DeadLetterStatus::kPending) continue;
     if (!pending.insert({letter.message_id, letter.group}).second && !may_duplicate(tracks.facts())) {
-      tracks.find("K6", "message " + letter.message_id.to_string() + " has two pending dead letters in " + letter.group);
+      tracks.find("K6", "message " + letter.message_id.to_string() + " has two pending dead letters in " +
+                            letter.group);
     }
   }
 }
@@ -231,16 +246,28 @@ void check_dead_letters(Tracks& tracks, const FinalState&) {
         const auto limit = skips ? 1 : static_cast<std::uint32_t>(options.retry.max_attempts);
         bool allowed = false;
         switch (static_cast<DeadLetterReason>(r.reason)) {
-          case DeadLetterReason::kExhausted: allowed = failures >= limit; break;
-          case DeadLetterReason::kPermanent: allowed = mood == Mood::kPermanent; break;
-          case DeadLetterReason::kManual: allowed = mood == Mood::kRejects; break;
-          case DeadLetterReason::kExpired: allowed = facts.messages[m].ttl > Duration(0); break;
-          case DeadLetterReason::kCrashLoop: allowed = true; break;  // K5 looks closer
-          default: break;
+          case DeadLetterReason::kExhausted:
+            allowed = failures >= limit;
+            break;
+          case DeadLetterReason::kPermanent:
+            allowed = mood == Mood::kPermanent;
+            break;
+          case DeadLetterReason::kManual:
+            allowed = mood == Mood::kRejects;
+            break;
+          case DeadLetterReason::kExpired:
+            allowed = facts.messages[m].ttl > Duration(0);
+            break;
+          case DeadLetterReason::kCrashLoop:
+            allowed = true;
+            break;  // K5 looks closer
+          default:
+            break;
         }
         if (!allowed) {
           tracks.find("K8", called(m, g) + " (" + name_of(mood) + ") became a dead letter with reason " +
-                                std::to_string(r.reason) + " after " + std::to_string(failures) + " failures");
+                                std::to_string(r.reason) + " after " + std::to_string(failures) +
+                                " failures");
         }
       }
     }

@@ -3,13 +3,12 @@
 //
 //   K1 queue        nothing lost, nothing made up, nothing that was surely rejected or cancelled handled
 //   K2 duplicates   every further handling of a message by a group has a cause in the history
-//   K3 order        per producer, key and group: first handlings in the order of publishing, and no two at once
-//   K4 lease        no two live leases on one message of one group
-//   K5 attempts     attempts grow with failures and never beyond the limit; crashes are bounded; innocents stay free
-//   K6 place        in the end and in between: at most one place per message and group
-//   K7 delay        no handler before the due time
-//   K8 end          exactly the dead letters that must be
-//   K9 idempotency  one holder at a time, fences grow, a result never changes
+//   K3 order        per producer, key and group: first handlings in the order of publishing, and no two at
+//   once K4 lease        no two live leases on one message of one group K5 attempts     attempts grow with
+//   failures and never beyond the limit; crashes are bounded; innocents stay free K6 place        in the end
+//   and in between: at most one place per message and group K7 delay        no handler before the due time K8
+//   end          exactly the dead letters that must be K9 idempotency  one holder at a time, fences grow, a
+//   result never changes
 
 #include <array>
 #include <cstdint>
@@ -64,6 +63,7 @@ struct FinalState {
                                                    const FinalState& end);
 
 /// Whether a redriven message is handled well from then on.
-[[nodiscard]] bool heals(const Facts& facts, std::uint32_t message, std::uint32_t group, std::uint32_t redrives) noexcept;
+[[nodiscard]] bool heals(const Facts& facts, std::uint32_t message, std::uint32_t group,
+                         std::uint32_t redrives) noexcept;
 
 }  // namespace towline::simulation

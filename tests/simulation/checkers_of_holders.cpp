@@ -1,4 +1,5 @@
-// K3 order, K4 leases, K5 attempts and crashes, K9 idempotency: the checkers that ask who held what, and when.
+// K3 order, K4 leases, K5 attempts and crashes, K9 idempotency: the checkers that ask who held what, and
+// when.
 
 #include <algorithm>
 #include <map>
@@ -34,7 +35,8 @@ MonotonicTime death_after(const Tracks& tracks, std::size_t index) {
 }
 
 /// How long a handler counted as running: until it returned, ran out of time, or lost its lease.
-Interval interval_of(const Tracks& tracks, const Track& track, const Handling& handling, std::uint32_t message) {
+Interval interval_of(const Tracks& tracks, const Track& track, const Handling& handling,
+                     std::uint32_t message) {
   const Record& start = tracks.at(handling.start);
   MonotonicTime end = start.until;
   std::size_t end_index = 0;
@@ -54,7 +56,8 @@ Interval interval_of(const Tracks& tracks, const Track& track, const Handling& h
 }
 
 void check_overlap(Tracks& tracks, std::vector<Interval>& intervals, std::uint32_t group) {
-  std::sort(intervals.begin(), intervals.end(), [](const Interval& a, const Interval& b) { return a.begin_index < b.begin_index; });
+  std::sort(intervals.begin(), intervals.end(),
+            [](const Interval& a, const Interval& b) { return a.begin_index < b.begin_index; });
   for (std::size_t i = 1; i < intervals.size(); ++i) {
     if (intervals[i - 1].over_before(intervals[i])) continue;
     tracks.find("K3", "handlers of m" + std::to_string(intervals[i - 1].message) + " and m" +
@@ -70,7 +73,9 @@ bool has_plain_place_in_order(const Tracks& tracks, std::uint32_t m) {
 
 void check_first_starts(Tracks& tracks, std::uint32_t g) {
   // Producer, topic, key, priority: the latest first start so far.
-  std::map<std::tuple<std::uint32_t, std::uint32_t, std::int32_t, std::uint8_t>, std::pair<std::size_t, std::uint32_t>> last;
+  std::map<std::tuple<std::uint32_t, std::uint32_t, std::int32_t, std::uint8_t>,
+           std::pair<std::size_t, std::uint32_t>>
+      last;
   for (std::uint32_t m = 0; m < tracks.message_count(); ++m) {
     const MessagePlan& message = tracks.facts().messages[m];
     const Track& track = tracks.track(m, g);
@@ -95,7 +100,8 @@ void check_first_starts(Tracks& tracks, std::uint32_t g) {
 std::uint32_t ended_holdings(const Tracks& tracks, const Track& track, std::size_t before) {
   std::uint32_t count = 0;
   for (const Holding& holding : track.holdings) {
-    if (holding.hand_out < before && holding.ended_by_clock() && holding.until <= tracks.at(before).at) ++count;
+    if (holding.hand_out < before && holding.ended_by_clock() && holding.until <= tracks.at(before).at)
+      ++count;
   }
   return count;
 }
@@ -107,7 +113,8 @@ void check_one_message(Tracks& tracks, std::uint32_t m, std::uint32_t g) {
   const Record* previous = nullptr;
   for (const Handling& handling : track.handlings) {
     const Record& start = tracks.at(handling.start);
-    if (start.attempt > attempts_max) tracks.find("K5", called(m, g) + " was tried more often than max_attempts");
+    if (start.attempt > attempts_max)
+      tracks.find("K5", called(m, g) + " was tried more often than max_attempts");
     if (start.attempt > 1 + possible_failures(tracks, track, start.redrives, handling.start)) {
       tracks.find("K5", called(m, g) + " was charged with a failure that never was");
     }
@@ -127,8 +134,8 @@ void check_one_message(Tracks& tracks, std::uint32_t m, std::uint32_t g) {
   const auto kills_max = (static_cast<std::uint32_t>(options.dead_letters.max_crashes) + 2) *
                          static_cast<std::uint32_t>(1 + track.redrives.size());
   if (kills > kills_max) {
-    tracks.find("K5", called(m, g) + " killed its process " + std::to_string(kills) + " times, max_crashes is " +
-                          std::to_string(options.dead_letters.max_crashes));
+    tracks.find("K5", called(m, g) + " killed its process " + std::to_string(kills) +
+                          " times, max_crashes is " + std::to_string(options.dead_letters.max_crashes));
   }
 }
 
@@ -138,9 +145,11 @@ void check_stored_attempts(Tracks& tracks, std::uint32_t m, std::uint32_t g) {
     const Record& r = tracks.at(index);
     if (r.verb == Verb::kDeadLetter) {
       if (static_cast<DeadLetterReason>(r.reason) != DeadLetterReason::kCrashLoop) continue;
-      const auto crashes_max = static_cast<std::uint32_t>(tracks.facts().groups[g].options.dead_letters.max_crashes);
+      const auto crashes_max =
+          static_cast<std::uint32_t>(tracks.facts().groups[g].options.dead_letters.max_crashes);
       if (r.crashes < crashes_max || ended_holdings(tracks, track, index) < crashes_max) {
-        tracks.find("K5", called(m, g) + " became a dead letter crash_loop, and its process did not die so often");
+        tracks.find("K5",
+                    called(m, g) + " became a dead letter crash_loop, and its process did not die so often");
       }
       continue;
     }
@@ -174,7 +183,8 @@ void check_order(Tracks& tracks) {
         by_key[{message.topic, message.key}].push_back(interval_of(tracks, track, handling, m));
       }
     }
-    for (auto& [key, intervals] : by_key) check_overlap(tracks, intervals, g);
+    for (auto& [key, intervals] : by_key)
+      check_overlap(tracks, intervals, g);
   }
 }
 
@@ -238,7 +248,8 @@ void check_idempotency(Tracks& tracks) {
     } else if (r.event == Event::kComplete && r.answer == Answer::kUnknown) {
       key.maybe.push_back(r.number);
     } else if (r.event == Event::kGiveUp && (r.answer == Answer::kOk || r.answer == Answer::kUnknown)) {
-      if (r.answer == Answer::kOk && r.lease != key.fence) tracks.find("K9", name + ": given up by somebody else");
+      if (r.answer == Answer::kOk && r.lease != key.fence)
+        tracks.find("K9", name + ": given up by somebody else");
       key.held = false;
     }
   }

@@ -1,6 +1,7 @@
 #pragma once
-// Chance, for everything that the simulator decides. One seed, one sequence: whoever draws in the same order gets the same
-// run, so nothing here may depend on addresses, on time or on the order of an unordered container.
+// Chance, for everything that the simulator decides. One seed, one sequence: whoever draws in the same order
+// gets the same run, so nothing here may depend on addresses, on time or on the order of an unordered
+// container.
 
 #include <cstdint>
 #include <initializer_list>
@@ -21,9 +22,12 @@ class Dice {
     return bound == 0 ? 0 : base::uniform_below(rng_, bound);
   }
   /// Uniform in [from, to].
-  [[nodiscard]] std::uint64_t between(std::uint64_t from, std::uint64_t to) noexcept { return from + below(to - from + 1); }
+  [[nodiscard]] std::uint64_t between(std::uint64_t from, std::uint64_t to) noexcept {
+    return from + below(to - from + 1);
+  }
   [[nodiscard]] Duration between(Duration from, Duration to) noexcept {
-    return from + Duration(static_cast<Duration::rep>(below(static_cast<std::uint64_t>((to - from).count()) + 1)));
+    return from +
+           Duration(static_cast<Duration::rep>(below(static_cast<std::uint64_t>((to - from).count()) + 1)));
   }
   [[nodiscard]] bool chance(double probability) noexcept { return rng_.uniform() < probability; }
   template <typename T>

@@ -1,4 +1,5 @@
-// The decorators. Order inside a call: stall, die or fail before; the call itself; the history; die, stall or fail after.
+// The decorators. Order inside a call: stall, die or fail before; the call itself; the history; die, stall or
+// fail after.
 
 #include "simulation/faults.hpp"
 
@@ -21,10 +22,14 @@ std::uint8_t group_of(std::string_view name) noexcept {
 Answer answer_of(const Result<void>& result) noexcept {
   if (result.ok()) return Answer::kOk;
   switch (result.error().code) {
-    case ErrorCode::kLeaseLost: return Answer::kLost;
-    case ErrorCode::kConflict: return Answer::kConflict;
-    case ErrorCode::kNotFound: return Answer::kNotFound;
-    default: return Answer::kRejected;
+    case ErrorCode::kLeaseLost:
+      return Answer::kLost;
+    case ErrorCode::kConflict:
+      return Answer::kConflict;
+    case ErrorCode::kNotFound:
+      return Answer::kNotFound;
+    default:
+      return Answer::kRejected;
   }
 }
 
@@ -94,7 +99,8 @@ class UnitScribe {
       if (const auto* put = std::get_if<spi::PutDeadLetter>(&write)) dead(*put, about, result);
       if (const auto* update = std::get_if<spi::UpdateDeadLetter>(&write)) updated(*update, unit, result);
       if (const auto* block = std::get_if<spi::PutKeyBlock>(&write)) {
-        keyed(Event::kBlock, block->block.group, block->block.partition, block->block.key, block->block.held, result);
+        keyed(Event::kBlock, block->block.group, block->block.partition, block->block.key, block->block.held,
+              result);
       }
       if (const auto* next = std::get_if<spi::UnparkNext>(&write)) {
         keyed(Event::kUnpark, next->group, next->partition, next->key, false, result);
@@ -143,8 +149,8 @@ class UnitScribe {
     if (result.ok()) desk_.host.know_entry(put.record.id, about.message, about.group);
     store(about, result);
   }
-  void keyed(Event event, const std::string& group, std::uint32_t partition, const std::string& key, bool held,
-             const Result<void>& result) {
+  void keyed(Event event, const std::string& group, std::uint32_t partition, const std::string& key,
+             bool held, const Result<void>& result) {
     Record r = desk_.record(event);
     r.session = session_;
     r.group = group_of(group);
@@ -163,7 +169,8 @@ class UnitScribe {
     desk_.host.note(r);
   }
   void updated(const spi::UpdateDeadLetter& update, const spi::Unit& unit, const Result<void>& result) {
-    Record r = desk_.record(update.status == DeadLetterStatus::kDiscarded ? Event::kDiscard : Event::kRedrive);
+    Record r =
+        desk_.record(update.status == DeadLetterStatus::kDiscarded ? Event::kDiscard : Event::kRedrive);
     std::tie(r.message, r.group) = desk_.host.whose_entry(update.id);
     r.answer = answer_of(result);
     for (const spi::Write& write : unit.writes) {
@@ -172,7 +179,8 @@ class UnitScribe {
       if (const auto* put = std::get_if<spi::PutSchedule>(&write)) envelope = &put->record.envelope;
       if (envelope != nullptr) r.redrives = envelope->redrives;
     }
-    if (update.status == DeadLetterStatus::kResolved || update.status == DeadLetterStatus::kDiscarded) desk_.host.note(r);
+    if (update.status == DeadLetterStatus::kResolved || update.status == DeadLetterStatus::kDiscarded)
+      desk_.host.note(r);
   }
 
   const Desk& desk_;
@@ -181,9 +189,13 @@ class UnitScribe {
 
 class FaultySubscription final : public spi::Subscription {
  public:
-  FaultySubscription(Desk desk, std::unique_ptr<spi::Subscription> inner, const spi::SubscribeOptions& options,
-                     std::uint32_t session)
-      : desk_(desk), inner_(std::move(inner)), group_(group_of(options.group)), lease_(options.lease), session_(session) {}
+  FaultySubscription(Desk desk, std::unique_ptr<spi::Subscription> inner,
+                     const spi::SubscribeOptions& options, std::uint32_t session)
+      : desk_(desk),
+        inner_(std::move(inner)),
+        group_(group_of(options.group)),
+        lease_(options.lease),
+        session_(session) {}
 
   Result<spi::Received> receive(const spi::ReceiveRequest& request) override {
     const CallFaults faults = desk_.enter(Call::kReceive);
@@ -202,7 +214,8 @@ class FaultySubscription final : public spi::Subscription {
     if (!received) return received;
     if (!refused.empty()) put_back(*received, refused);
     note(request, *received, faults.fail_after);
-    if (!received->deliveries.empty() || !request.settlements.empty() || !request.units.empty()) desk_.host.touch();
+    if (!received->deliveries.empty() || !request.settlements.empty() || !request.units.empty())
+      desk_.host.touch();
     desk_.leave(faults);
     if (!faults.fail_after) return received;
     // The answer is lost: nobody renews what it handed out, so that comes back when its lease ends.
@@ -354,7 +367,8 @@ class FaultyTransport final : public spi::Transport {
   Result<spi::Topology> topology(std::string_view topic, std::uint32_t partition_count_default) override {
     return desk_.run(Call::kRead, [&] { return inner_->topology(topic, partition_count_default); });
   }
-  Result<std::vector<spi::PublishAnswer>> publish(std::span<spi::Envelope> envelopes, spi::Deadline deadline) override {
+  Result<std::vector<spi::PublishAnswer>> publish(std::span<spi::Envelope> envelopes,
+                                                  spi::Deadline deadline) override {
     const CallFaults faults = desk_.enter(Call::kPublish);
     if (faults.fail_before) return unavailable();
     if (faults.refuse) return full();
@@ -442,7 +456,8 @@ class FaultyStore final : public spi::Store {
   Result<std::vector<bool>> inbox_contains(std::string_view group, std::span<const MessageId> ids) override {
     return desk_.run(Call::kRead, [&] { return inner_->inbox_contains(group, ids); });
   }
-  Result<std::optional<spi::IdempotencyRecord>> find_idempotency(std::string_view scope, std::string_view key) override {
+  Result<std::optional<spi::IdempotencyRecord>> find_idempotency(std::string_view scope,
+                                                                 std::string_view key) override {
     return desk_.run(Call::kRead, [&] { return inner_->find_idempotency(scope, key); });
   }
   Result<spi::StoreStatistics> statistics() override {
@@ -459,8 +474,8 @@ class FaultyStore final : public spi::Store {
       return report;
     });
   }
-  Result<void> transact(const std::function<Result<void>(spi::SqlSession&)>& body, std::span<const spi::Unit> units,
-                        spi::Subscription* settle) override {
+  Result<void> transact(const std::function<Result<void>(spi::SqlSession&)>& body,
+                        std::span<const spi::Unit> units, spi::Subscription* settle) override {
     return inner_->transact(body, units, settle);
   }
 
@@ -485,13 +500,15 @@ class FaultyStore final : public spi::Store {
 std::uint32_t number_of(std::string_view payload) noexcept {
   if (payload.size() < 4) return kNobody;
   std::uint32_t number = 0;
-  for (std::size_t i = 0; i < 4; ++i) number |= static_cast<std::uint32_t>(static_cast<unsigned char>(payload[i])) << (8 * i);
+  for (std::size_t i = 0; i < 4; ++i)
+    number |= static_cast<std::uint32_t>(static_cast<unsigned char>(payload[i])) << (8 * i);
   return number;
 }
 
 Bytes payload_of(std::uint32_t number) {
   Bytes payload;
-  for (std::size_t i = 0; i < 4; ++i) payload.push_back(static_cast<char>(number >> (8 * i) & 0xff));
+  for (std::size_t i = 0; i < 4; ++i)
+    payload.push_back(static_cast<char>(number >> (8 * i) & 0xff));
   payload.append(number * 7 % 41, static_cast<char>('a' + number % 26));
   return payload;
 }

@@ -1,9 +1,10 @@
 #pragma once
-// Decorators over any provider. They do three things: let a call fail, stall or kill the process, as the host draws it; write
-// what really happened into the history; and tell the host what may have become possible for others.
+// Decorators over any provider. They do three things: let a call fail, stall or kill the process, as the host
+// draws it; write what really happened into the history; and tell the host what may have become possible for
+// others.
 //
-// A process dies by an exception that unwinds the engine up to the simulator's step, and whatever the dead engine still calls
-// throws again, so nothing that runs on the way out reaches the store.
+// A process dies by an exception that unwinds the engine up to the simulator's step, and whatever the dead
+// engine still calls throws again, so nothing that runs on the way out reaches the store.
 
 #include <cstdint>
 #include <map>
@@ -22,7 +23,17 @@ namespace towline::simulation {
 struct ProcessDied {};
 
 /// What a provider call is for.
-enum class Call : std::uint8_t { kPublish, kCommit, kReceive, kRenew, kDue, kRead, kSweep, kSubscribe, kClose };
+enum class Call : std::uint8_t {
+  kPublish,
+  kCommit,
+  kReceive,
+  kRenew,
+  kDue,
+  kRead,
+  kSweep,
+  kSubscribe,
+  kClose
+};
 
 struct CallFaults {
   bool fail_before = false, fail_after = false, die_before = false, die_after = false, refuse = false;

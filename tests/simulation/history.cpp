@@ -10,7 +10,9 @@
 namespace towline::simulation {
 
 void History::fold(const Record& r) noexcept {
-  const auto add = [this](std::uint64_t value) { hash_ = (hash_ ^ value) * 0x9e3779b97f4a7c15ULL + (hash_ >> 29); };
+  const auto add = [this](std::uint64_t value) {
+    hash_ = (hash_ ^ value) * 0x9e3779b97f4a7c15ULL + (hash_ >> 29);
+  };
   add(static_cast<std::uint64_t>(r.event) | static_cast<std::uint64_t>(r.answer) << 8 |
       static_cast<std::uint64_t>(r.verb) << 16 | static_cast<std::uint64_t>(r.group) << 24 |
       static_cast<std::uint64_t>(r.process) << 32 | static_cast<std::uint64_t>(r.heads_key) << 63);
@@ -25,64 +27,110 @@ void History::fold(const Record& r) noexcept {
 
 const char* name_of(Event event) noexcept {
   switch (event) {
-    case Event::kPublish: return "publish";
-    case Event::kHandOut: return "hand out";
-    case Event::kRenew: return "renew";
-    case Event::kLeaseLost: return "lease lost";
-    case Event::kSettle: return "settle";
-    case Event::kStart: return "start";
-    case Event::kFinish: return "finish";
-    case Event::kStored: return "stored";
-    case Event::kRedrive: return "redrive";
-    case Event::kDiscard: return "discard";
-    case Event::kCancel: return "cancel";
-    case Event::kReschedule: return "reschedule";
-    case Event::kCrash: return "CRASH";
-    case Event::kUp: return "up";
-    case Event::kClose: return "close";
-    case Event::kPause: return "pause";
-    case Event::kBegin: return "begin";
-    case Event::kComplete: return "complete";
-    case Event::kGiveUp: return "give up";
-    case Event::kBlock: return "block";
-    case Event::kUnpark: return "unpark";
-    case Event::kRemoved: return "removed";
-    case Event::kFault: return "fault";
-    case Event::kNote: return "note";
+    case Event::kPublish:
+      return "publish";
+    case Event::kHandOut:
+      return "hand out";
+    case Event::kRenew:
+      return "renew";
+    case Event::kLeaseLost:
+      return "lease lost";
+    case Event::kSettle:
+      return "settle";
+    case Event::kStart:
+      return "start";
+    case Event::kFinish:
+      return "finish";
+    case Event::kStored:
+      return "stored";
+    case Event::kRedrive:
+      return "redrive";
+    case Event::kDiscard:
+      return "discard";
+    case Event::kCancel:
+      return "cancel";
+    case Event::kReschedule:
+      return "reschedule";
+    case Event::kCrash:
+      return "CRASH";
+    case Event::kUp:
+      return "up";
+    case Event::kClose:
+      return "close";
+    case Event::kPause:
+      return "pause";
+    case Event::kBegin:
+      return "begin";
+    case Event::kComplete:
+      return "complete";
+    case Event::kGiveUp:
+      return "give up";
+    case Event::kBlock:
+      return "block";
+    case Event::kUnpark:
+      return "unpark";
+    case Event::kRemoved:
+      return "removed";
+    case Event::kFault:
+      return "fault";
+    case Event::kNote:
+      return "note";
   }
   return "?";
 }
 
 const char* name_of(Answer answer) noexcept {
   switch (answer) {
-    case Answer::kOk: return "ok";
-    case Answer::kDuplicate: return "duplicate";
-    case Answer::kRejected: return "rejected";
-    case Answer::kUnknown: return "unknown";
-    case Answer::kLost: return "lost";
-    case Answer::kConflict: return "conflict";
-    case Answer::kNotFound: return "not found";
-    case Answer::kAlreadyFired: return "already fired";
-    case Answer::kInProgress: return "in progress";
-    case Answer::kCompleted: return "completed";
+    case Answer::kOk:
+      return "ok";
+    case Answer::kDuplicate:
+      return "duplicate";
+    case Answer::kRejected:
+      return "rejected";
+    case Answer::kUnknown:
+      return "unknown";
+    case Answer::kLost:
+      return "lost";
+    case Answer::kConflict:
+      return "conflict";
+    case Answer::kNotFound:
+      return "not found";
+    case Answer::kAlreadyFired:
+      return "already fired";
+    case Answer::kInProgress:
+      return "in progress";
+    case Answer::kCompleted:
+      return "completed";
   }
   return "?";
 }
 
 const char* name_of(Verb verb) noexcept {
   switch (verb) {
-    case Verb::kAck: return "ack";
-    case Verb::kFail: return "fail";
-    case Verb::kPermanent: return "permanent";
-    case Verb::kNak: return "nak";
-    case Verb::kDefer: return "defer";
-    case Verb::kThrottle: return "throttle";
-    case Verb::kReject: return "reject";
-    case Verb::kRelease: return "release";
-    case Verb::kCrash: return "crash";
-    case Verb::kRetry: return "retry";
-    case Verb::kPark: return "park";
-    case Verb::kDeadLetter: return "dead letter";
+    case Verb::kAck:
+      return "ack";
+    case Verb::kFail:
+      return "fail";
+    case Verb::kPermanent:
+      return "permanent";
+    case Verb::kNak:
+      return "nak";
+    case Verb::kDefer:
+      return "defer";
+    case Verb::kThrottle:
+      return "throttle";
+    case Verb::kReject:
+      return "reject";
+    case Verb::kRelease:
+      return "release";
+    case Verb::kCrash:
+      return "crash";
+    case Verb::kRetry:
+      return "retry";
+    case Verb::kPark:
+      return "park";
+    case Verb::kDeadLetter:
+      return "dead letter";
   }
   return "?";
 }
@@ -93,19 +141,21 @@ std::string to_text(const Record& r) {
   std::snprintf(line, sizeof line, "%12.6f p%u s%-2u %-10s", seconds, r.process, r.session, name_of(r.event));
   std::string text = line;
   if (r.message != kNobody) {
-    std::snprintf(line, sizeof line, " m%u/g%u a%u c%u r%u%s", r.message, r.group, r.attempt, r.crashes, r.redrives,
-                  r.heads_key ? " head" : "");
+    std::snprintf(line, sizeof line, " m%u/g%u a%u c%u r%u%s", r.message, r.group, r.attempt, r.crashes,
+                  r.redrives, r.heads_key ? " head" : "");
     text += line;
   }
   std::snprintf(line, sizeof line, " %s %s lease %llu.%u number %llu", name_of(r.verb), name_of(r.answer),
                 static_cast<unsigned long long>(r.lease), r.index, static_cast<unsigned long long>(r.number));
   text += line;
   if (r.until != MonotonicTime{}) {
-    std::snprintf(line, sizeof line, " until %.6f", static_cast<double>((r.until - WorldTime{}.monotonic).count()) * 1e-6);
+    std::snprintf(line, sizeof line, " until %.6f",
+                  static_cast<double>((r.until - WorldTime{}.monotonic).count()) * 1e-6);
     text += line;
   }
   if (r.until_wall != TimePoint{}) {
-    std::snprintf(line, sizeof line, " due %.6f", static_cast<double>((r.until_wall - WorldTime{}.wall).count()) * 1e-6);
+    std::snprintf(line, sizeof line, " due %.6f",
+                  static_cast<double>((r.until_wall - WorldTime{}.wall).count()) * 1e-6);
     text += line;
   }
   if (r.verb == Verb::kDeadLetter) text += " reason " + std::to_string(r.reason);

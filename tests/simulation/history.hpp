@@ -1,6 +1,6 @@
 #pragma once
-// The history of a run: what happened, in order, as the world outside the engine saw it. Checkers read nothing else, so a
-// checker cannot be fooled by what the engine believes.
+// The history of a run: what happened, in order, as the world outside the engine saw it. Checkers read
+// nothing else, so a checker cannot be fooled by what the engine believes.
 
 #include <cstdint>
 #include <string>

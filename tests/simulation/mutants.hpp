@@ -1,6 +1,6 @@
 #pragma once
-// Mutants: known wrong designs, as decorators that sit above or below the faults. A simulator that lets one of them live is
-// blind, and then its silence about the engine says nothing. No product code knows of them.
+// Mutants: known wrong designs, as decorators that sit above or below the faults. A simulator that lets one
+// of them live is blind, and then its silence about the engine says nothing. No product code knows of them.
 
 #include <cstdint>
 #include <memory>

@@ -26,12 +26,13 @@ void draw_engine(Plan& plan, Dice& dice) {
 
 RetryOptions draw_retry(Dice& dice) {
   RetryOptions retry;
-  retry.kind = dice.pick({BackoffKind::kFixed, BackoffKind::kLinear, BackoffKind::kExponential, BackoffKind::kFibonacci});
+  retry.kind = dice.pick(
+      {BackoffKind::kFixed, BackoffKind::kLinear, BackoffKind::kExponential, BackoffKind::kFibonacci});
   retry.max_attempts = dice.pick<std::int64_t>({1, 2, 3, 6});
   retry.initial_delay = dice.pick<Duration>({Duration(0), milliseconds(10), milliseconds(500)});
   retry.delay_max = dice.pick<Duration>({milliseconds(500), seconds(2)});
-  retry.jitter = dice.pick({JitterKind::kNone, JitterKind::kProportional, JitterKind::kFull, JitterKind::kEqual,
-                            JitterKind::kDecorrelated});
+  retry.jitter = dice.pick({JitterKind::kNone, JitterKind::kProportional, JitterKind::kFull,
+                            JitterKind::kEqual, JitterKind::kDecorrelated});
   retry.budget_ratio = dice.pick({1.0, 1.0, 0.2});
   return retry;
 }
@@ -77,11 +78,13 @@ void draw_faults(Plan& plan, Dice& dice) {
   // One seed in ten is quiet: what is wrong there is wrong always.
   const bool quiet = dice.chance(0.1);
   if (quiet) {
-    for (FaultPlan& fault : plan.faults) fault.on = false;
+    for (FaultPlan& fault : plan.faults)
+      fault.on = false;
   }
 }
 
-Behaviour draw_behaviour(Dice& dice, std::uint32_t moods, const ConsumerOptions& options, Duration takes_max) {
+Behaviour draw_behaviour(Dice& dice, std::uint32_t moods, const ConsumerOptions& options,
+                         Duration takes_max) {
   Behaviour behaviour;
   behaviour.takes = dice.between(Duration(0), takes_max);
   if (dice.chance(0.02)) behaviour.takes += std::min<Duration>(seconds(1), options.handler_timeout * 9 / 10);
@@ -176,33 +179,54 @@ Plan draw_plan(std::uint64_t seed, WorldKind world, const Reduction& reduction) 
 
 const char* name_of(Fault fault) noexcept {
   switch (fault) {
-    case Fault::kFailBefore: return "fail-before";
-    case Fault::kFailAfter: return "fail-after";
-    case Fault::kStall: return "stall";
-    case Fault::kDieBefore: return "die-before";
-    case Fault::kDieAfter: return "die-after";
-    case Fault::kRefuse: return "refuse";
-    case Fault::kCrash: return "crash";
-    case Fault::kPause: return "pause";
-    case Fault::kRestart: return "restart";
-    case Fault::kRebalance: return "rebalance";
-    case Fault::kSkew: return "skew";
-    case Fault::kStepClock: return "step-clock";
+    case Fault::kFailBefore:
+      return "fail-before";
+    case Fault::kFailAfter:
+      return "fail-after";
+    case Fault::kStall:
+      return "stall";
+    case Fault::kDieBefore:
+      return "die-before";
+    case Fault::kDieAfter:
+      return "die-after";
+    case Fault::kRefuse:
+      return "refuse";
+    case Fault::kCrash:
+      return "crash";
+    case Fault::kPause:
+      return "pause";
+    case Fault::kRestart:
+      return "restart";
+    case Fault::kRebalance:
+      return "rebalance";
+    case Fault::kSkew:
+      return "skew";
+    case Fault::kStepClock:
+      return "step-clock";
   }
   return "?";
 }
 
 const char* name_of(Mood mood) noexcept {
   switch (mood) {
-    case Mood::kFine: return "fine";
-    case Mood::kFails: return "fails";
-    case Mood::kPermanent: return "permanent";
-    case Mood::kNaks: return "naks";
-    case Mood::kDefers: return "defers";
-    case Mood::kThrottles: return "throttles";
-    case Mood::kRejects: return "rejects";
-    case Mood::kKills: return "kills";
-    case Mood::kSlow: return "slow";
+    case Mood::kFine:
+      return "fine";
+    case Mood::kFails:
+      return "fails";
+    case Mood::kPermanent:
+      return "permanent";
+    case Mood::kNaks:
+      return "naks";
+    case Mood::kDefers:
+      return "defers";
+    case Mood::kThrottles:
+      return "throttles";
+    case Mood::kRejects:
+      return "rejects";
+    case Mood::kKills:
+      return "kills";
+    case Mood::kSlow:
+      return "slow";
   }
   return "?";
 }
@@ -220,21 +244,24 @@ std::uint32_t number_in(std::string_view name) noexcept {
 
 std::string describe(const Plan& plan) {
   const auto ms = [](Duration d) { return std::to_string(static_cast<double>(d.count()) / 1000.0) + "ms"; };
-  std::string text = "seed " + std::to_string(plan.seed) + ": " + std::to_string(plan.messages.size()) + " messages, " +
-                     std::to_string(plan.topic_count) + " topics, " + std::to_string(plan.process_count) +
-                     " processes, " + std::to_string(plan.producer_count) + " producers, lease " +
-                     ms(plan.engine.lease) + ", partitions " + std::to_string(plan.engine.partition_count) +
-                     ", in flight at most " + std::to_string(plan.engine.in_flight_count_max) + "\n";
+  std::string text = "seed " + std::to_string(plan.seed) + ": " + std::to_string(plan.messages.size()) +
+                     " messages, " + std::to_string(plan.topic_count) + " topics, " +
+                     std::to_string(plan.process_count) + " processes, " +
+                     std::to_string(plan.producer_count) + " producers, lease " + ms(plan.engine.lease) +
+                     ", partitions " + std::to_string(plan.engine.partition_count) + ", in flight at most " +
+                     std::to_string(plan.engine.in_flight_count_max) + "\n";
   for (std::size_t g = 0; g < plan.groups.size(); ++g) {
     const ConsumerOptions& o = plan.groups[g].options;
     text += "  g" + std::to_string(g) + ": topics";
-    for (const std::uint32_t t : plan.groups[g].topics) text += " t" + std::to_string(t);
+    for (const std::uint32_t t : plan.groups[g].topics)
+      text += " t" + std::to_string(t);
     text += ", order " + std::to_string(static_cast<int>(o.order)) + ", on failure " +
-            std::to_string(static_cast<int>(o.on_key_failure)) + ", ack " + std::to_string(static_cast<int>(o.ack)) +
-            ", concurrency " + std::to_string(o.concurrency) + ", prefetch " + std::to_string(o.prefetch_count) +
-            ", attempts " + std::to_string(o.retry.max_attempts) + ", crashes " +
-            std::to_string(o.dead_letters.max_crashes) + ", timeout " + ms(o.handler_timeout) + ", inbox " +
-            ms(o.inbox_window) + ", breaker " + (o.breaker.enabled ? "on" : "off") + "\n";
+            std::to_string(static_cast<int>(o.on_key_failure)) + ", ack " +
+            std::to_string(static_cast<int>(o.ack)) + ", concurrency " + std::to_string(o.concurrency) +
+            ", prefetch " + std::to_string(o.prefetch_count) + ", attempts " +
+            std::to_string(o.retry.max_attempts) + ", crashes " + std::to_string(o.dead_letters.max_crashes) +
+            ", timeout " + ms(o.handler_timeout) + ", inbox " + ms(o.inbox_window) + ", breaker " +
+            (o.breaker.enabled ? "on" : "off") + "\n";
   }
   text += "  faults:";
   for (std::size_t i = 0; i < kFaultCount; ++i) {

@@ -1,8 +1,8 @@
 #pragma once
-// The plan of one run: all that a seed decides before anything happens. Options come from small sets with their extremes,
-// and each kind of fault and each kind of handler is on in about half of the seeds (swarm), so that unlikely combinations
-// come up as often as likely ones. A reduced plan (faults off, load cut) draws the same numbers first, so that shrinking
-// changes only what it means to.
+// The plan of one run: all that a seed decides before anything happens. Options come from small sets with
+// their extremes, and each kind of fault and each kind of handler is on in about half of the seeds (swarm),
+// so that unlikely combinations come up as often as likely ones. A reduced plan (faults off, load cut) draws
+// the same numbers first, so that shrinking changes only what it means to.
 
 #include <array>
 #include <cstdint>
@@ -22,18 +22,18 @@ enum class WorldKind : std::uint8_t {
 };
 
 enum class Fault : std::uint8_t {
-  kFailBefore,    ///< a call answers kUnavailable and nothing happened
-  kFailAfter,     ///< a call answers kUnavailable although it happened
-  kStall,         ///< a call takes long, some longer than a lease
-  kDieBefore,     ///< the process dies at a call, before it happened
-  kDieAfter,      ///< the same, after
-  kRefuse,        ///< kOverloaded or kStorageFull
-  kCrash,         ///< a process dies between two steps
-  kPause,         ///< a process stands still, some longer than a lease
-  kRestart,       ///< an engine is closed in order and opened again
-  kRebalance,     ///< one consumer is closed and opened again
-  kSkew,          ///< the wall clocks of the processes differ
-  kStepClock,     ///< the wall clock jumps
+  kFailBefore,  ///< a call answers kUnavailable and nothing happened
+  kFailAfter,   ///< a call answers kUnavailable although it happened
+  kStall,       ///< a call takes long, some longer than a lease
+  kDieBefore,   ///< the process dies at a call, before it happened
+  kDieAfter,    ///< the same, after
+  kRefuse,      ///< kOverloaded or kStorageFull
+  kCrash,       ///< a process dies between two steps
+  kPause,       ///< a process stands still, some longer than a lease
+  kRestart,     ///< an engine is closed in order and opened again
+  kRebalance,   ///< one consumer is closed and opened again
+  kSkew,        ///< the wall clocks of the processes differ
+  kStepClock,   ///< the wall clock jumps
 };
 inline constexpr std::size_t kFaultCount = 12;
 
@@ -91,7 +91,7 @@ struct FaultPlan {
 
 /// What a caller changes about the plan of a seed.
 struct Reduction {
-  std::uint32_t without = 0;  ///< bit mask of Fault
+  std::uint32_t without = 0;   ///< bit mask of Fault
   std::uint32_t halvings = 0;  ///< of the number of messages
 };
 
@@ -120,7 +120,9 @@ struct Plan {
   double healed_by_redrive = 0.7;
 
   [[nodiscard]] bool has(Fault fault) const noexcept { return faults[static_cast<std::size_t>(fault)].on; }
-  [[nodiscard]] double rate(Fault fault) const noexcept { return faults[static_cast<std::size_t>(fault)].rate; }
+  [[nodiscard]] double rate(Fault fault) const noexcept {
+    return faults[static_cast<std::size_t>(fault)].rate;
+  }
 };
 
 [[nodiscard]] Plan draw_plan(std::uint64_t seed, WorldKind world, const Reduction& reduction = {});

@@ -2,8 +2,6 @@
 
 #include "simulation/runner.hpp"
 
-#include <unistd.h>
-
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -11,6 +9,8 @@
 #include <cstring>
 #include <string_view>
 #include <vector>
+
+#include <unistd.h>
 
 namespace towline::simulation {
 namespace {
@@ -27,9 +27,12 @@ void on_signal(int signal) {
 
 const char* name_of(WorldKind world) {
   switch (world) {
-    case WorldKind::kMemory: return "memory";
-    case WorldKind::kSqlite: return "sqlite";
-    case WorldKind::kSplit: return "split";
+    case WorldKind::kMemory:
+      return "memory";
+    case WorldKind::kSqlite:
+      return "sqlite";
+    case WorldKind::kSplit:
+      return "split";
   }
   return "?";
 }
@@ -72,18 +75,22 @@ struct Totals {
     figures.dead_letters += f.dead_letters;
     figures.redrives += f.redrives;
     figures.virtual_time += f.virtual_time;
-    for (std::size_t i = 0; i < kFaultCount; ++i) figures.faults[i] += f.faults[i];
+    for (std::size_t i = 0; i < kFaultCount; ++i)
+      figures.faults[i] += f.faults[i];
   }
 
   void print(WorldKind world, double seconds) const {
     std::printf("world %s: %llu seeds in %.1f s (%.0f seeds/min), %.1f virtual hours\n", name_of(world),
                 static_cast<unsigned long long>(seeds), seconds, static_cast<double>(seeds) / seconds * 60,
                 static_cast<double>(figures.virtual_time.count()) * 1e-6 / 3600);
-    std::printf("  steps %llu, published %llu, deliveries %llu, handlers %llu, deaths %llu, dead letters %llu, redriven %llu\n",
-                static_cast<unsigned long long>(figures.actions), static_cast<unsigned long long>(figures.published),
-                static_cast<unsigned long long>(figures.hand_outs), static_cast<unsigned long long>(figures.starts),
-                static_cast<unsigned long long>(figures.crashes), static_cast<unsigned long long>(figures.dead_letters),
-                static_cast<unsigned long long>(figures.redrives));
+    std::printf(
+        "  steps %llu, published %llu, deliveries %llu, handlers %llu, deaths %llu, dead letters %llu, "
+        "redriven %llu\n",
+        static_cast<unsigned long long>(figures.actions), static_cast<unsigned long long>(figures.published),
+        static_cast<unsigned long long>(figures.hand_outs), static_cast<unsigned long long>(figures.starts),
+        static_cast<unsigned long long>(figures.crashes),
+        static_cast<unsigned long long>(figures.dead_letters),
+        static_cast<unsigned long long>(figures.redrives));
     std::printf("  faults:");
     for (std::size_t i = 0; i < kFaultCount; ++i) {
       std::printf(" %s %llu", simulation::name_of(static_cast<Fault>(i)),
@@ -117,7 +124,8 @@ int run_one(const RunnerOptions& options) {
 }
 
 int report_failure(const RunnerOptions& options, std::uint64_t seed, const Verdict& verdict) {
-  std::printf("seed %llu fails (%d):\n", static_cast<unsigned long long>(seed), static_cast<int>(verdict.ending));
+  std::printf("seed %llu fails (%d):\n", static_cast<unsigned long long>(seed),
+              static_cast<int>(verdict.ending));
   print(verdict);
   if (options.keep_going) return static_cast<int>(verdict.ending);
   const Reduction small = shrink(seed, options.world, options.reduction, options.mutant);
@@ -130,7 +138,9 @@ int run_many(const RunnerOptions& options) {
   Totals totals;
   int worst = 0;
   std::uint64_t failed = 0;
-  const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
+  const auto seconds = [&] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  };
   for (std::uint64_t seed = options.from; seed < options.from + options.count; ++seed) {
     const Verdict verdict = run_seed(seed, options.world, options.reduction, options.mutant);
     totals.add(verdict.figures);
@@ -189,11 +199,13 @@ std::string parse(int argc, char** argv, RunnerOptions& options) {
 
 int run(const RunnerOptions& options) { return options.single ? run_one(options) : run_many(options); }
 
-Verdict run_seed(std::uint64_t seed, WorldKind world, const Reduction& reduction, Mutant mutant, World::Trace trace) {
+Verdict run_seed(std::uint64_t seed, WorldKind world, const Reduction& reduction, Mutant mutant,
+                 World::Trace trace) {
   std::snprintf(g_running, sizeof g_running, "\nthe simulator broke in: %s\n",
                 replay_command(seed, world, reduction, mutant).c_str());
   static const bool watched = [] {
-    for (const int signal : {SIGSEGV, SIGABRT, SIGBUS, SIGFPE}) std::signal(signal, on_signal);
+    for (const int signal : {SIGSEGV, SIGABRT, SIGBUS, SIGFPE})
+      std::signal(signal, on_signal);
     return true;
   }();
   (void)watched;
@@ -206,8 +218,8 @@ Reduction shrink(std::uint64_t seed, WorldKind world, const Reduction& from, Mut
   const auto fails = [&](const Reduction& reduction) {
     const Verdict verdict = run_seed(seed, world, reduction, mutant);
     if (verdict.ending != first.ending) return false;
-    return first.violations.empty() || (!verdict.violations.empty() &&
-                                        verdict.violations.front().checker == first.violations.front().checker);
+    return first.violations.empty() || (!verdict.violations.empty() && verdict.violations.front().checker ==
+                                                                           first.violations.front().checker);
   };
   Reduction best = from;
   for (std::size_t i = 0; i < kFaultCount; ++i) {

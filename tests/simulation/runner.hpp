@@ -29,6 +29,7 @@ struct RunnerOptions {
 /// The smallest reduction of a failing seed that still fails in the same way.
 [[nodiscard]] Reduction shrink(std::uint64_t seed, WorldKind world, const Reduction& from, Mutant mutant);
 /// What to type to see it again.
-[[nodiscard]] std::string replay_command(std::uint64_t seed, WorldKind world, const Reduction& reduction, Mutant mutant);
+[[nodiscard]] std::string replay_command(std::uint64_t seed, WorldKind world, const Reduction& reduction,
+                                         Mutant mutant);
 
 }  // namespace towline::simulation

@@ -1,4 +1,5 @@
-// Looking at the store from outside, past all faults: is everything done, is every message in one place, are the limits kept.
+// Looking at the store from outside, past all faults: is everything done, is every message in one place, are
+// the limits kept.
 
 #include <algorithm>
 #include <utility>
@@ -28,23 +29,34 @@ std::vector<DeadLetter> all_dead_letters(spi::Store& store, std::optional<DeadLe
 EndPlace end_place(PlaceKind kind) {
   switch (kind) {
     case PlaceKind::kKept:
-    case PlaceKind::kWaiting: return EndPlace::kWaiting;
-    case PlaceKind::kInFlight: return EndPlace::kInFlight;
-    case PlaceKind::kScheduled: return EndPlace::kScheduled;
-    case PlaceKind::kParked: return EndPlace::kParked;
-    case PlaceKind::kDeadLetter: return EndPlace::kDeadLetter;
+    case PlaceKind::kWaiting:
+      return EndPlace::kWaiting;
+    case PlaceKind::kInFlight:
+      return EndPlace::kInFlight;
+    case PlaceKind::kScheduled:
+      return EndPlace::kScheduled;
+    case PlaceKind::kParked:
+      return EndPlace::kParked;
+    case PlaceKind::kDeadLetter:
+      return EndPlace::kDeadLetter;
   }
   return EndPlace::kWaiting;
 }
 
 const char* name_of(PlaceKind kind) {
   switch (kind) {
-    case PlaceKind::kKept: return "kept";
-    case PlaceKind::kWaiting: return "waiting";
-    case PlaceKind::kInFlight: return "in flight";
-    case PlaceKind::kScheduled: return "scheduled";
-    case PlaceKind::kParked: return "parked";
-    case PlaceKind::kDeadLetter: return "dead letter";
+    case PlaceKind::kKept:
+      return "kept";
+    case PlaceKind::kWaiting:
+      return "waiting";
+    case PlaceKind::kInFlight:
+      return "in flight";
+    case PlaceKind::kScheduled:
+      return "scheduled";
+    case PlaceKind::kParked:
+      return "parked";
+    case PlaceKind::kDeadLetter:
+      return "dead letter";
   }
   return "?";
 }
@@ -69,9 +81,11 @@ bool World::is_quiet(std::string* why) {
       held += ", p" + std::to_string(process.index) + " counts " + std::to_string(count);
     }
     return no(group.topic + "/" + group.group + " has " + std::to_string(group.waiting) + " waiting and " +
-              std::to_string(group.in_flight) + " in flight, " + std::to_string(group.member_count) + " members" + held);
+              std::to_string(group.in_flight) + " in flight, " + std::to_string(group.member_count) +
+              " members" + held);
   }
-  if (stored->scheduled > 0) return no(std::to_string(stored->scheduled) + " records wait for their due time");
+  if (stored->scheduled > 0)
+    return no(std::to_string(stored->scheduled) + " records wait for their due time");
   if (stored->parked > 0) return no(std::to_string(stored->parked) + " records are parked");
   for (const Process& process : processes_) {
     if (!process.life) return no("a process is down");
@@ -79,7 +93,8 @@ bool World::is_quiet(std::string* why) {
       if (!slot->consumer) return no("a consumer could not subscribe");
       if (!slot->consumer->idle()) return no("a consumer believes that it holds something");
     }
-    if (process.life->core->context().counters.in_flight_count.load() != 0) return no("an engine counts something in flight");
+    if (process.life->core->context().counters.in_flight_count.load() != 0)
+      return no("an engine counts something in flight");
   }
   for (const Client& client : clients_) {
     if (client.holds) return no("a client holds an idempotency key");
@@ -99,8 +114,8 @@ void World::check_places(bool at_end) {
     std::string& known = found[{id, group}];
     if (!known.empty()) {
       const auto number = numbers_.find(id);
-      violate("K6", "m" + (number == numbers_.end() ? "?" : std::to_string(number->second)) + "/" + group + " is " + known +
-                        " and " + place);
+      violate("K6", "m" + (number == numbers_.end() ? "?" : std::to_string(number->second)) + "/" + group +
+                        " is " + known + " and " + place);
     }
     known = place;
   };
@@ -111,7 +126,8 @@ void World::check_places(bool at_end) {
         put(id, place.group, name_of(place.kind));
         continue;
       }
-      for (std::uint32_t g = 0; g < plan_.groups.size(); ++g) put(id, group_name(g), name_of(place.kind));
+      for (std::uint32_t g = 0; g < plan_.groups.size(); ++g)
+        put(id, group_name(g), name_of(place.kind));
     }
   }
   for (const DeadLetter& letter : all_dead_letters(*bench_.store, DeadLetterStatus::kPending)) {
@@ -123,8 +139,8 @@ void World::check_places(bool at_end) {
 void World::check_limits() {
   for (const Process& process : processes_) {
     if (!process.life) continue;
-    const auto in_flight =
-        static_cast<std::int64_t>(process.life->core->context().counters.in_flight_count.load(std::memory_order_relaxed));
+    const auto in_flight = static_cast<std::int64_t>(
+        process.life->core->context().counters.in_flight_count.load(std::memory_order_relaxed));
     if (in_flight > plan_.engine.in_flight_count_max) {
       violate("K10", "an engine holds " + std::to_string(in_flight) + " deliveries, its limit is " +
                          std::to_string(plan_.engine.in_flight_count_max));
@@ -132,14 +148,15 @@ void World::check_limits() {
     }
     for (const auto& slot : process.life->slots) {
       const ConsumerOptions& options = plan_.groups[slot->group].options;
-      if (!slot->consumer || options.prefetch_count == 0 || slot->concurrency != options.concurrency) continue;
+      if (!slot->consumer || options.prefetch_count == 0 || slot->concurrency != options.concurrency)
+        continue;
       const ConsumerStatistics statistics = slot->consumer->statistics();
       const auto limit = static_cast<std::uint64_t>(options.concurrency + options.prefetch_count);
       if (statistics.in_flight <= limit) continue;
       // After the operator has lowered the limit what is in flight stays for a while.
       if (plan_.operator_active) continue;
-      violate("K10", "a consumer holds " + std::to_string(statistics.in_flight) + " deliveries, its limit is " +
-                         std::to_string(limit));
+      violate("K10", "a consumer holds " + std::to_string(statistics.in_flight) +
+                         " deliveries, its limit is " + std::to_string(limit));
       ending_ = Ending::kUnsafe;
     }
   }
@@ -165,7 +182,8 @@ FinalState World::survey() {
 
 void World::publish_probes() {
   std::int32_t key_max = -1;
-  for (const MessagePlan& message : plan_.messages) key_max = std::max(key_max, message.key);
+  for (const MessagePlan& message : plan_.messages)
+    key_max = std::max(key_max, message.key);
   std::vector<std::uint32_t> numbers;
   for (std::uint32_t topic = 0; topic < plan_.topic_count; ++topic) {
     for (std::int32_t key = -1; key <= std::min(key_max, 40); ++key) {

@@ -1,4 +1,5 @@
-// Sorting the history. Leases are followed here, because several checkers need to know who held what and until when.
+// Sorting the history. Leases are followed here, because several checkers need to know who held what and
+// until when.
 
 #include "simulation/tracks.hpp"
 
@@ -11,7 +12,8 @@ namespace towline::simulation {
 Tracks::Tracks(const std::vector<Record>& history, const Facts& facts) : history_(history), facts_(facts) {
   tracks_.resize(facts.messages.size() * facts.groups.size());
   publications_.resize(facts.messages.size());
-  for (std::size_t i = 0; i < history.size(); ++i) add(i);
+  for (std::size_t i = 0; i < history.size(); ++i)
+    add(i);
 }
 
 bool Tracks::belongs(std::uint32_t message, std::uint32_t group) const {
@@ -37,11 +39,19 @@ void Tracks::add(std::size_t index) {
     case Event::kReschedule:
       if (r.message < publications_.size()) publications_[r.message].reschedules.push_back(index);
       break;
-    case Event::kHandOut: hand_out(index); break;
-    case Event::kSettle: settle(index); break;
+    case Event::kHandOut:
+      hand_out(index);
+      break;
+    case Event::kSettle:
+      settle(index);
+      break;
     case Event::kRenew:
-    case Event::kLeaseLost: renew(index); break;
-    case Event::kClose: end_session(r.session, r.at); break;
+    case Event::kLeaseLost:
+      renew(index);
+      break;
+    case Event::kClose:
+      end_session(r.session, r.at);
+      break;
     case Event::kStart:
       if (is_known(r)) {
         Handling handling{index};
@@ -69,7 +79,8 @@ void Tracks::add(std::size_t index) {
     case Event::kRedrive:
       if (is_known(r) && r.answer == Answer::kOk) track(r.message, r.group).redrives.push_back(index);
       break;
-    default: break;
+    default:
+      break;
   }
 }
 
@@ -134,7 +145,8 @@ std::string called(std::uint32_t message, std::uint32_t group) {
   return "m" + std::to_string(message) + "/g" + std::to_string(group);
 }
 
-std::uint32_t possible_failures(const Tracks& tracks, const Track& track, std::uint32_t redrives, std::size_t before) {
+std::uint32_t possible_failures(const Tracks& tracks, const Track& track, std::uint32_t redrives,
+                                std::size_t before) {
   std::uint32_t count = 0;
   for (const Handling& handling : track.handlings) {
     const Record& start = tracks.at(handling.start);
@@ -144,7 +156,8 @@ std::uint32_t possible_failures(const Tracks& tracks, const Track& track, std::u
       continue;
     }
     const Record& finish = tracks.at(handling.finish);
-    const bool said_so = finish.verb == Verb::kFail || finish.verb == Verb::kPermanent || finish.verb == Verb::kNak;
+    const bool said_so =
+        finish.verb == Verb::kFail || finish.verb == Verb::kPermanent || finish.verb == Verb::kNak;
     if (said_so || finish.at >= start.until) ++count;
   }
   return count;
@@ -156,7 +169,8 @@ bool heals(const Facts& facts, std::uint32_t message, std::uint32_t group, std::
   return static_cast<double>(drawn >> 11) * 0x1.0p-53 < facts.healed_by_redrive;
 }
 
-std::vector<Violation> check_history(const std::vector<Record>& history, const Facts& facts, const FinalState& end) {
+std::vector<Violation> check_history(const std::vector<Record>& history, const Facts& facts,
+                                     const FinalState& end) {
   Tracks tracks(history, facts);
   check_queue(tracks, end);
   check_duplicates(tracks);

@@ -14,16 +14,16 @@ namespace towline::simulation {
 
 /// One handling of a message: from the start of its handler to what became of it.
 struct Handling {
-  std::size_t start = 0;   ///< index into the history
+  std::size_t start = 0;          ///< index into the history
   std::size_t finish = SIZE_MAX;  ///< SIZE_MAX: it never returned
   std::size_t settle = SIZE_MAX;  ///< the settlement of its delivery that the provider accepted
-  bool zombie = false;  ///< started by a process that had lost the lease and did not know yet
+  bool zombie = false;            ///< started by a process that had lost the lease and did not know yet
 };
 
 /// One handing-out: how long its lease was live.
 struct Holding {
   std::size_t hand_out = 0;
-  MonotonicTime until{};      ///< end of the lease, or the moment it was settled or its session closed
+  MonotonicTime until{};  ///< end of the lease, or the moment it was settled or its session closed
   bool settled = false;
   bool closed = false;
   bool open = true;
@@ -63,8 +63,12 @@ class Tracks {
   [[nodiscard]] bool belongs(std::uint32_t message, std::uint32_t group) const;
   [[nodiscard]] const Facts& facts() const noexcept { return facts_; }
   [[nodiscard]] const std::vector<Record>& history() const noexcept { return history_; }
-  [[nodiscard]] std::uint32_t message_count() const noexcept { return static_cast<std::uint32_t>(facts_.messages.size()); }
-  [[nodiscard]] std::uint32_t group_count() const noexcept { return static_cast<std::uint32_t>(facts_.groups.size()); }
+  [[nodiscard]] std::uint32_t message_count() const noexcept {
+    return static_cast<std::uint32_t>(facts_.messages.size());
+  }
+  [[nodiscard]] std::uint32_t group_count() const noexcept {
+    return static_cast<std::uint32_t>(facts_.groups.size());
+  }
 
   void find(const char* checker, std::string text) {
     if (found.size() < 50) found.push_back({checker, std::move(text)});
@@ -97,8 +101,8 @@ class Tracks {
 [[nodiscard]] std::string called(std::uint32_t message, std::uint32_t group);
 
 /// How many handlings before `index` may have counted as a failure: they said so, or they took too long.
-[[nodiscard]] std::uint32_t possible_failures(const Tracks& tracks, const Track& track, std::uint32_t redrives,
-                                              std::size_t before);
+[[nodiscard]] std::uint32_t possible_failures(const Tracks& tracks, const Track& track,
+                                              std::uint32_t redrives, std::size_t before);
 
 void check_queue(Tracks& tracks, const FinalState& end);
 void check_duplicates(Tracks& tracks);

@@ -70,7 +70,8 @@ World::World(Plan plan, Mutant mutant, Trace trace)
 
 World::~World() {
   running_.clear();
-  for (Process& process : processes_) process.life.reset();
+  for (Process& process : processes_)
+    process.life.reset();
 }
 
 spi::Provider World::open_provider(std::shared_ptr<spi::Clock> clock, std::uint64_t seed) {
@@ -82,7 +83,7 @@ spi::Provider World::open_provider(std::shared_ptr<spi::Clock> clock, std::uint6
   return drivers::open_memory(options).value();
 }
 
-// ---- a run -----------------------------------------------------------------------------------------------------------
+// ---- a run --------------------------------------------------------------------------------------
 
 Verdict World::run() {
   faults_on_ = false;
@@ -91,7 +92,8 @@ Verdict World::run() {
     processes_[i].index = i;
     processes_[i].weight = dice_.chance(0.5) ? 1.0 : plan_.slowness;
     start_process(processes_[i]);
-    for (auto& slot : processes_[i].life->slots) subscribe(processes_[i], slot->group, slot.get());
+    for (auto& slot : processes_[i].life->slots)
+      subscribe(processes_[i], slot->group, slot.get());
   }
   faults_on_ = true;
   run_load();
@@ -104,7 +106,8 @@ Verdict World::run() {
   FinalState end = survey();
   end.stuck = ending_ == Ending::kStuck;
   Verdict verdict;
-  for (Violation& found : check_history(history_.records(), facts_, end)) violations_.push_back(std::move(found));
+  for (Violation& found : check_history(history_.records(), facts_, end))
+    violations_.push_back(std::move(found));
   if (ending_ == Ending::kClean && !violations_.empty()) ending_ = Ending::kUnsafe;
   if (ending_ == Ending::kStuck && violations_.size() > 1) ending_ = Ending::kUnsafe;
   verdict.ending = ending_;
@@ -119,11 +122,14 @@ void World::run_load() {
   to_publish_.resize(plan_.producer_count);
   published_to_.resize(plan_.producer_count);
   producer_busy_.resize(plan_.producer_count);
-  for (std::uint32_t n = 0; n < plan_.messages.size(); ++n) to_publish_[plan_.messages[n].producer].push_back(n);
-  for (std::uint32_t p = 0; p < plan_.producer_count; ++p) after(Duration(0), Task::kProduce, p);
+  for (std::uint32_t n = 0; n < plan_.messages.size(); ++n)
+    to_publish_[plan_.messages[n].producer].push_back(n);
+  for (std::uint32_t p = 0; p < plan_.producer_count; ++p)
+    after(Duration(0), Task::kProduce, p);
   clients_.resize(plan_.idempotency_client_count);
   client_busy_.resize(plan_.idempotency_client_count);
-  for (std::uint32_t c = 0; c < clients_.size(); ++c) after(Duration(0), Task::kIdempotency, c);
+  for (std::uint32_t c = 0; c < clients_.size(); ++c)
+    after(Duration(0), Task::kIdempotency, c);
   if (plan_.operator_active) after(std::chrono::milliseconds(1), Task::kOperate, 0);
   after(kLookEvery, Task::kLook, 0);
   run_until(MonotonicTime::max(), [this] {
@@ -133,7 +139,8 @@ void World::run_load() {
     return true;
   });
   // What was published goes through some more trouble before all is healed.
-  const Duration more = dice_.pick<Duration>({Duration(0), std::chrono::milliseconds(500), std::chrono::seconds(5)});
+  const Duration more =
+      dice_.pick<Duration>({Duration(0), std::chrono::milliseconds(500), std::chrono::seconds(5)});
   run_until(time_.monotonic + more, [] { return false; });
 }
 
@@ -196,7 +203,8 @@ bool World::act() {
   gather(ready_);
   if (ready_.empty()) return false;
   std::size_t choice = dice_.below(ready_.size());
-  if (ready_[choice].process != nullptr && ready_.size() > 1 && !dice_.chance(ready_[choice].process->weight)) {
+  if (ready_[choice].process != nullptr && ready_.size() > 1 &&
+      !dice_.chance(ready_[choice].process->weight)) {
     choice = dice_.below(ready_.size());
   }
   const Ready chosen = ready_[choice];
@@ -217,13 +225,16 @@ bool World::act() {
 
 void World::gather(std::vector<Ready>& ready) {
   ready.clear();
-  for (std::size_t i = 0; i < arrived_.size(); ++i) ready.push_back({Ready::Kind::kTimed, i, nullptr, nullptr});
+  for (std::size_t i = 0; i < arrived_.size(); ++i)
+    ready.push_back({Ready::Kind::kTimed, i, nullptr, nullptr});
   for (Process& process : processes_) {
     if (!runs(process)) continue;
     Life& life = *process.life;
-    if (life.scheduler_dirty && !life.scheduler_busy) ready.push_back({Ready::Kind::kScheduler, 0, &process, nullptr});
+    if (life.scheduler_dirty && !life.scheduler_busy)
+      ready.push_back({Ready::Kind::kScheduler, 0, &process, nullptr});
     for (auto& slot : life.slots) {
-      if (slot->lane_dirty && !slot->lane_busy) ready.push_back({Ready::Kind::kLane, 0, &process, slot.get()});
+      if (slot->lane_dirty && !slot->lane_busy)
+        ready.push_back({Ready::Kind::kLane, 0, &process, slot.get()});
       if (slot->work && slot->running < slot->concurrency) {
         ready.push_back({Ready::Kind::kWorker, 0, &process, slot.get()});
       }
@@ -239,9 +250,15 @@ void World::perform(const Ready& ready) {
       perform(timed);
       break;
     }
-    case Ready::Kind::kScheduler: step_scheduler(*ready.process); break;
-    case Ready::Kind::kLane: step_lane(*ready.process, *ready.slot); break;
-    case Ready::Kind::kWorker: step_worker(*ready.process, *ready.slot); break;
+    case Ready::Kind::kScheduler:
+      step_scheduler(*ready.process);
+      break;
+    case Ready::Kind::kLane:
+      step_lane(*ready.process, *ready.slot);
+      break;
+    case Ready::Kind::kWorker:
+      step_worker(*ready.process, *ready.slot);
+      break;
   }
 }
 
@@ -251,11 +268,21 @@ void World::perform(const Timed& timed) {
     return named.life && named.generation == timed.generation ? &named : nullptr;
   };
   switch (timed.task) {
-    case Task::kProduce: produce(static_cast<std::uint32_t>(timed.who)); break;
-    case Task::kFinish: finish_handler(timed.who); break;
-    case Task::kSettleByHand: settle_by_hand(timed.who); break;
-    case Task::kIdempotency: step_client(static_cast<std::uint32_t>(timed.who)); break;
-    case Task::kOperate: operate(); break;
+    case Task::kProduce:
+      produce(static_cast<std::uint32_t>(timed.who));
+      break;
+    case Task::kFinish:
+      finish_handler(timed.who);
+      break;
+    case Task::kSettleByHand:
+      settle_by_hand(timed.who);
+      break;
+    case Task::kIdempotency:
+      step_client(static_cast<std::uint32_t>(timed.who));
+      break;
+    case Task::kOperate:
+      operate();
+      break;
     case Task::kLook:
       look();
       after(kLookEvery, Task::kLook, 0);
@@ -273,16 +300,20 @@ void World::perform(const Timed& timed) {
     case Task::kJanitor:
       if (Process* p = process()) {
         const auto life = p->life;
-        after(std::max<Duration>(plan_.engine.sweep_interval, std::chrono::milliseconds(200)), Task::kJanitor, timed.who,
-              timed.generation);
-        if (runs(*p) && !life->janitor_busy) as(life, life->janitor_busy, [&] { life->core->step_janitor(); });
+        after(std::max<Duration>(plan_.engine.sweep_interval, std::chrono::milliseconds(200)), Task::kJanitor,
+              timed.who, timed.generation);
+        if (runs(*p) && !life->janitor_busy)
+          as(life, life->janitor_busy, [&] { life->core->step_janitor(); });
       }
       break;
-    case Task::kPoll: after(plan_.poll_interval, Task::kPoll, timed.who, timed.generation); [[fallthrough]];
+    case Task::kPoll:
+      after(plan_.poll_interval, Task::kPoll, timed.who, timed.generation);
+      [[fallthrough]];
     case Task::kDue:
       if (Process* p = process()) {
         p->life->scheduler_dirty = true;
-        for (auto& slot : p->life->slots) slot->lane_dirty = slot->work = true;
+        for (auto& slot : p->life->slots)
+          slot->lane_dirty = slot->work = true;
       } else {
         return;
       }
@@ -298,7 +329,7 @@ bool World::runs(const Process& process) const noexcept {
   return process.life != nullptr && process.paused_until <= time_.monotonic;
 }
 
-// ---- life and death --------------------------------------------------------------------------------------------------
+// ---- life and death -----------------------------------------------------------------------------
 
 void World::start_process(Process& process) {
   auto life = std::make_shared<Life>();
@@ -309,12 +340,13 @@ void World::start_process(Process& process) {
     count(Fault::kSkew);
   }
   const std::uint64_t seed = dice_.next();
-  spi::Provider provider = with_faults(open_provider(life->clock, seed), *this, life->seat,
-                                       plan_.world == WorldKind::kSplit);
+  spi::Provider provider =
+      with_faults(open_provider(life->clock, seed), *this, life->seat, plan_.world == WorldKind::kSplit);
   EngineOptions options = plan_.engine;
   if (trace_) {
     options.log = [this, index = process.index](const LogRecord& record) {
-      trace_("    p" + std::to_string(index) + " " + std::string(record.station) + ": " + std::string(record.text));
+      trace_("    p" + std::to_string(index) + " " + std::string(record.station) + ": " +
+             std::string(record.text));
     };
   }
   life->core = engine::Core::create(std::move(options), std::move(provider), life->clock, seed, false);
@@ -339,7 +371,8 @@ void World::subscribe(Process& process, std::uint32_t group, Life::Slot* into) {
   const auto life = process.life;
   const GroupPlan& plan = plan_.groups[group];
   std::vector<std::string> topics;
-  for (const std::uint32_t topic : plan.topics) topics.push_back(topic_name(topic));
+  for (const std::uint32_t topic : plan.topics)
+    topics.push_back(topic_name(topic));
   auto consumer = life->core->consume(topics, plan.options, Handler([](Delivery&) {}));
   if (!consumer) {
     if (!consumer.error().retryable()) violate("setup", consumer.error().to_string());
@@ -365,14 +398,16 @@ void World::crash(Process& process) {
     it = it->second.life == dead ? running_.erase(it) : std::next(it);
   }
   std::erase_if(handed_out_, [&](const auto& entry) { return std::get<0>(entry.first) == process.index; });
-  after(dice_.pick<Duration>({std::chrono::milliseconds(1), std::chrono::milliseconds(100), plan_.engine.lease * 3 / 2}),
+  after(dice_.pick<Duration>(
+            {std::chrono::milliseconds(1), std::chrono::milliseconds(100), plan_.engine.lease * 3 / 2}),
         Task::kRestart, process.index);
 }
 
 void World::restart_in_order(Process& process) {
   const auto life = process.life;
-  const bool busy = life->scheduler_busy || life->keeper_busy || life->janitor_busy || life->operator_busy ||
-                    std::any_of(life->slots.begin(), life->slots.end(), [](const auto& s) { return s->lane_busy; });
+  const bool busy =
+      life->scheduler_busy || life->keeper_busy || life->janitor_busy || life->operator_busy ||
+      std::any_of(life->slots.begin(), life->slots.end(), [](const auto& s) { return s->lane_busy; });
   if (busy) return;
   count(Fault::kRestart);
   as(life, life->operator_busy, [&] { (void)life->core->close(Duration{0}); });
@@ -429,14 +464,15 @@ void World::break_something() {
   }
 }
 
-// ---- Host ------------------------------------------------------------------------------------------------------------
+// ---- Host ---------------------------------------------------------------------------------------
 
 void World::note(Record record) {
   record.at = time_.monotonic;
   record.wall = time_.wall;
   if (record.event == Event::kHandOut) {
     ++figures_.hand_outs;
-    if (record.answer == Answer::kOk) handed_out_[{record.process, record.group, record.message}].push_back(record);
+    if (record.answer == Answer::kOk)
+      handed_out_[{record.process, record.group, record.message}].push_back(record);
   }
   if (record.event == Event::kStored && record.verb == Verb::kDeadLetter) ++figures_.dead_letters;
   if (record.event == Event::kRedrive && record.answer == Answer::kOk) ++figures_.redrives;
@@ -454,7 +490,8 @@ CallFaults World::draw(const Seat&, Call call) {
   };
   if (strikes(Fault::kFailBefore)) faults.fail_before = true;
   if (strikes(Fault::kFailAfter)) faults.fail_after = true;
-  if (strikes(Fault::kStall)) (fault_dice_.chance(0.5) ? faults.stall_before : faults.stall_after) = stall_time();
+  if (strikes(Fault::kStall))
+    (fault_dice_.chance(0.5) ? faults.stall_before : faults.stall_after) = stall_time();
   if (strikes(Fault::kDieBefore)) faults.die_before = true;
   if (strikes(Fault::kDieAfter)) faults.die_after = true;
   if ((call == Call::kPublish || call == Call::kCommit) && strikes(Fault::kRefuse)) faults.refuse = true;
@@ -468,7 +505,8 @@ CallFaults World::draw(const Seat&, Call call) {
 }
 
 bool World::refuses(const Seat&) {
-  if (!faults_on_ || !plan_.has(Fault::kRefuse) || !fault_dice_.chance(plan_.rate(Fault::kRefuse))) return false;
+  if (!faults_on_ || !plan_.has(Fault::kRefuse) || !fault_dice_.chance(plan_.rate(Fault::kRefuse)))
+    return false;
   count(Fault::kRefuse);
   return true;
 }
@@ -484,7 +522,8 @@ void World::stall(const Seat& seat, Duration time) {
   ++depth_;
   run_until(time_.monotonic + time, [] { return false; });
   // A process that stands still does not go on because its call is done.
-  while (alive(seat) && processes_[seat.process].paused_until > time_.monotonic && ending_ == Ending::kClean) {
+  while (alive(seat) && processes_[seat.process].paused_until > time_.monotonic &&
+         ending_ == Ending::kClean) {
     run_until(processes_[seat.process].paused_until, [&] { return !alive(seat); });
   }
   --depth_;
@@ -499,7 +538,8 @@ void World::touch() {
   for (Process& process : processes_) {
     if (!process.life) continue;
     process.life->scheduler_dirty = true;
-    for (auto& slot : process.life->slots) slot->lane_dirty = true;
+    for (auto& slot : process.life->slots)
+      slot->lane_dirty = true;
   }
 }
 
@@ -508,7 +548,8 @@ void World::next_due(const Seat& seat, TimePoint due_at) {
   Life& life = *processes_[seat.process].life;
   const Duration wait = due_at - life.clock->now();
   if (std::exchange(life.due_at, due_at) == due_at && wait > Duration(0)) return;
-  if (wait > Duration(0) && wait < std::chrono::hours(1)) after(wait, Task::kDue, seat.process, seat.generation);
+  if (wait > Duration(0) && wait < std::chrono::hours(1))
+    after(wait, Task::kDue, seat.process, seat.generation);
 }
 
 void World::know_entry(const MessageId& entry, std::uint32_t message, std::uint8_t group) {
@@ -524,7 +565,9 @@ void World::know_message(const MessageId& id, std::uint32_t message) {
   if (message != kNobody) numbers_[id] = message;
 }
 
-void World::count(Fault fault, std::uint64_t how_often) { figures_.faults[static_cast<std::size_t>(fault)] += how_often; }
+void World::count(Fault fault, std::uint64_t how_often) {
+  figures_.faults[static_cast<std::size_t>(fault)] += how_often;
+}
 
 void World::violate(std::string checker, std::string text) {
   if (trace_) trace_("*** " + checker + ": " + text);

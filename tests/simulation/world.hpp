@@ -1,10 +1,11 @@
 #pragma once
-// The world: processes with an engine each, producers, clients of the idempotency store, an operator, and whoever breaks
-// things; over one shared store and one time. Everything runs on one thread, in an order that the seed draws.
+// The world: processes with an engine each, producers, clients of the idempotency store, an operator, and
+// whoever breaks things; over one shared store and one time. Everything runs on one thread, in an order that
+// the seed draws.
 //
-// A run has two parts. First the load, with faults, until everything was published. Then all is healed and the load stops, and
-// within ten minutes of virtual time nothing may be left to do; probe messages for every key then show that nothing stayed
-// blocked. Checks over the history come last; see checkers.hpp.
+// A run has two parts. First the load, with faults, until everything was published. Then all is healed and
+// the load stops, and within ten minutes of virtual time nothing may be left to do; probe messages for every
+// key then show that nothing stayed blocked. Checks over the history come last; see checkers.hpp.
 
 #include <array>
 #include <deque>
@@ -32,7 +33,8 @@ namespace towline::simulation {
 enum class Ending : std::uint8_t { kClean = 0, kBroken = 1, kUnsafe = 2, kStuck = 3, kNondeterministic = 4 };
 
 struct Figures {
-  std::uint64_t actions = 0, published = 0, hand_outs = 0, starts = 0, crashes = 0, dead_letters = 0, redrives = 0;
+  std::uint64_t actions = 0, published = 0, hand_outs = 0, starts = 0, crashes = 0, dead_letters = 0,
+                redrives = 0;
   std::array<std::uint64_t, kFaultCount> faults{};
   Duration virtual_time{0};
 };
@@ -44,7 +46,8 @@ struct Verdict {
   std::uint64_t hash = 0;
 };
 
-/// One life of a process: an engine and what of it is on the simulator's stack. The crash is that the process lets go of it.
+/// One life of a process: an engine and what of it is on the simulator's stack. The crash is that the process
+/// lets go of it.
 struct Life {
   ~Life();
   struct Slot {
@@ -59,7 +62,8 @@ struct Life {
   std::shared_ptr<engine::Core> core;
   std::vector<std::unique_ptr<Slot>> slots;
   TimePoint due_at{};
-  bool scheduler_dirty = true, scheduler_busy = false, keeper_busy = false, janitor_busy = false, operator_busy = false;
+  bool scheduler_dirty = true, scheduler_busy = false, keeper_busy = false, janitor_busy = false,
+       operator_busy = false;
 };
 
 struct Process {
@@ -79,7 +83,7 @@ class World final : public Host {
 
   [[nodiscard]] Verdict run();
 
-  // ---- Host ----------------------------------------------------------------------------------------------------------
+  // ---- Host -------------------------------------------------------------------------------------
   [[nodiscard]] const WorldTime& time() const noexcept override { return time_; }
   void note(Record record) override;
   [[nodiscard]] CallFaults draw(const Seat& seat, Call call) override;
@@ -96,7 +100,17 @@ class World final : public Host {
 
  private:
   enum class Task : std::uint8_t {
-    kProduce, kFinish, kSettleByHand, kKeeper, kJanitor, kPoll, kDue, kRestart, kOperate, kIdempotency, kLook
+    kProduce,
+    kFinish,
+    kSettleByHand,
+    kKeeper,
+    kJanitor,
+    kPoll,
+    kDue,
+    kRestart,
+    kOperate,
+    kIdempotency,
+    kLook
   };
   struct Timed {
     MonotonicTime at;
@@ -104,7 +118,9 @@ class World final : public Host {
     Task task{};
     std::uint64_t who = 0;
     std::uint32_t generation = 0;
-    bool operator>(const Timed& other) const noexcept { return at != other.at ? at > other.at : tie > other.tie; }
+    bool operator>(const Timed& other) const noexcept {
+      return at != other.at ? at > other.at : tie > other.tie;
+    }
   };
   struct Running {
     std::shared_ptr<Life> life;
@@ -148,7 +164,8 @@ class World final : public Host {
   void break_something();
   void heal();
   [[nodiscard]] bool runs(const Process& process) const noexcept;
-  /// As a thread of that process; the death of the process ends `f`. The process may let go of its life meanwhile.
+  /// As a thread of that process; the death of the process ends `f`. The process may let go of its life
+  /// meanwhile.
   template <typename F>
   static void as(const std::shared_ptr<Life>& life, bool& busy, F&& f) {
     const std::shared_ptr<Life> kept = life;
@@ -174,7 +191,8 @@ class World final : public Host {
   void settle_by_hand(std::uint64_t id);
   void produce(std::uint32_t producer);
   void publish(std::shared_ptr<Life> life, const std::vector<std::uint32_t>& numbers, std::uint32_t producer);
-  void note_receipt(std::uint32_t number, const Receipt& receipt, const std::shared_ptr<Life>& life, TimePoint due);
+  void note_receipt(std::uint32_t number, const Receipt& receipt, const std::shared_ptr<Life>& life,
+                    TimePoint due);
   [[nodiscard]] Message message_of(std::uint32_t number) const;
   void step_client(std::uint32_t client);
   void begin(Client& client, std::uint32_t who, Process& process);

@@ -214,6 +214,7 @@ std::size_t ConsumerCore::intake_credit(MonotonicTime now) {
 
 void ConsumerCore::step(MonotonicTime wait_until) {
   rounds_.fetch_add(1, std::memory_order_relaxed);
+  tell_watchers();
   const MonotonicTime now = context_->clock->monotonic();
   if (closing_.load()) {
     settler_.set_stopping();
@@ -224,6 +225,7 @@ void ConsumerCore::step(MonotonicTime wait_until) {
   settler_.add_acked(std::move(collected.acked));
   for (Decided& decided : collected.others)
     settler_.add(std::move(decided));
+  feed_breaker(now);
   std::size_t credit = intake_credit(now);
   // One message is always let through when nothing is in hand, however large it is.
   const auto bytes_max = static_cast<std::size_t>(options_.prefetch_bytes_max);
@@ -301,11 +303,13 @@ bool ConsumerCore::load_blocks(const spi::Delivery& delivery) {
 }
 
 std::vector<DeliveryPtr> ConsumerCore::without_blocks(std::vector<DeliveryPtr>& fresh) {
-  // Without its blocks the order of a partition's keys cannot be kept, so nothing of it may start: it goes back.
+  // Without its blocks the order of a partition's keys cannot be kept, so nothing of it may start: it goes
+  // back.
   std::vector<std::pair<std::string_view, std::uint32_t>> unknown;
   std::vector<DeliveryPtr> back;
   std::erase_if(fresh, [&](DeliveryPtr& state) {
-    const std::pair<std::string_view, std::uint32_t> partition(state->envelope().topic, state->envelope().partition);
+    const std::pair<std::string_view, std::uint32_t> partition(state->envelope().topic,
+                                                               state->envelope().partition);
     if (std::find(unknown.begin(), unknown.end(), partition) == unknown.end()) {
       if (load_blocks(state->delivery)) return false;
       unknown.push_back(partition);

@@ -118,10 +118,9 @@ void ConsumerCore::run_chunk(std::size_t worker, std::vector<DeliveryPtr>& chunk
         continue;  // taken back, or given to an idle worker
       ++ran;
       state->occupies_worker.store(true, std::memory_order_release);
-      Delivery delivery(std::move(state));
+      state->started_at.store(context_->clock->monotonic(), std::memory_order_relaxed);
+      Delivery delivery(state);  // a copy: the handler may move its handle away
       Outcome outcome = call(delivery);
-      state = std::move(delivery.state_);
-      if (!state) continue;  // the handler moved its handle away: it settles by hand or by its timer
       note_result(state, std::move(outcome), acked, others);
     }
   }
@@ -268,19 +267,30 @@ Result<void> ConsumerCore::transaction(DeliveryState& state,
   spi::Unit unit{{spi::Settle{{state.delivery.token, spi::Verb::kAck}}}};
   settler_.add_finish_records(unit, state);
   Publisher publisher(context_);
-  auto done = context_->store->transact(
-      [&](spi::SqlSession& session) -> Result<void> {
-        TransactionBody transaction(*context_, publisher, session);
-        return body(transaction);
-      },
-      {&unit, 1}, subscription_.get());
+  const auto take_back = [&] {
+    // Its timer may have run out meanwhile and found it decided: the handler's time begins anew.
+    state.phase.store(Phase::kRunning);
+    dispatcher_.extend(state, context_->clock->monotonic() + options_.handler_timeout);
+  };
+  Result<void> done;
+  try {
+    done = context_->store->transact(
+        [&](spi::SqlSession& session) -> Result<void> {
+          TransactionBody transaction(*context_, publisher, session);
+          return body(transaction);
+        },
+        {&unit, 1}, subscription_.get());
+  } catch (...) {
+    take_back();
+    throw;
+  }
   if (!done) {
     // Rolled back: the delivery is as it was, unless the store says that it was lost.
     if (done.error().code == ErrorCode::kLeaseLost) {
       dispatcher_.decide(
           Decided{self(state), Outcome{Outcome::Kind::kRelease}});  // its settlement will be refused, too
     } else {
-      state.phase.store(Phase::kRunning);
+      take_back();
     }
     return done;
   }

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
+#include "base/validate.hpp"
 #include "policy/fingerprint.hpp"
 
 namespace towline::engine {
@@ -18,15 +19,16 @@ std::string as_text(std::string_view text) {
   return base::is_utf8(text) ? std::string(text) : base::escape(text, 4096);
 }
 
-template <typename T>
-void read(const json& object, const char* name, T& field) {
+void read(const json& object, const char* name, std::string& field) {
   const auto it = object.find(name);
-  if (it == object.end()) return;
-  if constexpr (std::is_same_v<T, std::string>) {
-    if (it->is_string()) field = it->template get<std::string>();
-  } else {
-    if (it->is_number_integer()) field = static_cast<T>(it->template get<std::int64_t>());
-  }
+  if (it != object.end() && it->is_string()) field = it->get<std::string>();
+}
+
+void read_priority(const json& object, std::uint8_t& field) {
+  const auto it = object.find("priority");
+  if (it == object.end() || !it->is_number_integer()) return;
+  const auto value = it->get<std::int64_t>();
+  if (value >= 0 && value <= base::kPriorityMax) field = static_cast<std::uint8_t>(value);
 }
 
 }  // namespace
@@ -92,7 +94,7 @@ spi::Envelope to_envelope(const DeadLetter& entry) {
   envelope.redrives = entry.reprocess_count + 1;
   const json metadata = json::parse(entry.metadata, nullptr, false);
   if (metadata.is_object()) {
-    read(metadata, "priority", envelope.priority);
+    read_priority(metadata, envelope.priority);
     read(metadata, "correlation_id", envelope.correlation_id);
     read(metadata, "causation_id", envelope.causation_id);
     read(metadata, "traceparent", envelope.traceparent);

@@ -47,6 +47,8 @@ class DeliveryState : public base::Timer {
   spi::Delivery delivery;
   HandOut* hand_out = nullptr;
   std::atomic<Phase> phase{Phase::kHeld};
+  /// When its handler started; its time counts from here, not from the taking of its chunk.
+  std::atomic<MonotonicTime> started_at{};
   /// The handler was started and has not returned; it may have been timed out meanwhile.
   std::atomic<bool> occupies_worker{false};
   /// Under the dispatcher's lock.

@@ -132,6 +132,12 @@ void Dispatcher::fire_timer(DeliveryState& state, MonotonicTime now) {
     wheel_.arm(state, now + limits_.handler_timeout);
     return;
   }
+  // Behind a slow one of its chunk it was taken long before it started.
+  const MonotonicTime until = state.started_at.load(std::memory_order_relaxed) + limits_.handler_timeout;
+  if (phase == Phase::kRunning && now < until) {
+    wheel_.arm(state, until);
+    return;
+  }
   state.timed_out.store(true, std::memory_order_release);
   if (!state.move_to(Phase::kDecided, {Phase::kRunning})) return;
   if (state.occupies_worker.load(std::memory_order_acquire)) {

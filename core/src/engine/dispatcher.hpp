@@ -98,9 +98,9 @@ class Dispatcher {
   /// The store knows no block of this key: what was believed is wrong.
   void unblock(std::string_view topic, std::uint32_t partition, const std::string& key);
   void count_parked(DeliveryState& state);
-  /// A partition came into this consumer's hands, or what is known of its keys is in doubt: forget that, except
-  /// that a handler may still run and others wait for it, and install the blocks that the store holds. Returns
-  /// what must be parked by them.
+  /// A partition came into this consumer's hands, or what is known of its keys is in doubt: forget that,
+  /// except that a handler may still run and others wait for it, and install the blocks that the store holds.
+  /// Returns what must be parked by them.
   [[nodiscard]] std::vector<DeliveryPtr> install_blocks(std::string_view topic, std::uint32_t partition,
                                                         std::uint64_t epoch,
                                                         const std::vector<spi::KeyBlock>& blocks);

@@ -2,6 +2,7 @@
 
 #include "engine/settler.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/dead_letter_entry.hpp"
@@ -266,7 +267,7 @@ spi::Envelope Settler::next_attempt(const Decided& decided, const policy::Decisi
   next.crashes = state.delivery.crashes;
   next.attempt = decision.attempt;
   if (decision.counts_failure) {
-    next.history.push_back(failure_of(decided.outcome.error, next.attempt, now));
+    next.history.push_back(failure_of(decided.outcome.error, state.envelope().attempt, now));
     if (next.history.size() > kHistoryMax) next.history.erase(next.history.begin());
     if (!next.first_failed_at) next.first_failed_at = now;
     next.retry_delay = decision.delay;
@@ -285,7 +286,7 @@ void Settler::retry(Decided decided, const policy::Decision& decision) {
   spi::ScheduleRecord record;
   record.id = context_->make_id();
   record.envelope = next_attempt(decided, decision);
-  record.due_at = now + decision.delay;
+  record.due_at = now + std::min(decision.delay, context_->options.delay_max);
   std::atomic<std::uint64_t>* counter = decision.counts_failure ? &counts.retried : &counts.deferred;
   Book book{decided.state, LaneStep::kRelease, counter, !decision.counts_failure,
             std::move(decided.completion)};
@@ -450,7 +451,8 @@ bool Settler::repair(spi::Unit& unit, Book& book, const Result<void>& result) {
   }
   if (result.error().code == ErrorCode::kConflict &&
       take_out([](const spi::Write& write) { return std::holds_alternative<spi::PutInbox>(write); })) {
-    // The inbox has it: it was handled before. What else the unit says, a key to let go above all, still holds.
+    // The inbox has it: it was handled before. What else the unit says, a key to let go above all, still
+    // holds.
     counts.duplicates.fetch_add(1, std::memory_order_relaxed);
     book.counter = nullptr;
     return true;

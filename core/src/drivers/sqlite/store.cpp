@@ -255,9 +255,4 @@ Result<spi::SweepReport> SqliteStore::sweep(const spi::SweepRequest& request) {
   return std::move(*op.result);
 }
 
-Result<void> SqliteStore::transact(const std::function<Result<void>(spi::SqlSession&)>&,
-                                   std::span<const spi::Unit>, spi::Subscription*) {
-  return Error{ErrorCode::kUnsupported, "handler transactions"};
-}
-
 }  // namespace towline::drivers::sqlite
