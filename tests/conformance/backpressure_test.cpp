@@ -219,6 +219,7 @@ TEST_P(Backpressure, Conf55_AFullQueueOfWaitersRefusesTheNext) {
 }
 
 TEST_P(Backpressure, Conf56_PublishingIntoAStoreThatStandsStillIsBounded) {
+  TOWLINE_NEEDS(row().keeps_deadlines);
   TOWLINE_NEEDS(row().stall != nullptr);
   EngineOptions options = quick_options();
   options.publish_in_flight_count_max = 4;

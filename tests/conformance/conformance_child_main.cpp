@@ -1,14 +1,14 @@
-// The process that the kill tests start, kill and start again. Modes, each with the store's URL and the path
-// of a ledger:
+// The process that the kill tests start, kill and start again: conformance_child <mode> <url> <ledger>.
+// Modes:
 //
-//   ack <url> <ledger>            acknowledges one message, notes it and dies at once
-//   work <url> <ledger>           handles "orders"; dies in the handler of every message whose payload begins
-//   with "kill" redrive <url> <ledger>        redrives all dead letters of "orders" until it is killed or
-//   done once <url> <ledger>           runs the key "charge" and dies inside, unless the ledger says that it
-//   was run before transaction <url> <ledger>    handles "effects" with an SQL effect; dies at the point the
-//   payload names, once close <url> <ledger>          closes the engine inside a handler and exits
-//   fork <url> <ledger>           forks with an open engine; child and parent both say what the engine then
-//   answers
+//   ack          acknowledges one message, notes it and dies at once
+//   work         handles "orders"; dies in the handler of every message whose payload begins with "kill"
+//   redrive      redrives all dead letters of "orders" until it is killed or done
+//   fire         fires what is due, and handles nothing, until it is killed
+//   once         runs the key "charge" and dies inside, unless the ledger says that it was run before
+//   transaction  handles "effects" with an SQL effect; dies once at the point that the payload names
+//   close        closes the engine inside a handler and exits
+//   fork         forks with an open engine; child and parent both look at what it answers then
 //
 // It prints "ready" when it has begun. Exit code 0: done; 3: a call failed.
 
@@ -114,6 +114,13 @@ int redrive(const std::string& url, Ledger& ledger) {
   say("ready");
   const RedriveReport report = engine.redrive_all(query).value();
   ledger.append("redriven " + std::to_string(report.redriven));
+  return 0;
+}
+
+int fire(const std::string& url) {
+  Engine engine = open(url);
+  say("ready");
+  wait_for_ever();
   return 0;
 }
 
@@ -251,6 +258,7 @@ int main(int argc, char** argv) {
     if (mode == "ack") return ack(url, ledger);
     if (mode == "work") return work(url, ledger);
     if (mode == "redrive") return redrive(url, ledger);
+    if (mode == "fire") return fire(url);
     if (mode == "once") return once(url, ledger);
     if (mode == "transaction") return transaction(url, ledger);
     if (mode == "fork") return fork_open_engine(url, ledger);

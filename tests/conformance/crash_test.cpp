@@ -277,8 +277,39 @@ TEST_P(Crash, Conf67_AProcessWhoseHandlerClosesTheEngineExitsCleanly) {
       << "its message was not acknowledged";
 }
 
+TEST_P(Crash, Conf86_MessagesThatComeDueWhileTheirSchedulerIsKilledFireOnceEach) {
+  TOWLINE_NEEDS(row().shared_between_processes);
+  const int count = 2000;
+  {
+    Engine engine = open();
+    make_group(engine, "later");
+    std::vector<Message> batch;
+    const TimePoint start = system_clock()->now() + 200ms;
+    for (int i = 0; i < count; ++i) {
+      batch.push_back(
+          {.topic = "later", .payload = std::to_string(i), .due_at = start + i * Duration(250us)});
+    }
+    for (const Receipt& receipt : engine.publish_batch(std::move(batch)).value())
+      ASSERT_TRUE(receipt.acked());
+    close(engine);
+  }
+  for (int round = 0; round < 12; ++round) {
+    ChildProcess child = start("fire");
+    (void)holds_for([] { return true; }, 5ms * (round + 1));
+    child.kill();
+  }
+  Engine engine = open();
+  Recorder seen;
+  Consumer consumer = engine.consume("later", member(), seen.handler()).value();
+  ASSERT_TRUE(seen.reaches(count)) << seen.count();
+  EXPECT_TRUE(holds_for([&] { return seen.count() == count; }, 300ms));
+  EXPECT_EQ(seen.times().size(), static_cast<std::size_t>(count));
+  EXPECT_TRUE(engine.pending().value().items.empty());
+}
+
 TEST_P(Crash, Conf85_InTheChildOfAForkTheEngineIsDeadAndInTheParentAlive) {
   TOWLINE_NEEDS(row().shared_between_processes);
+  TOWLINE_NEEDS(row().refuses_after_fork);
   Engine engine = open();
   make_group(engine, "orders");
   ChildProcess child = start("fork");

@@ -19,12 +19,17 @@ class FreezableClock final : public spi::Clock {
     monotonic_ = real_->monotonic();
     frozen_ = true;
   }
+  /// Moves the wall clock, as an operator or a time server would.
+  void step_wall(Duration by) {
+    const std::lock_guard guard(mutex_);
+    step_ += by;
+  }
   /// Time goes on from where the machine's clock is now, as for a process that is continued.
   void thaw() { frozen_ = false; }
 
   [[nodiscard]] TimePoint now() noexcept override {
     const std::lock_guard guard(mutex_);
-    return frozen_ ? wall_ : real_->now();
+    return (frozen_ ? wall_ : real_->now()) + step_;
   }
   [[nodiscard]] MonotonicTime monotonic() noexcept override {
     const std::lock_guard guard(mutex_);
@@ -42,6 +47,7 @@ class FreezableClock final : public spi::Clock {
   std::mutex mutex_;
   std::atomic<bool> frozen_{false};
   TimePoint wall_{};
+  Duration step_{0};
   MonotonicTime monotonic_{};
 };
 

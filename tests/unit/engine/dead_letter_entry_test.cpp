@@ -3,11 +3,11 @@
 
 #include "engine/dead_letter_entry.hpp"
 
+#include <set>
+
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 #include <rapidcheck.h>
-
-#include <set>
 
 #include "support/property.hpp"
 
@@ -144,9 +144,9 @@ TEST(DeadLetterEntry, WithoutTheOriginalOnlyTheFactsAreKept) {
 }
 
 TEST(DeadLetterEntry, MetadataThatNobodyCanReadCostsOnlyTheOptionalFields) {
-  for (const char* damaged : {"", "{", "null", "[]", "17", "\"text\"", R"({"priority":"high"})",
-                              R"({"priority":1e300})", R"({"correlation_id":17})", R"({"priority":300})",
-                              R"({"priority":-1})"}) {
+  for (const char* damaged :
+       {"", "{", "null", "[]", "17", "\"text\"", R"({"priority":"high"})", R"({"priority":1e300})",
+        R"({"correlation_id":17})", R"({"priority":300})", R"({"priority":-1})"}) {
     DeadLetter entry = make_dead_letter(full_envelope(), "g", facts());
     entry.metadata = damaged;
     const spi::Envelope again = to_envelope(entry);

@@ -39,7 +39,8 @@ class Desk {
     return limits;
   }
 
-  /// Deliveries of one receive, named by their payloads: "A1" has the key "A". A '*' at the end: heads its key.
+  /// Deliveries of one receive, named by their payloads: "A1" has the key "A". A '*' at the end: heads its
+  /// key.
   std::vector<DeliveryPtr> receive(const std::vector<std::string>& names, std::uint64_t epoch = 1) {
     auto hand_out = std::make_shared<HandOut>(names.size(), std::make_shared<ConsumerLink>());
     ++lease;

@@ -132,9 +132,9 @@ class Script {
 /// "Settle+PutSchedule": the names of a unit's writes.
 [[nodiscard]] inline std::string names_of(const spi::Unit& unit) {
   static constexpr const char* kNames[] = {
-      "PutSchedule",      "EraseSchedule",   "MoveSchedule",   "UnparkNext",       "PutKeyBlock",
-      "PutDeadLetter",    "UpdateDeadLetter", "EraseDeadLetter", "PutIdempotency", "EraseIdempotency",
-      "PutInbox",         "ForgetDedup",     "Publish",        "Settle"};
+      "PutSchedule",   "EraseSchedule",    "MoveSchedule",    "UnparkNext",     "PutKeyBlock",
+      "PutDeadLetter", "UpdateDeadLetter", "EraseDeadLetter", "PutIdempotency", "EraseIdempotency",
+      "PutInbox",      "ForgetDedup",      "Publish",         "Settle"};
   static_assert(std::size(kNames) == std::variant_size_v<spi::Write>);
   std::string names;
   for (const spi::Write& write : unit.writes)
@@ -179,11 +179,11 @@ struct Sieve {
   bool refused = false;
 };
 
-#define TOWLINE_FAKE_BEGIN(call)                                       \
-  const auto fault = script_->begin(call);                             \
+#define TOWLINE_FAKE_BEGIN(call)           \
+  const auto fault = script_->begin(call); \
   if (fault && !fault->executed) return Error(fault->error)
-#define TOWLINE_FAKE_END(answer)                \
-  if (fault) return Error(fault->error);        \
+#define TOWLINE_FAKE_END(answer)         \
+  if (fault) return Error(fault->error); \
   return answer
 
 class FakeSubscription final : public spi::Subscription {

@@ -253,11 +253,17 @@ TEST(Idempotency, OnceWaitsForAnotherCallersResultUpToItsLimit) {
     ++waits;
     if (waits == 3) world.keys().complete(first.token, "theirs", {}, {}).value();
   };
-  EXPECT_EQ(world.keys().once("k", [] { return Bytes("mine"); }, options).value().bytes, "theirs");
+  EXPECT_EQ(world.keys()
+                .once(
+                    "k", [] { return Bytes("mine"); }, options)
+                .value()
+                .bytes,
+            "theirs");
   EXPECT_EQ(waits, 3);
 
   (void)world.begin("other");
-  const auto answer = world.keys().once("other", [] { return Bytes(); }, options);
+  const auto answer = world.keys().once(
+      "other", [] { return Bytes(); }, options);
   EXPECT_EQ(code_of(answer), ErrorCode::kInProgress);
   EXPECT_GE(world.clock->monotonic() - begin, 1s);
   EXPECT_LE(world.clock->monotonic() - begin, 1s + 100ms);
@@ -269,7 +275,12 @@ TEST(Idempotency, OnceTakesOverWhenTheLeaseEndsDuringItsWait) {
   IdempotencyOptions options;
   options.wait_max = 10min;
   world.clock->on_wait = [&](MonotonicTime until) { world.clock->advance(until - world.clock->monotonic()); };
-  EXPECT_EQ(world.keys().once("k", [] { return Bytes("mine"); }, options).value().bytes, "mine");
+  EXPECT_EQ(world.keys()
+                .once(
+                    "k", [] { return Bytes("mine"); }, options)
+                .value()
+                .bytes,
+            "mine");
 }
 
 TEST(Idempotency, ManyThreadsWithOneKeyRunItOnce) {
@@ -281,7 +292,11 @@ TEST(Idempotency, ManyThreadsWithOneKeyRunItOnce) {
   std::array<Bytes, 8> results;
   for (Bytes& result : results) {
     threads.emplace_back([&] {
-      result = world.core->idempotency().once("k", [&] { return std::to_string(++runs); }, options).value().bytes;
+      result = world.core->idempotency()
+                   .once(
+                       "k", [&] { return std::to_string(++runs); }, options)
+                   .value()
+                   .bytes;
     });
   }
   for (std::thread& thread : threads)

@@ -4,8 +4,6 @@
 
 #include "engine/permits.hpp"
 
-#include <gtest/gtest.h>
-
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -20,6 +18,8 @@
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include <towline/clock.hpp>
 #include <towline/permits.hpp>
@@ -121,7 +121,8 @@ TEST(Permits, TheLimitIsReachedAndNeverExceeded) {
       }
     });
   }
-  for (auto& thread : threads) thread.join();
+  for (auto& thread : threads)
+    thread.join();
   EXPECT_EQ(running_max, kLimit);
   EXPECT_EQ(permits.statistics().in_use_max, 7U);
   EXPECT_EQ(permits.statistics().granted, 1000U);
@@ -142,7 +143,8 @@ TEST(Permits, AThousandWaitersOfWhomHalfGiveUpAreServedInTheOrderInWhichTheyCame
     }));
   }
   EXPECT_EQ(at.gate.statistics().waiting, kCount);
-  for (std::size_t i = 1; i < kCount; i += 4) waiters[i]->stop();
+  for (std::size_t i = 1; i < kCount; i += 4)
+    waiters[i]->stop();
   at.clock->advance(5s);
   for (std::size_t i = 1; i < kCount; i += 2) {
     EXPECT_EQ(code_of(waiters[i]->result()), i % 4 == 1 ? ErrorCode::kCancelled : ErrorCode::kTimeout);
@@ -150,9 +152,11 @@ TEST(Permits, AThousandWaitersOfWhomHalfGiveUpAreServedInTheOrderInWhichTheyCame
   EXPECT_EQ(at.gate.statistics().waiting, kCount / 2);
   EXPECT_EQ(at.gate.statistics().in_use, 3U);
   at.gate.release(3);
-  for (std::size_t i = 0; i < kCount; i += 2) EXPECT_TRUE(waiters[i]->result().ok());
+  for (std::size_t i = 0; i < kCount; i += 2)
+    EXPECT_TRUE(waiters[i]->result().ok());
   std::vector<std::size_t> expected;
-  for (std::size_t i = 0; i < kCount; i += 2) expected.push_back(i);
+  for (std::size_t i = 0; i < kCount; i += 2)
+    expected.push_back(i);
   EXPECT_EQ(order, expected);
   const PermitStatistics after = at.gate.statistics();
   EXPECT_EQ(after.in_use, 0U);
@@ -187,7 +191,8 @@ TEST(Permits, NothingLeaksWhenGivingUpRacesWithBeingGranted) {
       }
     });
   }
-  for (auto& thread : threads) thread.join();
+  for (auto& thread : threads)
+    thread.join();
   EXPECT_FALSE(exceeded);
   const PermitStatistics after = permits.statistics();
   EXPECT_EQ(after.in_use, 0U);

@@ -50,8 +50,8 @@ struct WorldOptions {
   EngineOptions engine = {};
   bool is_store = true;  ///< false: the transport is not the store, so outcomes are committed first
   bool runs_sql = false;
-  std::string location = {};                ///< engines with the same one share everything
-  std::shared_ptr<StillClock> clock = {};   ///< null: its own
+  std::string location = {};               ///< engines with the same one share everything
+  std::shared_ptr<StillClock> clock = {};  ///< null: its own
   std::uint64_t seed = 7;
 };
 
@@ -65,8 +65,7 @@ class World {
     driver.threads = false;
     inner = drivers::open_memory(driver).value();
     store = std::make_shared<FakeStore>(inner.store, script);
-    transport =
-        std::make_shared<FakeTransport>(inner.transport, script, options.is_store, options.runs_sql);
+    transport = std::make_shared<FakeTransport>(inner.transport, script, options.is_store, options.runs_sql);
     options.engine.log = [this](const LogRecord& record) {
       log.push_back(std::string(record.station) + ": " + std::string(record.text));
     };

@@ -195,14 +195,15 @@ class TransactOp final : public Op {
   void undo(Tx&) override { result = Error{ErrorCode::kInternal, "the transaction was rolled back"}; }
 
   Result<void> result;
-  std::exception_ptr thrown;
 
  private:
   Result<void> call(UserSql& session) {
     try {
       return body_(session);
+    } catch (const std::exception& thrown) {
+      return Error{ErrorCode::kHandlerFailed,
+                   std::string("the body of the transaction threw: ") + thrown.what()};
     } catch (...) {
-      thrown = std::current_exception();
       return Error{ErrorCode::kHandlerFailed, "the body of the transaction threw"};
     }
   }
@@ -231,7 +232,6 @@ Result<void> SqliteStore::transact(const std::function<Result<void>(spi::SqlSess
   TransactOp op(handle_.now(), body, units,
                 subscription == nullptr ? nullptr : subscription->session().get());
   handle_.database->run(op);
-  if (op.thrown) std::rethrow_exception(op.thrown);
   if (op.error) return std::move(*op.error);
   return std::move(op.result);
 }

@@ -295,18 +295,18 @@ Result<spi::Topology> SqliteTransport::topology(std::string_view topic,
   asked.topic = topic;
   asked.partition_count = partition_count_default;
   if (auto checked = check_topology(asked); !checked) return std::move(checked).error();
-  auto op = write_op<spi::Topology>(handle_.now(), [&](Tx& tx, const Error*) {
-    const TopicState& state = topic_of(tx, topic, asked);
-    spi::Topology found;
-    found.topic = state.name;
-    found.kind = state.kind;
-    found.partition_count = state.partition_count;
-    found.retention = state.retention;
+  // On a reading connection: a handler transaction, which leads the writer, may ask.
+  return handle_.database->read<spi::Topology>([&](Connection& sql) -> Result<spi::Topology> {
+    spi::Topology found = asked;
+    Query query(sql, "SELECT kind, partition_count, retention_us FROM topic WHERE name = ?1", topic);
+    if (!query.row()) return found;
+    found.kind = query.text(0) == "log"   ? spi::TopicKind::kLog
+                 : query.text(0) == "bus" ? spi::TopicKind::kBus
+                                          : spi::TopicKind::kQueue;
+    found.partition_count = query.u32(1);
+    found.retention = Duration(query.integer(2));
     return found;
   });
-  handle_.database->run(op);
-  if (op.error) return std::move(*op.error);
-  return std::move(*op.result);
 }
 
 Result<std::vector<spi::PublishAnswer>> SqliteTransport::publish(std::span<spi::Envelope> envelopes,
