@@ -101,40 +101,6 @@ TEST_P(Bounds, Conf89_AllConsumersOfAnEngineTogetherHoldNoMoreThanItsLimit) {
   EXPECT_TRUE(holds_for([&] { return seen.count() == 400; }, 50ms));
 }
 
-TEST_P(Bounds, Conf90_BeyondTheParkingLimitIntakePausesAndOrderHolds) {
-  Engine engine = open();
-  Recorder seen;
-  std::atomic<bool> broken{true};
-  ConsumerOptions options = member();
-  options.order = Order::kKeyOrdered;
-  options.parked_count_max = 10;
-  options.prefetch_count = 5;
-  options.retry.max_attempts = 1000;
-  Consumer consumer = engine
-                          .consume("orders", options,
-                                   [&](Delivery& delivery) {
-                                     if (broken && delivery.payload() == "0") throw HandlerError("Flaky");
-                                     seen.add(delivery);
-                                   })
-                          .value();
-  std::vector<Message> batch;
-  for (int i = 0; i < 100; ++i)
-    batch.push_back({.topic = "orders", .payload = std::to_string(i), .key = "one"});
-  for (const Receipt& receipt : engine.publish_batch(std::move(batch)).value())
-    ASSERT_TRUE(receipt.acked());
-  ASSERT_TRUE(eventually([&] { return engine.statistics().value().parked_now >= 10; }));
-  EXPECT_TRUE(holds_for([&] { return engine.statistics().value().parked_now <= 20; }, 200ms))
-      << engine.statistics().value().parked_now;
-  EXPECT_EQ(seen.count(), 0U);
-  broken = false;
-  ASSERT_TRUE(seen.reaches(100));
-  std::vector<std::string> wanted;
-  for (int i = 0; i < 100; ++i)
-    wanted.push_back(std::to_string(i));
-  EXPECT_EQ(seen.payloads(), wanted);
-  EXPECT_EQ(engine.statistics().value().parked_now, 0U);
-}
-
 TEST_P(Bounds, Conf91_BeyondTheRetryBudgetARetryWaitsTheLongest) {
   Engine engine = open();
   Recorder seen;

@@ -263,6 +263,7 @@ TEST_P(Group, Conf24_ANewGroupStartsWhereItAsksAndAKnownOneGoesOn) {
 }
 
 TEST_P(Group, Conf25_AConsumerThatClosesHandsBackWhatItHolds) {
+  TOWLINE_NEEDS(row().rings_across_engines);
   EngineOptions engine_options = quick_options();
   engine_options.lease = 1h;  // so that only closing can be what hands them back
   Engine engine = open(engine_options);

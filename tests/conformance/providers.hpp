@@ -19,6 +19,7 @@ struct ProviderRow {
   bool shared_between_processes = false;  ///< another process can open the same URL
   bool fences = false;                    ///< refuses a late settlement of a lost lease
   bool runs_sql = false;                  ///< handler transactions
+  bool rings_across_engines = true;        ///< engines on one store learn of each other's changes at once
   bool keeps_deadlines = true;            ///< a publish that waits for the store ends at its deadline
   bool refuses_after_fork = true;         ///< its own calls know the child of a fork
   bool virtual_clock_possible = false;    ///< nothing in it goes by another clock than the engine's

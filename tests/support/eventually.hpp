@@ -14,8 +14,10 @@ using namespace std::chrono_literals;
 /// How much slower this build is than an ordinary one: upper bounds of a test are multiplied by it, lower
 /// bounds never.
 [[nodiscard]] constexpr int slack() noexcept {
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-  return 8;
+#if defined(__SANITIZE_THREAD__)
+  return 4;
+#elif defined(__SANITIZE_ADDRESS__)
+  return 2;
 #else
   return 1;
 #endif

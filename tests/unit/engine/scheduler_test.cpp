@@ -222,21 +222,6 @@ TEST(Scheduler, APublishThatFailsLeavesTheRecordAndItFiresWhenItsClaimHasLapsed)
   EXPECT_TRUE(table.scheduled().empty());
 }
 
-TEST(Scheduler, AnEraseThatFailsPublishesASecondTimeUnderTheSameIdAndLosesNothing) {
-  Timetable table({.is_store = false});
-  const MessageId id = table.later(1s);
-  table.clock->advance(1s);
-  table.script->fail("commit", unavailable());
-  table.step();
-  EXPECT_EQ(table.read().size(), 1U);
-  EXPECT_EQ(table.scheduled().size(), 1U);
-  table.clock->advance(30s);
-  table.step();
-  EXPECT_EQ(table.read().size(), 1U);
-  EXPECT_TRUE(table.scheduled().empty());
-  EXPECT_EQ(table.places(id).size(), 1U) << "both are one message to whoever remembers ids";
-}
-
 TEST(Scheduler, AMessageThatTheTransportRejectsForNowStaysInTheSchedule) {
   Timetable table({.is_store = false});
   table.later(1s, "rejected");

@@ -9,10 +9,14 @@
 #include "drivers/sqlite/database.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <utility>
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "drivers/sqlite/claims.hpp"
 #include "drivers/sqlite/members.hpp"
@@ -87,6 +91,7 @@ Database::~Database() {
   readers_.clear();
   // After a failure the log stays as it is: what it holds may be more than the disk has.
   sql_.close(!has_stopped_.load());
+  if (lock_file_ >= 0) ::close(lock_file_);
 }
 
 bool Database::configure(Connection& connection) {
@@ -140,6 +145,10 @@ Result<void> Database::open(Moment now) {
   Tx tx{sql_, catalog_, now};
   refresh(tx);
   if (!sql_.ok()) return to_error(sql_.failure(), "reading " + settings_.path);
+  if (settings_.vfs.empty()) {
+    lock_file_ = ::open((settings_.path + "-lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (lock_file_ >= 0) (void)::fchmod(lock_file_, 0600);
+  }
   if (settings_.threads) checkpointer_ = std::thread([this] { checkpoint_loop(); });
   return {};
 }
@@ -187,6 +196,22 @@ bool Database::look_at(std::span<Op* const> ops) {
   return writes;
 }
 
+class Database::Turn {
+ public:
+  explicit Turn(int file) : file_(file) {
+    while (file_ >= 0 && ::flock(file_, LOCK_EX) != 0 && errno == EINTR) {
+    }
+  }
+  ~Turn() {
+    if (file_ >= 0) ::flock(file_, LOCK_UN);
+  }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+
+ private:
+  const int file_;
+};
+
 bool Database::begin(Tx& tx, bool tidies) {
   if (!execute(sql_, kBegin)) return false;
   refresh(tx);
@@ -207,7 +232,8 @@ void Database::finish(Tx& tx) {
   if (tx.idempotency != 0) execute(sql_, kCount, "idempotency", tx.idempotency);
 }
 
-void Database::write(std::span<Op* const> ops) {
+void Database::write(std::span<Op* const> ops, bool nested) {
+  const Turn turn(nested ? -1 : lock_file_);
   Tx tx{sql_, catalog_, ops.front()->now};
   const bool tidies = std::any_of(ops.begin(), ops.end(), [](const Op* op) { return op->tidies; });
   if (begin(tx, tidies)) {
@@ -235,7 +261,7 @@ void Database::write(std::span<Op* const> ops) {
   if (ops.size() == 1 || failure.primary() == SQLITE_BUSY) return fail(ops, to_error(failure, "writing"));
   // One of them is to blame: alone, each gets its own answer.
   for (Op* op : ops) {
-    if (op->looked_ != Look::kDone) write({&op, 1});
+    if (op->looked_ != Look::kDone) write({&op, 1}, true);
     if (stopped_) return fail(ops, *stopped_);
   }
 }

@@ -64,9 +64,12 @@ class Database {
 
  private:
   class ReaderLease;
+  /// Turns of writers of all processes, ended by the kernel when a holder dies: SQLite's own waiting is a
+  /// back-off that can starve one of them.
+  class Turn;
   void run_batch(std::span<Op* const> ops);
   [[nodiscard]] bool look_at(std::span<Op* const> ops);
-  void write(std::span<Op* const> ops);
+  void write(std::span<Op* const> ops, bool nested = false);
   [[nodiscard]] bool begin(Tx& tx, bool tidies);
   void finish(Tx& tx);
   void roll_back(Tx& tx, std::span<Op* const> ops);
@@ -83,6 +86,7 @@ class Database {
 
   const Settings settings_;
   Connection sql_;
+  int lock_file_ = -1;
   Catalog catalog_;
   Writer writer_;
   std::optional<Error> stopped_;  ///< written by the leader

@@ -19,6 +19,9 @@ struct Handle {
   [[nodiscard]] Moment now() const { return {clock->now(), clock->monotonic()}; }
 };
 
+/// Whether the calling thread runs the body of a handler transaction, and so leads the writer.
+[[nodiscard]] bool leads_transaction() noexcept;
+
 class SqliteStore final : public spi::Store {
  public:
   explicit SqliteStore(Handle handle);

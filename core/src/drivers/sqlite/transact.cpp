@@ -173,6 +173,8 @@ class UserSql final : public spi::SqlSession {
   Connection& sql_;
 };
 
+thread_local bool t_leads = false;
+
 class TransactOp final : public Op {
  public:
   TransactOp(Moment moment, const std::function<Result<void>(spi::SqlSession&)>& body,
@@ -185,7 +187,9 @@ class TransactOp final : public Op {
     end_dead_letter_leases(tx);
     if (!tx.sql.run("SAVEPOINT towline_user")) return;
     UserSql session(tx.sql);
+    t_leads = true;
     result = call(session);
+    t_leads = false;
     if (session.fatal_code != SQLITE_OK) return tx.sql.fail(session.fatal_code);
     if (result) result = add_units(tx, std::move(session.writes));
     if (!result) tx.sql.run("ROLLBACK TO towline_user");
@@ -225,6 +229,8 @@ class TransactOp final : public Op {
 };
 
 }  // namespace
+
+bool leads_transaction() noexcept { return t_leads; }
 
 Result<void> SqliteStore::transact(const std::function<Result<void>(spi::SqlSession&)>& body,
                                    std::span<const spi::Unit> units, spi::Subscription* settle) {

@@ -296,10 +296,10 @@ Result<spi::Topology> SqliteTransport::topology(std::string_view topic,
   asked.partition_count = partition_count_default;
   if (auto checked = check_topology(asked); !checked) return std::move(checked).error();
   // On a reading connection: a handler transaction, which leads the writer, may ask.
-  return handle_.database->read<spi::Topology>([&](Connection& sql) -> Result<spi::Topology> {
+  auto known = handle_.database->read<spi::Topology>([&](Connection& sql) -> Result<spi::Topology> {
     spi::Topology found = asked;
     Query query(sql, "SELECT kind, partition_count, retention_us FROM topic WHERE name = ?1", topic);
-    if (!query.row()) return found;
+    if (!query.row()) return Error{ErrorCode::kNotFound, "no such topic"};
     found.kind = query.text(0) == "log"   ? spi::TopicKind::kLog
                  : query.text(0) == "bus" ? spi::TopicKind::kBus
                                           : spi::TopicKind::kQueue;
@@ -307,6 +307,20 @@ Result<spi::Topology> SqliteTransport::topology(std::string_view topic,
     found.retention = Duration(query.integer(2));
     return found;
   });
+  if (known || known.error().code != ErrorCode::kNotFound) return known;
+  // The transaction makes the topic when it publishes; asking the writer here would wait for itself.
+  if (leads_transaction()) return asked;
+  auto op = write_op<spi::Topology>(handle_.now(), [&](Tx& tx, const Error*) {
+    const TopicState& state = topic_of(tx, topic, asked);
+    spi::Topology made = asked;
+    made.kind = state.kind;
+    made.partition_count = state.partition_count;
+    made.retention = state.retention;
+    return made;
+  });
+  handle_.database->run(op);
+  if (op.error) return std::move(*op.error);
+  return std::move(*op.result);
 }
 
 Result<std::vector<spi::PublishAnswer>> SqliteTransport::publish(std::span<spi::Envelope> envelopes,
