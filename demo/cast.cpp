@@ -80,6 +80,7 @@ std::vector<std::string> Cast::stop_all(double patience_s) {
     if (!seat.child) continue;
     std::optional<Ending> ending;
     while (!(ending = seat.child->poll()) && Clock::now() < deadline) {
+      // sleeps: waiting for a child has no time limit of its own, so it is polled
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
     if (!ending) {

@@ -153,6 +153,7 @@ Result<void> Publisher::publish(std::span<const std::uint32_t> numbers) {
     }
     if (refused.empty()) return {};
     open = std::move(refused);
+    // sleeps: backs off from a store that refused; nothing announces that it would take more
     std::this_thread::sleep_for(kTryAgainAfter);
   }
   return Error{ErrorCode::kTimeout,
@@ -172,6 +173,7 @@ Result<void> Publisher::publish_again(std::uint32_t number) {
       return {};
     }
     if (receipt.outcome == PublishOutcome::kRejected && !receipt.error.retryable()) return receipt.error;
+    // sleeps: backs off from a store that refused; nothing announces that it would take more
     std::this_thread::sleep_for(kTryAgainAfter);
   }
   return Error{ErrorCode::kTimeout, "an order was not acknowledged a second time"};
@@ -197,6 +199,7 @@ Result<void> Publisher::run() {
       if (!result.ok()) return result;
       second_.pop_front();
     }
+    // sleeps: keeps the pace that the plan asks for
     if (done < first_.size()) std::this_thread::sleep_for(kTick);
   }
   return {};

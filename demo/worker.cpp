@@ -63,6 +63,7 @@ void Worker::work(std::uint32_t number, std::uint32_t attempt) const {
   Random random(options_.seed + number * 131ULL + attempt);
   const auto us =
       options_.work_ms * 500 + static_cast<std::int64_t>(random.below(options_.work_ms * 1000ULL));
+  // sleeps: this is the work
   std::this_thread::sleep_for(std::chrono::microseconds(us));
 }
 

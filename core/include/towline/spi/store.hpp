@@ -81,8 +81,8 @@ struct IdempotencyRecord {
 
 // ---- writes -------------------------------------------------------------------------------------
 
-/// Errors: kConflict when the id exists or the dedup id is held (not checked for retries, whose envelope names
-/// a group); kNotFound when parked without a block.
+/// Errors: kConflict when the id exists or the dedup id is held (not checked for retries, whose envelope
+/// names a group); kNotFound when parked without a block.
 struct PutSchedule {
   ScheduleRecord record;
 };

@@ -31,8 +31,8 @@ constexpr const char* kFindWaiting =
     "SELECT 1 FROM schedule s WHERE s.due_us = b.due_us AND s.body_id = b.body_id)) LIMIT 1";
 constexpr const char* kInsertBody =
     "INSERT INTO body(record_id, topic_id, priority, due_us, order_key, version, skip_if_late_by_us, "
-    TOWLINE_ENVELOPE_COLUMNS("message_id") ") VALUES(?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13,"
-    " ?14, ?15, ?16, ?17, ?18)";
+    TOWLINE_ENVELOPE_COLUMNS("message_id") ") VALUES(?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, ?11, ?12, "
+    "?13, ?14, ?15, ?16, ?17, ?18)";
 constexpr const char* kInsertDue = "INSERT INTO schedule VALUES(?1, ?2, ?3)";
 constexpr const char* kDeleteDue = "DELETE FROM schedule WHERE due_us = ?1 AND body_id = ?2";
 constexpr const char* kDeleteDueUpTo = "DELETE FROM schedule WHERE (due_us, body_id) <= (?1, ?2)";
