@@ -93,6 +93,7 @@ class Coordinator {
   [[nodiscard]] double elapsed_s() const {
     return std::chrono::duration<double>(Clock::now() - began_).count();
   }
+  [[nodiscard]] std::string interruption() const;
   [[nodiscard]] double publish_rate() const;
   [[nodiscard]] double deadline_s() const;
   [[nodiscard]] std::uint32_t worker_kills() const { return few_orders() ? 0 : options_.worker_kills; }
@@ -221,6 +222,13 @@ void Coordinator::kill_a_publisher() {
   if (victim != nullptr) kill(*victim);
 }
 
+std::string Coordinator::interruption() const {
+  const int signal = stop_signal.load();
+  return fmt::format("stopped by {}; {} of {} orders had reached their end, so there is no verdict",
+                     signal == SIGINT ? "Ctrl-C" : ::strsignal(signal), progress_.finished(),
+                     plan_.orders.size());
+}
+
 /// Waits for a moment when a worker has orders in hand, then strikes somewhere in the next dozen
 /// milliseconds, so that over many kills every point of a handling is hit.
 void Coordinator::hunt_a_worker() {
@@ -290,7 +298,7 @@ std::optional<Stop> Coordinator::start_again() {
 std::optional<Stop> Coordinator::watch() {
   ::poll(nullptr, 0, hunt_since_s_ >= 0 ? 2 : 10);
   if (stop_signal.load() != 0)
-    return Stop{kExitInterrupted, fmt::format("stopped by {}", ::strsignal(stop_signal.load()))};
+    return Stop{kExitInterrupted, interruption()};
   const auto read =
       reader_.poll([&](const std::string& source, const Record& record) { progress_.note(source, record); });
   if (!read.ok()) return stop_for(read.error());
@@ -358,8 +366,8 @@ void Coordinator::tell(const Verdict& verdict, std::size_t torn) {
       "from publishing, or the due time, to the handler: p50 {:.1f} ms, p99 {:.1f} ms, kills included\n",
       static_cast<double>(f.p50_us) / 1000, static_cast<double>(f.p99_us) / 1000);
   fmt::print(
-      "{} of {} killed workers had orders in hand; {} handlings were redelivered; {} ledgers end in half a "
-      "line\n",
+      "{} of {} killed workers had orders in hand; {} attempts began again elsewhere; {} ledgers end in half "
+      "a line\n",
       verdict.kills_into_work, kill_count(true), f.redelivered, torn);
   if (few_orders()) fmt::print("fewer than {} orders: nothing was killed on the way\n", kFewOrders);
   for (const auto& line : verdict.first_findings(kFindingsPerKind))

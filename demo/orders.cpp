@@ -80,7 +80,7 @@ Result<Order> parse_order(std::string line) {
     return bad(short_reason(error));
   }
   if (!object.is_object())
-    return bad(fmt::format("the line is {} and not a JSON object", object.type_name()));
+    return bad(fmt::format("the line is a JSON {} and not an object", object.type_name()));
   auto id = name_of(object, "order_id", "id", kIdBytesMax);
   if (!id.ok()) return id.error();
   auto customer = name_of(object, "customer_id", "customer", kCustomerBytesMax);

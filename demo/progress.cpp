@@ -11,7 +11,9 @@ namespace towline::demo {
 void Progress::begin(const std::string& source, const Record& record) {
   State& state = orders_[record.number];
   open_[source].insert({record.number, record.attempt});
-  if (record.redelivered) ++redelivered_;
+  const auto bit = std::uint32_t{1} << std::min(record.attempt, 31U);
+  if ((state.attempts_begun & bit) != 0) ++redelivered_;
+  state.attempts_begun |= bit;
   if (state.retrying) {
     state.retrying = false;
     --retrying_;

@@ -20,7 +20,7 @@ struct Figures {
   std::size_t retrying = 0;      ///< failed, and to be tried again
   std::size_t delayed = 0;       ///< published, and not due yet
   std::size_t dead_letters = 0;  ///< failed for the last time
-  std::size_t redelivered = 0;   ///< handlings that a killed process had begun before
+  std::size_t redelivered = 0;   ///< attempts that began a second time, because their process was killed
   std::int64_t p50_us = 0;       ///< from publishing, or the due time, to the first start of a handler
   std::int64_t p99_us = 0;
 };
@@ -52,6 +52,7 @@ class Progress {
     bool published = false, handled = false, dead = false, retrying = false;
     std::int64_t ready_us = 0;    ///< when a handler may begin at the earliest
     std::int64_t started_us = 0;  ///< when the first one began
+    std::uint32_t attempts_begun = 0;  ///< a bit for each
   };
   void begin(const std::string& source, const Record& record);
   void measure(const State& state);

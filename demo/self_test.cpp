@@ -380,7 +380,7 @@ void SelfTest::check_lines() {
   const std::string good = R"({"order_id":"A-1","customer_id":"C-1"})"
                            "\n";
   refuses("a line that is no JSON", good + "{\"order_id\":\n", "my.jsonl:2: not JSON");
-  refuses("a line that is no object", good + "[1,2]\n", "my.jsonl:2: the line is array");
+  refuses("a line that is no object", good + "[1,2]\n", "my.jsonl:2: the line is a JSON array and not an object");
   refuses("an order without an id", R"({"customer_id":"C-1"})", "my.jsonl:1: the order has no \"order_id\"");
   refuses("an order without a customer", good + "\n" + R"({"id":7})",
           "my.jsonl:3: the order has no \"customer_id\"");
