@@ -52,8 +52,8 @@ TEST_P(Backpressure, Conf54_TheLimitMayBeRaisedAndLoweredWhileMessagesFlow) {
                                    [&](Delivery& delivery) {
                                      if (gauge.enter() > limit) ++breaches;
                                      seen.add(delivery);
-                                     std::this_thread::sleep_for(
-                                         200us);  // sleeps: the handler's work, so that several overlap
+                                     // sleeps: the handler's work, so that several overlap
+                                     std::this_thread::sleep_for(200us);
                                      gauge.leave();
                                    })
                           .value();

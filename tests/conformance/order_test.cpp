@@ -236,8 +236,8 @@ TEST_P(Ordering, Conf31_AMemberThatJoinsMidStreamNeverOverlapsWithTheOthers) {
     return [&](Delivery& delivery) {
       watch.enter(*delivery.key(), delivery);
       recorder.add(delivery);
-      std::this_thread::sleep_for(
-          200us);  // sleeps: the handler's work, so that an overlap has time to happen
+      // sleeps: the handler's work, so that an overlap has time to happen
+      std::this_thread::sleep_for(200us);
       watch.leave(*delivery.key());
     };
   };

@@ -379,6 +379,9 @@ def twins(tree):
         if not path.endswith("_test.cpp"):
             continue
         stem = path.replace("tests/unit/", "core/src/", 1).removesuffix("_test.cpp")
+        whole = stem.rpartition("_")[0]  # thing_subject_test.cpp is a part of thing_test.cpp
+        if whole.replace("core/src/", "tests/unit/", 1) + "_test.cpp" in tree.files:
+            continue
         public = "core/include/towline/" + Path(stem).name
         if not any(candidate in tree.files for candidate in (stem + ".cpp", stem + ".hpp", public + ".hpp")):
             findings.append(f"{path}:1: there is no {stem}.cpp or .hpp that it tests")

@@ -105,6 +105,8 @@ PLANTS = [
      {"core/src/policy/a.hpp": "#pragma once\n// A.\ninline int f(int a) { if (a) return 1; return 2; }\n"},
      "policy/a.hpp"),
     ("a unit test of nothing", rules.twins, {"tests/unit/policy/gone_test.cpp": "// A.\n"}, "gone_test.cpp"),
+    ("a part of a unit test that is not there", rules.twins,
+     {"tests/unit/policy/gone_part_test.cpp": "// A.\n"}, "gone_part_test.cpp"),
 ]
 
 

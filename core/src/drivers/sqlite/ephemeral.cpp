@@ -6,6 +6,7 @@
 #include <chrono>
 #include <memory>
 
+#include "drivers/sqlite/pattern.hpp"
 #include "drivers/sqlite/publish.hpp"
 #include "drivers/sqlite/topics.hpp"
 

@@ -8,6 +8,8 @@
 #include <string>
 #include <utility>
 
+#include "drivers/sqlite/pattern.hpp"
+
 namespace towline::drivers::sqlite {
 namespace {
 
@@ -173,30 +175,7 @@ Seq start_in(Tx& tx, LogState& log, const spi::StartPosition& start) {
   return greater;
 }
 
-bool next_token(std::string_view& rest, std::string_view& token) noexcept {
-  if (rest.data() == nullptr) return false;
-  const std::size_t dot = rest.find('.');
-  token = rest.substr(0, dot);
-  rest = dot == std::string_view::npos ? std::string_view() : rest.substr(dot + 1);
-  return true;
-}
-
 }  // namespace
-
-bool pattern_matches(std::string_view pattern, std::string_view topic) noexcept {
-  std::string_view wanted;
-  std::string_view pattern_rest = pattern;
-  if (!next_token(pattern_rest, wanted)) return topic.data() == nullptr;
-  std::string_view token;
-  std::string_view topic_rest = topic;
-  if (wanted == "#") {
-    if (pattern_matches(pattern_rest, topic)) return true;
-    return next_token(topic_rest, token) && pattern_matches(pattern, topic_rest);
-  }
-  if (!next_token(topic_rest, token)) return false;
-  if (wanted == ">" && pattern_rest.data() == nullptr) return true;
-  return (wanted == "*" || wanted == token) && pattern_matches(pattern_rest, topic_rest);
-}
 
 void refresh(Tx& tx) {
   const auto version = select_integer(tx.sql, kDataVersion);

@@ -36,7 +36,4 @@ Reader& reader_of(Tx& tx, GroupTopic& at, LogState& log);
 [[nodiscard]] Result<void> check_envelope(const spi::Envelope& envelope, std::uint32_t partition_count);
 [[nodiscard]] std::uint32_t partition_count_of(Catalog& catalog, std::string_view topic);
 
-/// '*' is one token, '#' any number of them, a '>' at the end one or more.
-[[nodiscard]] bool pattern_matches(std::string_view pattern, std::string_view topic) noexcept;
-
 }  // namespace towline::drivers::sqlite

@@ -1,3 +1,6 @@
+// Who reads which partition: the plan by itself, which shares evenly, moves little and takes nothing away
+// that is in flight; then the same in a file whose members come, die and name what they want.
+
 #include "drivers/sqlite/ownership.hpp"
 
 #include <map>

@@ -1,3 +1,6 @@
+// The transport over one file: handing out, leases, settling, starting places, dedup ids and trimming, each
+// as the SPI promises it. Whether the memory driver answers the same is asked in provider_test.cpp.
+
 #include "world.hpp"
 
 namespace towline::drivers::sqlite::testing {

@@ -1,0 +1,87 @@
+// Topic patterns of the sqlite driver: the wildcards, equality with a matcher that is obviously right, and that
+// no pattern makes matching slow.
+
+#include "drivers/sqlite/pattern.hpp"
+
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "support/property.hpp"
+
+namespace towline::drivers::sqlite {
+namespace {
+
+using Words = std::vector<std::string>;
+
+std::string join(const Words& words) {
+  std::string text;
+  for (std::size_t i = 0; i < words.size(); ++i)
+    text += (i == 0 ? "" : ".") + words[i];
+  return text;
+}
+
+/// The definition, without care for time.
+bool plainly(const Words& pattern, std::size_t p, const Words& topic, std::size_t t) {
+  if (p == pattern.size()) return t == topic.size();
+  const bool is_left = t < topic.size();
+  if (pattern[p] == ">" && p + 1 == pattern.size()) return is_left;
+  if (pattern[p] == "#")
+    return plainly(pattern, p + 1, topic, t) || (is_left && plainly(pattern, p, topic, t + 1));
+  return is_left && (pattern[p] == "*" || pattern[p] == topic[t]) && plainly(pattern, p + 1, topic, t + 1);
+}
+
+TEST(SqlitePattern, KnowsTheWildcards) {
+  EXPECT_TRUE(pattern_matches("orders", "orders"));
+  EXPECT_FALSE(pattern_matches("orders", "orders.eu"));
+  EXPECT_FALSE(pattern_matches("orders.eu", "orders"));
+  EXPECT_TRUE(pattern_matches("orders.*", "orders.eu"));
+  EXPECT_FALSE(pattern_matches("orders.*", "orders"));
+  EXPECT_FALSE(pattern_matches("orders.*", "orders.eu.created"));
+  EXPECT_TRUE(pattern_matches("orders.#", "orders"));
+  EXPECT_TRUE(pattern_matches("#.created", "orders.eu.created"));
+  EXPECT_FALSE(pattern_matches("#.created", "orders.created.eu"));
+  EXPECT_TRUE(pattern_matches("orders.>", "orders.eu.created"));
+  EXPECT_FALSE(pattern_matches("orders.>", "orders"));
+  EXPECT_TRUE(pattern_matches("#.>", "a"));
+  EXPECT_TRUE(pattern_matches("#", "a"));
+}
+
+TEST(SqlitePattern, EqualsTheMatcherThatTriesEverything) {
+  int matched = 0, total = 0;
+  support::for_all(
+      [&] {
+        Words pattern =
+            *rc::gen::nonEmpty(rc::gen::container<Words>(rc::gen::element<std::string>("a", "b", "*", "#", "#")));
+        Words topic =
+            *rc::gen::nonEmpty(rc::gen::container<Words>(rc::gen::element<std::string>("a", "b", "ab")));
+        if (pattern.size() > 8) pattern.resize(8);
+        if (topic.size() > 10) topic.resize(10);
+        if (*rc::gen::inRange(0, 5) == 0) pattern.emplace_back(">");
+        const bool expected = plainly(pattern, 0, topic, 0);
+        RC_LOG() << join(pattern) << " on " << join(topic);
+        RC_ASSERT(pattern_matches(join(pattern), join(topic)) == expected);
+        matched += expected ? 1 : 0;
+        ++total;
+      },
+      20'000, 12);
+  EXPECT_GT(matched, total / 10);
+  EXPECT_LT(matched, total * 9 / 10);
+}
+
+TEST(SqlitePattern, NoPatternTakesLong) {
+  // Trying every way to share the words among the '#' would not end before the machine does.
+  std::string pattern = "#";
+  std::string topic = "a";
+  for (int i = 0; i < 60; ++i) {
+    pattern += ".a.#";
+    topic += ".a.a";
+    EXPECT_TRUE(pattern_matches(pattern, topic));
+    EXPECT_FALSE(pattern_matches(pattern + ".b", topic));
+    EXPECT_TRUE(pattern_matches(pattern + ".b", topic + ".b"));
+  }
+}
+
+}  // namespace
+}  // namespace towline::drivers::sqlite
