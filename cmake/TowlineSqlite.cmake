@@ -77,7 +77,8 @@ target_compile_definitions(towline_sqlite_objects PRIVATE
   SQLITE_USE_URI=0
   SQLITE_OMIT_LOAD_EXTENSION
   SQLITE_OMIT_DEPRECATED
-  SQLITE_OMIT_SHARED_CACHE)
+  SQLITE_OMIT_SHARED_CACHE
+  HAVE_FDATASYNC=1)                  # what was written and its size; not the times of the file
 if(NOT TOWLINE_SANITIZE AND NOT CMAKE_BUILD_TYPE STREQUAL "Debug")
   target_compile_options(towline_sqlite_objects PRIVATE -O3)
 endif()

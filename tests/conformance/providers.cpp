@@ -69,9 +69,6 @@ ProviderRow sqlite_row() {
   row.shared_between_processes = true;
   row.fences = true;
   row.runs_sql = true;
-  row.rings_across_engines = false;
-  row.keeps_deadlines = false;
-  row.refuses_after_fork = false;
   row.stall = stall_sqlite;
   row.damage_message = damage_sqlite;
   return row;

@@ -11,17 +11,24 @@ namespace {
 
 constexpr Duration kJoinGrace = std::chrono::milliseconds(200);
 
+/// In the child of a fork() there is no lane that would notice, and nobody who would ever answer.
+Result<void> check_usable(const Context& context, bool closed) {
+  if (context.forked()) return context.check_open();
+  if (closed) return Error{ErrorCode::kClosed, "the consumer is closed"};
+  return {};
+}
+
 }  // namespace
 
 Result<void> ConsumerCore::pause() {
-  if (closed_.load()) return Error{ErrorCode::kClosed, "the consumer is closed"};
+  if (auto usable = check_usable(*context_, closed_.load()); !usable) return usable;
   paused_.store(true);
   dispatcher_.wake_lane();
   return {};
 }
 
 Result<void> ConsumerCore::resume() {
-  if (closed_.load()) return Error{ErrorCode::kClosed, "the consumer is closed"};
+  if (auto usable = check_usable(*context_, closed_.load()); !usable) return usable;
   paused_.store(false);
   dispatcher_.wake_lane();
   return {};
@@ -70,7 +77,7 @@ Result<void> ConsumerCore::set_concurrency(std::int64_t concurrency) {
     return Error{ErrorCode::kInvalidConfig, "consumer.concurrency is " + std::to_string(concurrency) +
                                                 ", but must be between 1 and 4096"};
   }
-  if (closed_.load()) return Error{ErrorCode::kClosed, "the consumer is closed"};
+  if (auto usable = check_usable(*context_, closed_.load()); !usable) return usable;
   dispatcher_.set_concurrency(concurrency);
   const std::lock_guard lock(control_);
   for (auto i = static_cast<std::int64_t>(workers_.size()); lane_running_ && i < concurrency; ++i) {

@@ -2,22 +2,9 @@
 
 #include "engine/context.hpp"
 
-#include <pthread.h>
+#include "base/forks.hpp"
 
 namespace towline::engine {
-namespace {
-
-std::atomic<std::uint64_t> g_fork_generation{0};
-
-/// A child of fork() has none of our threads and must not touch the parent's files, so it must know that it
-/// is one.
-const bool g_fork_watched = [] {
-  return ::pthread_atfork(nullptr, nullptr, [] { g_fork_generation.fetch_add(1); }) == 0;
-}();
-
-}  // namespace
-
-std::uint64_t fork_generation() noexcept { return g_fork_generation.load(std::memory_order_relaxed); }
 
 Context::Context(EngineOptions engine_options, spi::Provider provider,
                  std::shared_ptr<spi::Clock> engine_clock, std::uint64_t seed)
@@ -27,12 +14,12 @@ Context::Context(EngineOptions engine_options, spi::Provider provider,
       clock(std::move(engine_clock)),
       capabilities(transport->capabilities()),
       findings(std::move(provider.findings)),
-      fork_generation_(fork_generation()),
-      rng_(seed) {
-  (void)g_fork_watched;
-}
+      in_flight(options.in_flight_count_max, options.in_flight_bytes_max, counters.in_flight_count,
+                counters.in_flight_bytes),
+      fork_generation_(base::fork_generation()),
+      rng_(seed) {}
 
-bool Context::forked() const noexcept { return fork_generation_ != fork_generation(); }
+bool Context::forked() const noexcept { return fork_generation_ != base::fork_generation(); }
 
 Result<void> Context::check_open() const {
   if (forked()) {

@@ -87,7 +87,4 @@ class Context {
   base::Histogram lateness_;
 };
 
-/// Grows in the child of a fork; compared by check_open().
-[[nodiscard]] std::uint64_t fork_generation() noexcept;
-
 }  // namespace towline::engine

@@ -1,6 +1,10 @@
-// The order of events of one batch: look (read only; most idle polls end here) - begin - notice what other
-// processes did - end what the clock ended - the ops - write what was only noted - commit - tell whoever
-// waits. Results leave this process only after the commit.
+// The order of events of one batch: look (read only; most idle polls end here) - wait for this process's turn
+// and begin - notice what other processes did - end what the clock ended - the ops - write what was only
+// noted - commit - tell whoever waits, here and in other processes. Results leave this process only after the
+// commit.
+//
+// While another program holds the write lock nobody is kept longer than he has patience: what was only read
+// is answered, and a write that did not begin in time surely did not happen.
 //
 // A failure that may have touched the disk stops the database for good: what the file holds then is not
 // known, and trying again on the same handles is how data is lost. Everything else rolls back, and memory is
@@ -9,19 +13,15 @@
 #include "drivers/sqlite/database.hpp"
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <utility>
 
-#include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
+#include "base/forks.hpp"
 #include "drivers/sqlite/claims.hpp"
 #include "drivers/sqlite/members.hpp"
 #include "drivers/sqlite/ownership.hpp"
-#include "drivers/sqlite/schema.hpp"
 #include "drivers/sqlite/topics.hpp"
 #include "drivers/sqlite/trim.hpp"
 
@@ -30,6 +30,8 @@ namespace {
 
 constexpr std::size_t kReaderCountMax = 4;
 constexpr int kBusyTimeoutMs = 5'000;
+constexpr std::int64_t kTurnLookUs = 1'000;
+constexpr std::int64_t kHearLookUs = 1'000'000;
 constexpr std::int64_t kWalBytesMax = 64 << 20;
 constexpr auto kCheckpointInterval = std::chrono::milliseconds(100);
 /// Frames that make a checkpoint worthwhile where there is no thread for it.
@@ -41,13 +43,14 @@ constexpr const char* kBegin = "BEGIN IMMEDIATE";
 constexpr const char* kCommit = "COMMIT";
 constexpr const char* kCount = "UPDATE counter SET value = value + ?2 WHERE name = ?1";
 
-int note_wal(void* frames, sqlite3*, const char*, int count) {
-  static_cast<std::atomic<std::int64_t>*>(frames)->store(count, std::memory_order_relaxed);
-  return SQLITE_OK;
+/// Whether the disk had no room, and nothing was written that counts.
+bool is_full(const Failure& failure) noexcept {
+  return failure.primary() == SQLITE_FULL || failure.code == SQLITE_IOERR_SHMSIZE;
 }
 
 /// Whether the failure leaves open what the disk holds.
 bool is_fatal(const Failure& failure) noexcept {
+  if (is_full(failure)) return false;
   switch (failure.primary()) {
     case SQLITE_IOERR:
     case SQLITE_CORRUPT:
@@ -72,88 +75,72 @@ bool reads(const Session& session, const TopicState* topic) {
                             [](const TopicState* a, const TopicState* b) { return a->id < b->id; });
 }
 
+/// What can be told of those who are kept from writing: they did not write.
+Error locked() {
+  return {ErrorCode::kTimeout,
+          "another program holds the write lock of the store, and the time for waiting is over; nothing was "
+          "changed"};
+}
+
 }  // namespace
+
+/// Another process has committed: those who wait for what it brought are told.
+class Database::HearOp final : public Op {
+ public:
+  explicit HearOp(Database& database) : Op({}), database_(database) { looks = true; }
+  Look look(Tx& tx) override {
+    for (auto& [id, session] : tx.catalog.sessions) {
+      if (session->dropped || session->closed) continue;
+      if (session->ephemeral() || may_hand_out(tx, *session)) signal(*session);
+    }
+    database_.wake_due_waiters();
+    return Look::kDone;
+  }
+  void apply(Tx&) override {}
+
+ private:
+  Database& database_;
+};
 
 Database::Database(Settings settings)
     : settings_(std::move(settings)),
+      room_(settings_.path, settings_.vfs.empty() ? settings_.disk_reserve_bytes : 0),
       writer_({settings_.batch_count_max, settings_.batch_bytes_max},
-              [this](std::span<Op* const> ops) { run_batch(ops); }) {}
+              [this](Writer::Batch& batch, const Op& own) { run_batch(batch, own); }),
+      fork_generation_(base::fork_generation()) {}
 
 Database::~Database() {
-  if (checkpointer_.joinable()) {
-    {
-      const std::lock_guard lock(checkpoint_mutex_);
-      closing_ = true;
-    }
-    checkpoint_changed_.notify_all();
-    checkpointer_.join();
+  if (forked()) {
+    // The threads are the parent's, and so are the locks: closing a file here could give them up.
+    if (ear_.joinable()) ear_.detach();
+    if (checkpointer_.joinable()) checkpointer_.detach();
+    sql_.abandon();
+    for (auto& reader : readers_)
+      reader->abandon();
+    return;
   }
+  {
+    const std::lock_guard lock(checkpoint_mutex_);
+    closing_ = true;
+  }
+  checkpoint_changed_.notify_all();
+  if (page_ != nullptr) page_->stop_listening();
+  if (ear_.joinable()) ear_.join();
+  if (checkpointer_.joinable()) checkpointer_.join();
   readers_.clear();
   // After a failure the log stays as it is: what it holds may be more than the disk has.
   sql_.close(!has_stopped_.load());
-  if (lock_file_ >= 0) ::close(lock_file_);
 }
 
-bool Database::configure(Connection& connection) {
-  sqlite3_busy_timeout(connection.raw(), kBusyTimeoutMs);
-  sqlite3_extended_result_codes(connection.raw(), 1);
-  sqlite3_db_config(connection.raw(), SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
-  sqlite3_db_config(connection.raw(), SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
-  sqlite3_db_config(connection.raw(), SQLITE_DBCONFIG_ENABLE_TRIGGER, 1, nullptr);
-  connection.run(
-      "PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = 0;"
-      " PRAGMA cell_size_check = ON;");
-  connection.run(settings_.synchronous_full ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL");
-  return connection.ok();
-}
+bool Database::forked() const noexcept { return base::fork_generation() != fork_generation_; }
 
-Result<void> Database::open(Moment now) {
-  const char* vfs = settings_.vfs.empty() ? nullptr : settings_.vfs.c_str();
-  if (!sql_.open(settings_.path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, vfs)) {
-    return to_error(sql_.failure(), "opening " + settings_.path);
+void Database::run(Op& op) {
+  if (forked()) {
+    op.error = Error{ErrorCode::kForked, "the store was opened before fork(); open it again in the child"};
+    return;
   }
-  if (!configure(sql_)) return to_error(sql_.failure(), "configuring " + settings_.path);
-  const SchemaFound found = inspect_schema(sql_, migrations());
-  if (!sql_.ok()) return to_error(sql_.failure(), "reading the schema of " + settings_.path);
-  if (found.state == SchemaState::kForeign) {
-    return Error{ErrorCode::kNotAStore,
-                 settings_.path + " is a database of another program; name another file"};
-  }
-  if (found.state == SchemaState::kTooNew) {
-    return Error{ErrorCode::kSchemaTooNew, settings_.path + " has schema version " +
-                                               std::to_string(found.version) + ", this build knows " +
-                                               std::to_string(migrations().size()) +
-                                               "; use the newer version of towline"};
-  }
-  if (found.state == SchemaState::kEmpty) {
-    sql_.run(("PRAGMA page_size = " + std::to_string(settings_.page_size)).c_str());
-  }
-  const auto mode = sql_.ask("PRAGMA journal_mode = WAL");
-  const auto synchronous = sql_.ask("PRAGMA synchronous");
-  if (!sql_.ok()) return to_error(sql_.failure(), "switching " + settings_.path + " to a write-ahead log");
-  if (mode != "wal" || synchronous != (settings_.synchronous_full ? "2" : "1")) {
-    return Error{ErrorCode::kDurabilityUnavailable,
-                 settings_.path + ": SQLite answers journal_mode=" + mode.value_or("?") +
-                     " and synchronous=" + synchronous.value_or("?") +
-                     "; the file system may not support shared memory"};
-  }
-  if (found.state != SchemaState::kCurrent && !migrate(sql_, migrations(), to_us(now.wall))) {
-    return to_error(sql_.failure(), "making the tables of " + settings_.path);
-  }
-  sql_.run(("PRAGMA cache_size = -" + std::to_string(settings_.cache_bytes / 1024)).c_str());
-  sqlite3_wal_hook(sql_.raw(), &note_wal, &wal_frames_);
-  Tx tx{sql_, catalog_, now};
-  refresh(tx);
-  if (!sql_.ok()) return to_error(sql_.failure(), "reading " + settings_.path);
-  if (settings_.vfs.empty()) {
-    lock_file_ = ::open((settings_.path + "-lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (lock_file_ >= 0) (void)::fchmod(lock_file_, 0600);
-  }
-  if (settings_.threads) checkpointer_ = std::thread([this] { checkpoint_loop(); });
-  return {};
+  writer_.submit(op);
 }
-
-void Database::run(Op& op) { writer_.submit(op); }
 
 void Database::fail(std::span<Op* const> ops, const Error& error) {
   for (Op* op : ops)
@@ -163,63 +150,110 @@ void Database::fail(std::span<Op* const> ops, const Error& error) {
 void Database::stop(const Failure& failure) {
   Error error = to_error(failure, "writing; the store stopped and must be opened again");
   if (error.code != ErrorCode::kCorruptStore) error.code = ErrorCode::kIoError;
-  if (settings_.log) settings_.log(error.message);
+  report(error.message);
   stopped_ = std::move(error);
   has_stopped_.store(true);
 }
 
-void Database::run_batch(std::span<Op* const> ops) {
-  if (stopped_) return fail(ops, *stopped_);
-  if (look_at(ops)) write(ops);
-  for (Op* op : ops)
+void Database::run_batch(Writer::Batch& batch, const Op& own) {
+  if (stopped_) return fail(batch, *stopped_);
+  if (look_at(batch)) write(batch, own);
+  for (Op* op : batch)
     op->next_end = catalog_.next_end;
 }
 
-bool Database::look_at(std::span<Op* const> ops) {
+bool Database::look_at(const Writer::Batch& batch) {
   bool writes = false;
-  Tx tx{sql_, catalog_, ops.front()->now};
+  bool looks = false;
+  for (const Op* op : batch)
+    (op->looks ? looks : writes) = true;
+  if (!looks) return true;
+  Tx tx{sql_, catalog_, batch.front()->now};
   refresh(tx);
-  for (Op* op : ops) {
+  for (Op* op : batch) {
+    if (!op->looks) continue;
     tx.now = op->now;
-    const Look look = op->look(tx);
-    op->looked_ = look;
-    if (look == Look::kWrite) writes = true;
+    op->looked_ = op->look(tx);
+    if (op->looked_ == Look::kWrite) writes = true;
   }
   if (!sql_.ok()) {
     const Failure failure = sql_.failure();
     sql_.forget_failure();
     if (is_fatal(failure)) stop(failure);
-    fail(ops, stopped_ ? *stopped_ : to_error(failure, "reading"));
+    fail(batch, stopped_ ? *stopped_ : to_error(failure, "reading"));
     return false;
   }
   if (tx.shape_changed) publish_effects(tx);
   return writes;
 }
 
-class Database::Turn {
- public:
-  explicit Turn(int file) : file_(file) {
-    while (file_ >= 0 && ::flock(file_, LOCK_EX) != 0 && errno == EINTR) {
+bool Database::try_begin() {
+  // Alone, SQLite's own lock is enough; a process that has just come is met by it as well.
+  if (page_ != nullptr && page_->has_company()) {
+    if (!page_->try_turn()) return false;
+    has_turn_ = true;
+  }
+  sqlite3_busy_timeout(sql_.raw(), 0);
+  execute(sql_, kBegin);
+  sqlite3_busy_timeout(sql_.raw(), kBusyTimeoutMs);
+  if (sql_.ok()) return true;
+  end_turn();
+  if (sql_.failure().primary() == SQLITE_BUSY) sql_.forget_failure();
+  return false;
+}
+
+void Database::end_turn() noexcept {
+  if (std::exchange(has_turn_, false)) page_->end_turn();
+}
+
+bool Database::begin(Writer::Batch& batch, const Op& own) {
+  while (!try_begin()) {
+    if (!sql_.ok()) {
+      const Failure failure = sql_.failure();
+      sql_.forget_failure();
+      if (is_fatal(failure)) stop(failure);
+      fail(batch, stopped_ ? *stopped_ : to_error(failure, "beginning to write"));
+      return false;
+    }
+    if (settings_.threads) {
+      if (page_ != nullptr) page_->wait_for_turn(kTurnLookUs);
+    } else {
+      fail(batch, locked());
+      return false;
+    }
+    if (!give_up_impatient(batch, own)) return false;
+  }
+  return true;
+}
+
+bool Database::give_up_impatient(Writer::Batch& batch, const Op& own) {
+  const auto now = std::chrono::steady_clock::now();
+  writer_.give_up_queued(now, locked());
+  Writer::Batch stays;
+  Writer::Batch waits;
+  bool own_is_done = false;
+  for (Op* op : batch) {
+    const bool answered = op->looked_ != Look::kWrite;
+    const bool late = !answered && op->patient_until_ <= now;
+    if (late) op->error = locked();
+    if (op == &own) {
+      stays.push_back(op);
+      own_is_done = answered || late;
+    } else if (answered || late) {
+      op->next_end = catalog_.next_end;
+      Writer::finish(*op);
+    } else {
+      waits.push_back(op);
     }
   }
-  ~Turn() {
-    if (file_ >= 0) ::flock(file_, LOCK_UN);
+  if (own_is_done) {
+    // Whoever of them is next goes on waiting.
+    writer_.put_back(waits);
+  } else {
+    stays.insert(stays.end(), waits.begin(), waits.end());
   }
-  Turn(const Turn&) = delete;
-  Turn& operator=(const Turn&) = delete;
-
- private:
-  const int file_;
-};
-
-bool Database::begin(Tx& tx, bool tidies) {
-  if (!execute(sql_, kBegin)) return false;
-  refresh(tx);
-  if (tidies) {
-    expire(tx);
-    deal_partitions(tx);
-  }
-  return sql_.ok();
+  batch = std::move(stays);
+  return !own_is_done;
 }
 
 void Database::finish(Tx& tx) {
@@ -232,37 +266,73 @@ void Database::finish(Tx& tx) {
   if (tx.idempotency != 0) execute(sql_, kCount, "idempotency", tx.idempotency);
 }
 
-void Database::write(std::span<Op* const> ops, bool nested) {
-  const Turn turn(nested ? -1 : lock_file_);
+bool Database::run_transaction(std::span<Op* const> ops, Failure& failure) {
   Tx tx{sql_, catalog_, ops.front()->now};
-  const bool tidies = std::any_of(ops.begin(), ops.end(), [](const Op* op) { return op->tidies; });
-  if (begin(tx, tidies)) {
-    for (const bool late : {false, true}) {
-      for (Op* op : ops) {
-        if (op->late != late || op->looked_ == Look::kDone) continue;
-        tx.now = op->now;
-        op->apply(tx);
-      }
-    }
-    finish(tx);
-    if (sql_.ok()) execute(sql_, kCommit);
+  refresh(tx);
+  if (std::any_of(ops.begin(), ops.end(), [](const Op* op) { return op->tidies; })) {
+    expire(tx);
+    deal_partitions(tx);
   }
+  const Error* full = room_.full(std::chrono::steady_clock::now());
+  for (const bool late : {false, true}) {
+    for (Op* op : ops) {
+      if (op->late != late || op->looked_ == Look::kDone || !sql_.ok()) continue;
+      tx.now = op->now;
+      op->full = full;
+      op->apply(tx);
+    }
+  }
+  finish(tx);
+  if (sql_.ok()) execute(sql_, kCommit);
   if (sql_.ok()) {
     publish_effects(tx);
-    checkpoint_if_large();
-    return;
+    return true;
   }
-  const Failure failure = sql_.failure();
+  failure = sql_.failure();
   roll_back(tx, ops);
-  if (is_fatal(failure)) {
-    stop(failure);
-    return fail(ops, *stopped_);
+  return false;
+}
+
+void Database::write(Writer::Batch& batch, const Op& own) {
+  if (!begin(batch, own)) return;
+  Failure failure;
+  bool done = run_transaction(batch, failure);
+  if (!done && is_full(failure) && !stopped_) {
+    // Again, with what was kept for this, and without what would grow.
+    room_.give_up();
+    if (sql_.run(kBegin)) done = run_transaction(batch, failure);
   }
-  if (ops.size() == 1 || failure.primary() == SQLITE_BUSY) return fail(ops, to_error(failure, "writing"));
+  if (!done) {
+    if (is_fatal(failure) && !stopped_) stop(failure);
+    if (stopped_) {
+      fail(batch, *stopped_);
+    } else if (batch.size() == 1) {
+      fail(batch, to_error(failure, "writing"));
+    } else {
+      write_each(batch);
+    }
+  }
+  if (!stopped_) checkpoint_if_large();
+  end_turn();
+}
+
+void Database::write_each(const Writer::Batch& batch) {
   // One of them is to blame: alone, each gets its own answer.
-  for (Op* op : ops) {
-    if (op->looked_ != Look::kDone) write({&op, 1}, true);
-    if (stopped_) return fail(ops, *stopped_);
+  for (Op* op : batch) {
+    if (stopped_) {
+      op->error = *stopped_;
+      continue;
+    }
+    if (op->looked_ == Look::kDone) continue;
+    Failure failure;
+    if (!sql_.run(kBegin)) {
+      failure = sql_.failure();
+      sql_.forget_failure();
+    } else if (run_transaction({&op, 1}, failure)) {
+      continue;
+    }
+    if (is_fatal(failure) && !stopped_) stop(failure);
+    op->error = stopped_ ? *stopped_ : to_error(failure, "writing");
   }
 }
 
@@ -298,7 +368,13 @@ void Database::publish_effects(Tx& tx) {
     }
     if (wake) signal(*session);
   }
-  if (!tx.due_earlier) return;
+  if (tx.due_earlier) wake_due_waiters();
+  // What others may wait for; a commit that only settles is news to nobody.
+  const bool news = tx.due_earlier || !tx.appended.empty() || !tx.stirred.empty();
+  if (news && page_ != nullptr) page_->ring();
+}
+
+void Database::wake_due_waiters() {
   const std::lock_guard lock(due_mutex_);
   for (DueWaiter* waiter : due_waiters_) {
     const std::lock_guard own(waiter->mutex);
@@ -320,14 +396,14 @@ void Database::checkpoint_if_large() {
   sqlite3_busy_timeout(sql_.raw(), 0);
   sqlite3_wal_checkpoint_v2(sql_.raw(), nullptr, SQLITE_CHECKPOINT_RESTART, nullptr, nullptr);
   sqlite3_busy_timeout(sql_.raw(), kBusyTimeoutMs);
+  sql_.forget_failure();
 }
 
 void Database::checkpoint_loop() {
   Connection own;
   const char* vfs = settings_.vfs.empty() ? nullptr : settings_.vfs.c_str();
   if (!own.open(settings_.path, SQLITE_OPEN_READWRITE, vfs) || !configure(own)) {
-    if (settings_.log)
-      settings_.log("the checkpoint thread could not open the store: " + own.failure().message);
+    report("the checkpoint thread could not open the store: " + own.failure().message);
     return;
   }
   std::unique_lock lock(checkpoint_mutex_);
@@ -346,7 +422,24 @@ void Database::checkpoint_loop() {
   }
 }
 
+void Database::hear_loop() {
+  while (true) {
+    const bool rang = page_->listen(kHearLookUs);
+    {
+      const std::lock_guard lock(checkpoint_mutex_);
+      if (closing_) return;
+    }
+    page_->sweep();
+    if (!rang) continue;
+    HearOp op(*this);
+    run(op);
+  }
+}
+
 Result<Connection*> Database::take_reader() {
+  if (forked()) {
+    return Error{ErrorCode::kForked, "the store was opened before fork(); open it again in the child"};
+  }
   if (has_stopped_.load()) {
     return Error{ErrorCode::kIoError, "the store stopped after a disk error and must be opened again"};
   }
@@ -374,6 +467,24 @@ void Database::give_back(Connection* reader) noexcept {
   const std::lock_guard lock(readers_mutex_);
   free_readers_.push_back(reader);
   reader_free_.notify_one();
+}
+
+void Database::add_log(std::weak_ptr<const Log> log) {
+  const std::lock_guard lock(logs_mutex_);
+  std::erase_if(logs_, [](const auto& known) { return known.expired(); });
+  logs_.push_back(std::move(log));
+}
+
+void Database::report(std::string_view line) {
+  std::vector<std::shared_ptr<const Log>> logs;
+  {
+    const std::lock_guard lock(logs_mutex_);
+    for (const auto& log : logs_)
+      logs.push_back(log.lock());
+  }
+  for (const auto& log : logs) {
+    if (log != nullptr && *log) (*log)(line);
+  }
 }
 
 void Database::add_due_waiter(DueWaiter& waiter) {

@@ -13,8 +13,10 @@
 #include <towline/spi/driver.hpp>
 
 #include "drivers/sqlite/connection.hpp"
+#include "drivers/sqlite/disk_room.hpp"
 #include "drivers/sqlite/model.hpp"
 #include "drivers/sqlite/records.hpp"
+#include "drivers/sqlite/shared_page.hpp"
 #include "drivers/sqlite/writer.hpp"
 
 namespace towline::drivers::sqlite {
@@ -27,9 +29,12 @@ struct Settings {
   std::size_t batch_count_max = 1'000;
   std::size_t batch_bytes_max = 1 << 20;
   std::int64_t page_size = 8'192;
+  std::uint64_t disk_reserve_bytes = 8 << 20;
   std::int64_t cache_bytes = 32 << 20;
-  std::function<void(std::string_view)> log;
 };
+
+/// Where incidents go, as long as the engine that gave it is there.
+using Log = std::function<void(std::string_view)>;
 
 /// Somebody who waits for records to come due.
 struct DueWaiter {
@@ -49,36 +54,59 @@ class Database {
   /// Connects, makes or migrates the schema, and sets what durability needs.
   [[nodiscard]] Result<void> open(Moment now);
 
+  void add_log(std::weak_ptr<const Log> log);
+
   /// Runs the op, together with what other threads run; its error is in Op::error.
   void run(Op& op);
   /// Runs `read` on a connection of its own.
   template <typename T>
   [[nodiscard]] Result<T> read(const std::function<Result<T>(Connection&)>& read);
 
+  /// Before looking a last time and then waiting: what other processes commit after that look wakes.
+  void want_ring() noexcept {
+    if (page_ != nullptr) page_->want_ring();
+  }
   void add_due_waiter(DueWaiter& waiter);
   void remove_due_waiter(DueWaiter& waiter);
 
   [[nodiscard]] const Settings& settings() const noexcept { return settings_; }
   [[nodiscard]] std::uint64_t bytes_on_disk() const noexcept;
+  /// What open() noticed and the user should know, a line each.
+  [[nodiscard]] const std::vector<std::string>& findings() const noexcept { return findings_; }
+  /// Whether this is the child of the process that opened it.
+  [[nodiscard]] bool forked() const noexcept;
   SweepPlaces sweep_places;  ///< under leadership
 
  private:
   class ReaderLease;
-  /// Turns of writers of all processes, ended by the kernel when a holder dies: SQLite's own waiting is a
-  /// back-off that can starve one of them.
-  class Turn;
-  void run_batch(std::span<Op* const> ops);
-  [[nodiscard]] bool look_at(std::span<Op* const> ops);
-  void write(std::span<Op* const> ops, bool nested = false);
-  [[nodiscard]] bool begin(Tx& tx, bool tidies);
+  class HearOp;
+  [[nodiscard]] Result<void> connect(bool first);
+  [[nodiscard]] Result<void> check_after_crash();
+  void note_findings();
+
+  void run_batch(Writer::Batch& batch, const Op& own);
+  [[nodiscard]] bool look_at(const Writer::Batch& batch);
+  void write(Writer::Batch& batch, const Op& own);
+  /// Begins a transaction when it is this process's turn; false: somebody else writes, or it failed.
+  [[nodiscard]] bool try_begin();
+  /// False: the batch is answered, without a transaction.
+  [[nodiscard]] bool begin(Writer::Batch& batch, const Op& own);
+  /// Ends what has lost patience or was answered by reading; false: so was the leader's own.
+  [[nodiscard]] bool give_up_impatient(Writer::Batch& batch, const Op& own);
+  void end_turn() noexcept;
+  /// One transaction, begun already; false: it was rolled back.
+  [[nodiscard]] bool run_transaction(std::span<Op* const> ops, Failure& failure);
+  void write_each(const Writer::Batch& batch);
   void finish(Tx& tx);
   void roll_back(Tx& tx, std::span<Op* const> ops);
   void fail(std::span<Op* const> ops, const Error& error);
   /// After an I/O error nothing of this file is touched any more.
   void stop(const Failure& failure);
   void publish_effects(Tx& tx);
+  void wake_due_waiters();
   void checkpoint_if_large();
   void checkpoint_loop();
+  void hear_loop();
 
   [[nodiscard]] Result<Connection*> take_reader();
   void give_back(Connection* reader) noexcept;
@@ -86,7 +114,10 @@ class Database {
 
   const Settings settings_;
   Connection sql_;
-  int lock_file_ = -1;
+  std::unique_ptr<SharedPage> page_;  ///< null: nobody else can have the file open
+  bool has_turn_ = false;
+  DiskRoom room_;
+  std::vector<std::string> findings_;
   Catalog catalog_;
   Writer writer_;
   std::optional<Error> stopped_;  ///< written by the leader
@@ -98,9 +129,15 @@ class Database {
   std::vector<std::unique_ptr<Connection>> readers_;
   std::vector<Connection*> free_readers_;
 
+  void report(std::string_view line);
+  std::mutex logs_mutex_;
+  std::vector<std::weak_ptr<const Log>> logs_;
+
   std::mutex due_mutex_;
   std::vector<DueWaiter*> due_waiters_;
 
+  const std::uint64_t fork_generation_;
+  std::thread ear_;
   std::thread checkpointer_;
   std::mutex checkpoint_mutex_;
   std::condition_variable checkpoint_changed_;

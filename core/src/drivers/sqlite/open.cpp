@@ -1,9 +1,13 @@
 // Opening: the parameters of the URL, and what its path names.
 
 #include <cerrno>
+#include <charconv>
 #include <cstdint>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include <fcntl.h>
@@ -12,6 +16,7 @@
 #include <unistd.h>
 
 #include "drivers/sqlite/provider.hpp"
+#include "drivers/sqlite/schema.hpp"
 #include "drivers/sqlite/sqlite.hpp"
 
 namespace towline::drivers {
@@ -24,6 +29,36 @@ namespace {
 
 Error refuse(ErrorCode code, const std::string& path, std::string_view why) {
   return {code, path + " " + std::string(why)};
+}
+
+std::uint32_t big_endian(const unsigned char* bytes) {
+  return std::uint32_t{bytes[0]} << 24 | std::uint32_t{bytes[1]} << 16 | std::uint32_t{bytes[2]} << 8 |
+         bytes[3];
+}
+
+/// The first page of a database says whose it is. What another program has made gets not even a lock file
+/// beside it.
+Result<void> check_header(const std::string& path) {
+  constexpr std::size_t kUserVersion = 60;
+  constexpr std::size_t kApplicationId = 68;
+  unsigned char header[100] = {};
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (file < 0) return Error{ErrorCode::kIoError, path + " cannot be read: " + std::strerror(errno), errno};
+  const ssize_t size = ::read(file, header, sizeof header);
+  ::close(file);
+  if (size != static_cast<ssize_t>(sizeof header) || std::memcmp(header, "SQLite format 3", 16) != 0)
+    return refuse(ErrorCode::kNotAStore, path, "is not a towline store; name another file");
+  const std::uint32_t application = big_endian(header + kApplicationId);
+  const std::uint32_t version = big_endian(header + kUserVersion);
+  if (application == 0 && version == 0) return {};  // perhaps its tables are still in the write-ahead log
+  if (application != static_cast<std::uint32_t>(sqlite::kApplicationId))
+    return refuse(ErrorCode::kNotAStore, path, "is a database of another program; name another file");
+  if (version > sqlite::migrations().size()) {
+    return Error{ErrorCode::kSchemaTooNew,
+                 path + " has schema version " + std::to_string(version) + ", this build knows " +
+                     std::to_string(sqlite::migrations().size()) + "; use the newer version of towline"};
+  }
+  return {};
 }
 
 /// What the path names, before SQLite touches it: a file of somebody else is left as it is.
@@ -59,18 +94,21 @@ Result<void> check_path(const std::string& path) {
                       "is on a network file system, where locks cannot be trusted");
     }
   }
-  if (found.st_size == 0) return {};
-  char header[16] = {};
-  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (file < 0)
-    return Error{ErrorCode::kInvalidUrl, path + " cannot be read: " + std::string(std::strerror(errno)),
-                 errno};
-  const ssize_t size = ::read(file, header, sizeof header);
-  ::close(file);
-  if (size != static_cast<ssize_t>(sizeof header) ||
-      std::memcmp(header, "SQLite format 3", sizeof header) != 0)
-    return refuse(ErrorCode::kNotAStore, path, "is not a towline store; name another file");
-  return {};
+  if (::faccessat(AT_FDCWD, path.c_str(), R_OK | W_OK, AT_EACCESS) != 0) {
+    const int reason = errno;
+    return Error{ErrorCode::kIoError,
+                 path + " cannot be read and written: " + std::string(std::strerror(reason)), reason};
+  }
+  return found.st_size == 0 ? Result<void>{} : check_header(path);
+}
+
+Result<std::uint64_t> bytes_of(const std::string& name, const std::string& value) {
+  constexpr std::uint64_t kReserveMax = std::uint64_t{1} << 40;
+  std::uint64_t bytes = 0;
+  const auto [end, bad] = std::from_chars(value.data(), value.data() + value.size(), bytes);
+  if (bad == std::errc{} && end == value.data() + value.size() && bytes <= kReserveMax) return bytes;
+  return Error{ErrorCode::kInvalidConfig,
+               name + " is '" + value + "'; it must be a number of bytes in [0, 1099511627776]"};
 }
 
 Result<void> set(Settings& settings, const spi::DriverOptions& options) {
@@ -79,14 +117,62 @@ Result<void> set(Settings& settings, const spi::DriverOptions& options) {
       if (value != "full" && value != "normal")
         return Error{ErrorCode::kInvalidConfig, "synchronous must be 'full' or 'normal'"};
       settings.synchronous_full = value == "full";
+    } else if (name == "disk_reserve_bytes") {
+      const auto bytes = bytes_of(name, value);
+      if (!bytes) return bytes.error();
+      settings.disk_reserve_bytes = *bytes;
     } else if (name == "vfs" && !options.threads) {
       settings.vfs = value;
     } else {
       return Error{ErrorCode::kInvalidConfig, "sqlite: does not know the parameter \"" + name +
-                                                  "\"; the only one it has is synchronous"};
+                                                  "\"; it has synchronous and disk_reserve_bytes"};
     }
   }
   return {};
+}
+
+/// The open files of this process. Its engines share a Database, and so the connection, the queue of writers
+/// and what is known in memory; the file is told by what it is, not by the path that leads to it.
+struct OpenFiles {
+  std::mutex mutex;
+  std::map<std::pair<dev_t, ino_t>, std::weak_ptr<Database>> databases;
+};
+
+OpenFiles& open_files() {
+  // Never destroyed: an engine may be closed by the destructor of a static.
+  static auto* files = new OpenFiles;
+  return *files;
+}
+
+Result<void> check_same(const Settings& wanted, const Settings& has) {
+  const char* differs = wanted.synchronous_full != has.synchronous_full       ? "synchronous"
+                        : wanted.disk_reserve_bytes != has.disk_reserve_bytes ? "disk_reserve_bytes"
+                                                                              : nullptr;
+  if (differs == nullptr) return {};
+  return Error{ErrorCode::kInvalidConfig,
+               wanted.path + " is open in this process with another " + differs + "; open it with the same"};
+}
+
+Result<std::shared_ptr<Database>> open_database(Settings settings, sqlite::Moment now) {
+  struct stat found {};
+  const bool shares = settings.vfs.empty() && settings.threads;
+  OpenFiles& files = open_files();
+  const std::lock_guard lock(files.mutex);
+  if (shares && ::stat(settings.path.c_str(), &found) == 0) {
+    const auto known = files.databases.find({found.st_dev, found.st_ino});
+    auto database = known == files.databases.end() ? nullptr : known->second.lock();
+    if (database != nullptr && !database->forked()) {
+      if (auto same = check_same(settings, database->settings()); !same) return std::move(same).error();
+      return database;
+    }
+  }
+  auto database = std::make_shared<Database>(std::move(settings));
+  if (auto opened = database->open(now); !opened) return std::move(opened).error();
+  if (shares) {
+    std::erase_if(files.databases, [](const auto& entry) { return entry.second.expired(); });
+    files.databases[{found.st_dev, found.st_ino}] = database;
+  }
+  return database;
 }
 
 }  // namespace
@@ -98,17 +184,17 @@ Result<spi::Provider> open_sqlite(const spi::DriverOptions& options) {
   settings.threads = options.threads;
   settings.batch_count_max = options.batch_count_max;
   settings.batch_bytes_max = options.batch_bytes_max;
-  settings.log = options.log;
   if (auto bad = set(settings, options); !bad) return std::move(bad).error();
   if (settings.vfs.empty()) {
     if (auto bad = check_path(settings.path); !bad) return std::move(bad).error();
   }
-  auto database = std::make_shared<Database>(settings);
-  if (auto opened = database->open({options.clock->now(), options.clock->monotonic()}); !opened) {
-    return std::move(opened).error();
-  }
-  const Handle handle{database, options.clock, options.threads};
+  auto opened = open_database(std::move(settings), {options.clock->now(), options.clock->monotonic()});
+  if (!opened) return std::move(opened).error();
+  const Handle handle{std::move(*opened), options.clock, options.threads,
+                      std::make_shared<const sqlite::Log>(options.log)};
+  handle.database->add_log(handle.log);
   spi::Provider provider;
+  provider.findings = handle.database->findings();
   provider.store = std::make_shared<sqlite::SqliteStore>(handle);
   provider.transport = std::make_shared<sqlite::SqliteTransport>(handle);
   return provider;

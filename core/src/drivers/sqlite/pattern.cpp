@@ -1,5 +1,5 @@
 // Both texts are walked word by word. Where they part, the last '#' takes one word more and the walk goes on
-// behind it. An earlier '#' need never be tried again: the last one can take whatever the earlier could leave.
+// behind it. An earlier '#' need never be tried again: the last one can take whatever that one could leave.
 
 #include "drivers/sqlite/pattern.hpp"
 

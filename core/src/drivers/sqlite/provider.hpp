@@ -15,6 +15,7 @@ struct Handle {
   std::shared_ptr<Database> database;
   std::shared_ptr<spi::Clock> clock;
   bool waits = true;
+  std::shared_ptr<const Log> log;
 
   [[nodiscard]] Moment now() const { return {clock->now(), clock->monotonic()}; }
 };

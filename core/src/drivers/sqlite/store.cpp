@@ -39,6 +39,7 @@ class DueOp final : public Op {
  public:
   DueOp(Moment moment, const spi::DueRequest& request, bool promote)
       : Op(moment), request_(request), promote_(promote) {
+    looks = true;
     count = std::max<std::size_t>(1, request.count_max / 4);
   }
   Look look(Tx& tx) override {
@@ -79,16 +80,18 @@ Result<std::vector<Result<void>>> SqliteStore::commit(std::span<const spi::Unit>
 }
 
 Result<spi::DueBatch> SqliteStore::wait_for_due(const spi::DueRequest& request, bool promote) {
-  for (;;) {
+  for (bool last_look = false;; last_look = true) {
     {
       const std::lock_guard lock(waiter_.mutex);
       waiter_.signalled = false;
     }
+    if (last_look) handle_.database->want_ring();
     DueOp op(handle_.now(), request, promote);
     handle_.database->run(op);
     if (op.error) return std::move(*op.error);
     const bool found = op.batch.promoted_count > 0 || !op.batch.records.empty();
     if (found || request.count_max == 0 || !handle_.waits) return std::move(op.batch);
+    if (!last_look) continue;
     std::unique_lock lock(waiter_.mutex);
     if (std::exchange(waiter_.woken, false)) return std::move(op.batch);
     const Moment now = handle_.now();

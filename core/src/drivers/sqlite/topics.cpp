@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "base/topology.hpp"
 #include "drivers/sqlite/pattern.hpp"
 
 namespace towline::drivers::sqlite {
@@ -410,13 +411,11 @@ Result<void> declare_topic(Tx& tx, const spi::Topology& topology) {
     topic_of(tx, topology.topic, topology);
     return {};
   }
-  const char* differs = known->kind != topology.kind                         ? "another kind"
-                        : known->partition_count != topology.partition_count ? "another partition_count"
-                        : known->retention != topology.retention             ? "another retention"
-                                                                             : nullptr;
-  if (differs == nullptr) return {};
-  return Error{ErrorCode::kTopologyMismatch, "topic \"" + topology.topic + "\" exists with " + differs +
-                                                 "; declare it as it is, or use another topic"};
+  spi::Topology existing = topology;
+  existing.kind = known->kind;
+  existing.partition_count = known->partition_count;
+  existing.retention = known->retention;
+  return base::check_same_topology(existing, topology);
 }
 
 Result<void> check_envelope(const spi::Envelope& envelope, std::uint32_t partition_count) {

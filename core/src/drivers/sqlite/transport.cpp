@@ -74,6 +74,7 @@ class ReceiveOp final : public Op {
  public:
   ReceiveOp(Moment moment, Session& session, const spi::ReceiveRequest& request, bool settles)
       : Op(moment), session_(session), request_(request), settles_(settles) {
+    looks = true;
     late = true;
     tidies = true;
     count = std::max<std::size_t>(1, request.count_max / 4);
@@ -137,7 +138,10 @@ class ReceiveOp final : public Op {
 /// Ends what the clock has ended, and tells which subscriptions of this process are alive.
 class TidyOp final : public Op {
  public:
-  explicit TidyOp(Moment moment) : Op(moment) { tidies = true; }
+  explicit TidyOp(Moment moment) : Op(moment) {
+    looks = true;
+    tidies = true;
+  }
   Look look(Tx& tx) override {
     note_sessions(tx);
     return lease_ended(tx) ? Look::kWrite : Look::kDone;
@@ -156,7 +160,7 @@ class TidyOp final : public Op {
 /// The subscription object is gone: what it holds ends by the clock.
 class DropOp final : public Op {
  public:
-  DropOp(Moment moment, Session& session) : Op(moment), session_(session) {}
+  DropOp(Moment moment, Session& session) : Op(moment), session_(session) { looks = true; }
   Look look(Tx& tx) override {
     session_.dropped = true;
     // They may refer to what the subscriber has destroyed.
@@ -173,6 +177,7 @@ class DropOp final : public Op {
 class CloseOp final : public Op {
  public:
   CloseOp(Moment moment, std::shared_ptr<Session> session) : Op(moment), session_(std::move(session)) {
+    looks = true;
     tidies = true;
   }
   Look look(Tx&) override { return session_->closed ? Look::kDone : Look::kWrite; }
@@ -324,9 +329,10 @@ Result<spi::Topology> SqliteTransport::topology(std::string_view topic,
 }
 
 Result<std::vector<spi::PublishAnswer>> SqliteTransport::publish(std::span<spi::Envelope> envelopes,
-                                                                 spi::Deadline) {
+                                                                 spi::Deadline deadline) {
   if (envelopes.empty()) return std::vector<spi::PublishAnswer>{};
   PublishOp op(handle_.now(), envelopes);
+  op.patience = deadline - op.now.monotonic;
   handle_.database->run(op);
   if (op.error) return std::move(*op.error);
   return std::move(op.answers);
@@ -370,11 +376,12 @@ SqliteSubscription::~SqliteSubscription() {
 Result<spi::Received> SqliteSubscription::receive(const spi::ReceiveRequest& request) {
   bool settles = !request.settlements.empty() || !request.units.empty();
   Session& session = *session_;
-  for (;;) {
+  for (bool last_look = false;; last_look = true) {
     {
       const std::lock_guard lock(session.mutex);
       session.signalled = false;
     }
+    if (last_look) handle_.database->want_ring();
     ReceiveOp op(handle_.now(), session, request, settles);
     handle_.database->run(op);
     if (op.error) return std::move(*op.error);
@@ -382,6 +389,7 @@ Result<spi::Received> SqliteSubscription::receive(const spi::ReceiveRequest& req
     if (!op.received.deliveries.empty() || request.count_max == 0 || settles || !handle_.waits) {
       return std::move(op.received);
     }
+    if (!last_look) continue;
     std::unique_lock lock(session.mutex);
     if (std::exchange(session.woken, false)) return std::move(op.received);
     const MonotonicTime now = handle_.clock->monotonic();

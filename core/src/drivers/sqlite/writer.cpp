@@ -1,18 +1,32 @@
-// The leader leaves after one batch, and the first of those who came meanwhile leads the next: nobody waits
-// longer than the batch before and its own.
+// The leader leaves after one batch, and wakes the first of those who came meanwhile; but whoever comes by
+// before that one is awake may lead as well, and then takes the others along. A thread that publishes in a
+// loop so goes on leading without waiting for another to be scheduled.
+//
+// The results are handed out without the lock. A waiter's op is gone as soon as its state says so, therefore
+// nothing of it is touched afterwards but the address.
 
 #include "drivers/sqlite/writer.hpp"
 
-namespace towline::drivers::sqlite {
+#include <algorithm>
+#include <thread>
+#include <utility>
 
-std::vector<Op*> Writer::take() {
-  std::vector<Op*> batch;
+namespace towline::drivers::sqlite {
+namespace {
+
+constexpr Duration kPatienceMax = std::chrono::hours(1);
+
+}  // namespace
+
+Writer::Batch Writer::take(const Op& own) {
+  Batch batch;
   std::size_t count = 0;
   std::size_t bytes = 0;
   while (!queue_.empty()) {
     Op* op = queue_.front();
-    const bool fits = batch.empty() || (!op->alone && count + op->count <= bounds_.count_max &&
-                                        bytes + op->bytes <= bounds_.bytes_max);
+    if (op->alone && (op != &own || !batch.empty())) break;
+    const bool fits =
+        batch.empty() || (count + op->count <= bounds_.count_max && bytes + op->bytes <= bounds_.bytes_max);
     if (!fits) break;
     queue_.pop_front();
     batch.push_back(op);
@@ -23,30 +37,85 @@ std::vector<Op*> Writer::take() {
   return batch;
 }
 
+void Writer::wait_for_company(std::unique_lock<std::mutex>& lock) {
+  // Those of the last batch who publish in a loop are about to come back; a commit costs more than letting
+  // them run once.
+  if (batch_size_last_ < 2 || queue_.size() >= batch_size_last_) return;
+  lock.unlock();
+  std::this_thread::yield();
+  lock.lock();
+}
+
+void Writer::finish(Op& op) noexcept {
+  Word& state = op.state_;
+  state.store(Op::kDone, std::memory_order_release);
+  futex_wake(state, 1, Reach::kThreads);
+}
+
+void Writer::put_back(std::span<Op* const> ops) {
+  const std::lock_guard lock(mutex_);
+  queue_.insert(queue_.begin(), ops.begin(), ops.end());
+}
+
+void Writer::give_up_queued(std::chrono::steady_clock::time_point now, const Error& error) {
+  Batch late;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto first_late = std::stable_partition(queue_.begin(), queue_.end(),
+                                                  [&](const Op* op) { return op->patient_until_ > now; });
+    late.assign(first_late, queue_.end());
+    queue_.erase(first_late, queue_.end());
+  }
+  for (Op* op : late) {
+    op->error = error;
+    finish(*op);
+  }
+}
+
+void Writer::let_lead(Op& op) noexcept {
+  Word& state = op.state_;
+  state.store(Op::kMayLead, std::memory_order_relaxed);
+  futex_wake(state, 1, Reach::kThreads);
+}
+
+void Writer::lead(std::unique_lock<std::mutex>& lock, Op& own) {
+  led_ = true;
+  wait_for_company(lock);
+  Batch batch = take(own);
+  batch_size_last_ = batch.size();
+  lock.unlock();
+  run_(batch, own);
+  lock.lock();
+  led_ = false;
+  if (!queue_.empty() && queue_.front() != &own) let_lead(*queue_.front());
+  lock.unlock();
+  for (Op* op : batch) {
+    if (op != &own) finish(*op);
+  }
+  if (std::find(batch.begin(), batch.end(), &own) != batch.end()) {
+    own.state_.store(Op::kDone, std::memory_order_relaxed);
+  }
+}
+
 void Writer::submit(Op& op) {
+  op.patient_until_ = std::chrono::steady_clock::now() + std::min(op.patience, kPatienceMax);
   std::unique_lock lock(mutex_);
   queue_.push_back(&op);
-  if (led_) {
-    op.changed_.wait(lock, [&] { return op.state_ != Op::State::kQueued; });
-    if (op.state_ == Op::State::kDone) return;
+  while (op.state_.load(std::memory_order_acquire) != Op::kDone) {
+    if (!lock.owns_lock()) lock.lock();
+    // It may have been taken while the lock was not held; `led_` says so, or the state.
+    if (led_ || op.state_.load(std::memory_order_acquire) == Op::kDone) {
+      std::uint32_t led_by_another = Op::kMayLead;
+      op.state_.compare_exchange_strong(led_by_another, Op::kQueued, std::memory_order_relaxed);
+    } else if (queue_.front()->alone && queue_.front() != &op) {
+      let_lead(*queue_.front());
+    } else {
+      lead(lock, op);
+      continue;
+    }
+    lock.unlock();
+    futex_wait(op.state_, Op::kQueued, -1, Reach::kThreads);
   }
-  led_ = true;
-  // Whoever leads is the first of the queue, so its own op is in the batch.
-  const std::vector<Op*> batch = take();
-  lock.unlock();
-  run_(batch);
-  lock.lock();
-  for (Op* other : batch) {
-    if (other == &op) continue;
-    other->state_ = Op::State::kDone;
-    other->changed_.notify_one();
-  }
-  if (queue_.empty()) {
-    led_ = false;
-    return;
-  }
-  queue_.front()->state_ = Op::State::kLead;
-  queue_.front()->changed_.notify_one();
 }
 
 }  // namespace towline::drivers::sqlite

@@ -3,7 +3,7 @@
 // takes what everybody has queued meanwhile, runs it in one transaction, and hands out the results. There is
 // no timer and no thread: what arrives while one commit syncs is the next batch.
 
-#include <condition_variable>
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -12,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "drivers/sqlite/futex.hpp"
 #include "drivers/sqlite/tx.hpp"
 
 namespace towline::drivers::sqlite {
@@ -22,6 +23,9 @@ enum class Look : std::uint8_t {
   kWrite
 };
 
+/// How long an op waits for a file that another program has locked, unless it says otherwise.
+inline constexpr Duration kPatience = std::chrono::seconds(5);
+
 /// Something to do under leadership. Lives on the stack of the caller, who is blocked meanwhile.
 class Op {
  public:
@@ -30,7 +34,7 @@ class Op {
   Op(const Op&) = delete;
   Op& operator=(const Op&) = delete;
 
-  /// Reads what is committed; no transaction is open.
+  /// Reads what is committed; no transaction is open. Called when `looks` is set.
   virtual Look look(Tx&) { return Look::kWrite; }
   /// Inside the transaction. May be called again after undo().
   virtual void apply(Tx& tx) = 0;
@@ -38,11 +42,15 @@ class Op {
   virtual void undo(Tx&) {}
 
   const Moment now;
+  /// How long it waits for the write lock; then it surely did not happen.
+  Duration patience = kPatience;
+  /// Has a look() of its own.
+  bool looks = false;
   /// Runs after the others of its batch, and sees what they wrote.
   bool late = false;
   /// Wants what the clock has ended to be ended first.
   bool tidies = false;
-  /// Shares its transaction with nobody.
+  /// Shares its transaction with nobody, and runs on the thread that submitted it.
   bool alone = false;
   /// How much it counts towards the bounds of a batch.
   std::size_t count = 1;
@@ -58,9 +66,11 @@ class Op {
   friend class Writer;
   friend class Database;
   Look looked_ = Look::kWrite;
-  enum class State : std::uint8_t { kQueued, kLead, kDone };
-  State state_ = State::kQueued;
-  std::condition_variable changed_;
+  std::chrono::steady_clock::time_point patient_until_{};
+  static constexpr std::uint32_t kQueued = 0;
+  static constexpr std::uint32_t kMayLead = 1;
+  static constexpr std::uint32_t kDone = 2;
+  Word state_{kQueued};
 };
 
 class Writer {
@@ -69,21 +79,36 @@ class Writer {
     std::size_t count_max = 1'000;
     std::size_t bytes_max = 1 << 20;
   };
-  /// `run` is called by one thread at a time.
-  Writer(Bounds bounds, std::function<void(std::span<Op* const>)> run)
+  /// What a batch leaves undone: it could not begin in time, and those that have patience left go to the
+  /// front of the queue again.
+  using Batch = std::vector<Op*>;
+  /// `run` is called by one thread at a time. Ops that it takes out of the batch must have been given to
+  /// finish(); the others are done when it returns.
+  Writer(Bounds bounds, std::function<void(Batch&, const Op& own)> run)
       : bounds_(bounds), run_(std::move(run)) {}
 
   /// Returns when the op is done.
   void submit(Op& op);
 
+  /// For the leader, who waits for the write lock: ends what waits behind it and has lost patience.
+  void give_up_queued(std::chrono::steady_clock::time_point now, const Error& error);
+  /// For the leader: the op, which is not the leader's own, is done.
+  static void finish(Op& op) noexcept;
+  /// For the leader: puts these back to the front.
+  void put_back(std::span<Op* const> ops);
+
  private:
-  [[nodiscard]] std::vector<Op*> take();
+  void lead(std::unique_lock<std::mutex>& lock, Op& own);
+  static void let_lead(Op& op) noexcept;
+  [[nodiscard]] Batch take(const Op& own);
+  void wait_for_company(std::unique_lock<std::mutex>& lock);
 
   const Bounds bounds_;
-  const std::function<void(std::span<Op* const>)> run_;
+  const std::function<void(Batch&, const Op&)> run_;
   std::mutex mutex_;
   std::deque<Op*> queue_;
   bool led_ = false;
+  std::size_t batch_size_last_ = 0;
 };
 
 }  // namespace towline::drivers::sqlite

@@ -1,0 +1,41 @@
+#pragma once
+// Room for what must never be refused. Settling, retries and dead letters take the place of what they stand
+// for, yet they need pages before they give others back; so publishing stops while there is still room
+// (kStorageFull), and when others have filled the disk all the same, a file that was kept for this is given
+// up.
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include <towline/result.hpp>
+
+namespace towline::drivers::sqlite {
+
+/// Under leadership, except open().
+class DiskRoom {
+ public:
+  /// `bytes` 0: looks at nothing and keeps nothing.
+  DiskRoom(std::string store_path, std::uint64_t bytes);
+
+  /// Makes the reserve where it is missing and fits; false: there is none.
+  bool keep();
+  /// Set while less than the reserve is free: with what growing is refused. Looks at the disk now and then.
+  [[nodiscard]] const Error* full(std::chrono::steady_clock::time_point now);
+  /// The disk refused a write. Gives up the reserve, if there is one, and counts as full until there is room
+  /// again.
+  void give_up();
+
+ private:
+  [[nodiscard]] std::uint64_t free_bytes() const noexcept;
+
+  const std::string directory_;
+  const std::string path_;
+  const std::uint64_t bytes_;
+  bool given_up_ = false;
+  std::optional<Error> full_;
+  std::chrono::steady_clock::time_point next_look_{};
+};
+
+}  // namespace towline::drivers::sqlite
