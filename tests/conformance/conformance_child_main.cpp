@@ -8,6 +8,7 @@
 //   once         runs the key "charge" and dies inside, unless the ledger says that it was run before
 //   transaction  handles "effects" with an SQL effect; dies once at the point that the payload names
 //   close        closes the engine inside a handler and exits
+//   exit         ends with an open engine, and calls a closed one while it ends
 //   fork         forks with an open engine; child and parent both look at what it answers then
 //
 // It prints "ready" when it has begun. Exit code 0: done; 3: a call failed.
@@ -246,6 +247,25 @@ int fork_open_engine(const std::string& url, Ledger& ledger) {
   return engine.close().ok() ? 0 : 6;
 }
 
+/// Ends the program while one engine is open and handles messages, and another one is used after its closing.
+int end_program(const std::string& url) {
+  static std::atomic<int> handled{0};
+  static Engine left_open = open(url);
+  static Consumer left_consuming =
+      left_open.consume("orders", member(), [](Delivery&) { ++handled; }).value();
+  static Engine closed = open(url);
+  if (!closed.close().ok()) return 4;
+  const auto at_end = [] {
+    const Receipt receipt = closed.publish({.topic = "orders", .payload = "never"});
+    say(receipt.error.code == ErrorCode::kClosed ? "closed" : receipt.error.to_string().c_str());
+  };
+  if (std::atexit(at_end) != 0) return 5;
+  (void)left_open.publish({.topic = "orders", .payload = "p"}).value();
+  if (!eventually([] { return handled == 1; }, 20s)) return 6;
+  say("ready");
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -262,6 +282,7 @@ int main(int argc, char** argv) {
     if (mode == "once") return once(url, ledger);
     if (mode == "transaction") return transaction(url, ledger);
     if (mode == "fork") return fork_open_engine(url, ledger);
+    if (mode == "exit") return end_program(url);
     if (mode == "close") return close_inside(url, ledger);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "conformance_child %s: %s\n", mode.c_str(), error.what());

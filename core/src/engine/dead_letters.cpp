@@ -121,8 +121,7 @@ Result<void> DeadLetters::redrive_page(const std::vector<DeadLetter>& entries, c
   const TimePoint now = context_->clock->now();
   std::vector<spi::Unit> units;
   for (const DeadLetter& entry : entries) {
-    if (!is_pending(entry, now) || entry.reprocess_count >= options.redrive_max ||
-        (!options.payload && !has_original(entry))) {
+    if (!is_pending(entry, now) || entry.reprocess_count >= options.redrive_max || !has_original(entry)) {
       ++report.passed_over;
       continue;
     }
@@ -153,6 +152,10 @@ void DeadLetters::pace(const RedriveOptions& options, std::uint64_t sent, Monoto
 
 Result<RedriveReport> DeadLetters::redrive_all(const DeadLetterQuery& query, const RedriveOptions& options) {
   if (auto bad = check(options, *context_); !bad) return std::move(bad).error();
+  if (options.payload) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "payload replaces that of a single entry; redrive_all() sends each entry's own"};
+  }
   DeadLetterQuery page_query = query;
   page_query.count_max = kRedrivePage;
   if (options.rate_per_second > 0)

@@ -2,6 +2,8 @@
 
 #include <towline/engine.hpp>
 
+#include <algorithm>
+
 #include "engine/core.hpp"
 
 namespace towline {
@@ -13,6 +15,15 @@ Receipt rejected(Error error) {
   Receipt receipt;
   receipt.error = std::move(error);
   return receipt;
+}
+
+/// "As long as it takes" is often said with the largest number there is, which no clock can reach.
+Duration reachable(Duration timeout) noexcept {
+  return std::clamp<Duration>(timeout, Duration{0}, std::chrono::hours(24 * 3660));
+}
+
+std::optional<Duration> reachable(std::optional<Duration> timeout) noexcept {
+  return timeout ? std::optional(reachable(*timeout)) : std::nullopt;
 }
 
 /// The handle's copies share this pointer: the last one to go closes the consumer.
@@ -193,12 +204,12 @@ std::vector<std::string> Engine::findings() const {
 
 Result<void> Engine::settle_down(Duration timeout) {
   if (core_ == nullptr) return not_open();
-  return core_->settle_down(timeout);
+  return core_->settle_down(reachable(timeout));
 }
 
 Result<std::uint64_t> Engine::close(std::optional<Duration> timeout) {
   if (core_ == nullptr) return std::uint64_t{0};
-  return core_->close(timeout);
+  return core_->close(reachable(timeout));
 }
 
 // ---- Consumer -----------------------------------------------------------------------------------
@@ -220,7 +231,7 @@ Result<void> Consumer::resume() {
 
 Result<void> Consumer::drain(Duration timeout) {
   TOWLINE_REQUIRE_CONSUMER();
-  return core_->drain(timeout);
+  return core_->drain(reachable(timeout));
 }
 
 Result<void> Consumer::set_concurrency(std::int64_t concurrency) {
@@ -234,7 +245,7 @@ ConsumerStatistics Consumer::statistics() const {
 
 Result<std::uint64_t> Consumer::close(std::optional<Duration> timeout) {
   if (core_ == nullptr) return std::uint64_t{0};
-  return core_->close(timeout);
+  return core_->close(reachable(timeout));
 }
 
 // ---- Delivery -----------------------------------------------------------------------------------
@@ -321,6 +332,9 @@ Result<void> Delivery::progress(std::string note) {
 }
 
 Result<void> Delivery::transaction(const std::function<Result<void>(SqlTransaction&)>& body) {
+  if (!body) {
+    return Error{ErrorCode::kInvalidArgument, "the body of the transaction is empty; give a function"};
+  }
   auto core = consumer_of(state_);
   if (!core) return std::move(core).error();
   return (*core)->transaction(*state_, body);

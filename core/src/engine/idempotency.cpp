@@ -18,8 +18,10 @@ Result<void> check(std::string_view key, const IdempotencyOptions& options) {
                                              " bytes, but must have 1 to " +
                                              std::to_string(base::kKeyLengthMax)};
   }
-  if (!options.scope.empty()) return base::check_name(options.scope, "idempotency.scope");
-  return {};
+  if (!options.scope.empty()) {
+    if (auto bad = base::check_name(options.scope, "idempotency.scope"); !bad) return bad;
+  }
+  return base::check_key(options.fingerprint, "idempotency.fingerprint");
 }
 
 }  // namespace
@@ -89,6 +91,8 @@ Result<IdempotencyAnswer> Idempotency::begin(std::string_view key, const Idempot
 Result<void> Idempotency::complete(const IdempotencyToken& token, Bytes result,
                                    const IdempotencyOptions& options, std::string content_type) {
   if (auto closed = context_->check_open(); !closed) return closed;
+  if (auto bad = check(token.key, options); !bad) return bad;
+  if (auto bad = base::check_content_type(content_type); !bad) return bad;
   if (result.size() > static_cast<std::size_t>(context_->options.payload_bytes_max)) {
     return Error{ErrorCode::kPayloadTooLarge, "the result has " + std::to_string(result.size()) +
                                                   " bytes, but payload_bytes_max is " +

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/topology.hpp"
 #include "drivers/memory/pattern.hpp"
 #include "drivers/memory/queue.hpp"
 
@@ -85,14 +86,7 @@ Result<void> Queue::declare(const spi::Topology& topology) {
     topic(topology.topic, topology.partition_count).topology = topology;
     return {};
   }
-  const spi::Topology& has = known->topology;
-  const char* differs = has.kind != topology.kind                         ? "another kind"
-                        : has.partition_count != topology.partition_count ? "another partition_count"
-                        : has.retention != topology.retention             ? "another retention"
-                                                                          : nullptr;
-  if (differs == nullptr) return {};
-  return Error{ErrorCode::kTopologyMismatch, "topic \"" + topology.topic + "\" exists with " + differs +
-                                                 "; declare it as it is, or use another topic"};
+  return base::check_same_topology(known->topology, topology);
 }
 
 const Topic* Queue::find_topic(std::string_view name) const {

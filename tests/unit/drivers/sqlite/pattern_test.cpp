@@ -1,5 +1,5 @@
-// Topic patterns of the sqlite driver: the wildcards, equality with a matcher that is obviously right, and that
-// no pattern makes matching slow.
+// Topic patterns of the sqlite driver: the wildcards, equality with a matcher that is obviously right, and
+// that no pattern makes matching slow.
 
 #include "drivers/sqlite/pattern.hpp"
 
@@ -52,10 +52,9 @@ TEST(SqlitePattern, EqualsTheMatcherThatTriesEverything) {
   int matched = 0, total = 0;
   support::for_all(
       [&] {
-        Words pattern =
-            *rc::gen::nonEmpty(rc::gen::container<Words>(rc::gen::element<std::string>("a", "b", "*", "#", "#")));
-        Words topic =
-            *rc::gen::nonEmpty(rc::gen::container<Words>(rc::gen::element<std::string>("a", "b", "ab")));
+        const auto words = [](auto word) { return *rc::gen::nonEmpty(rc::gen::container<Words>(word)); };
+        Words pattern = words(rc::gen::element<std::string>("a", "b", "*", "#", "#"));
+        Words topic = words(rc::gen::element<std::string>("a", "b", "ab"));
         if (pattern.size() > 8) pattern.resize(8);
         if (topic.size() > 10) topic.resize(10);
         if (*rc::gen::inRange(0, 5) == 0) pattern.emplace_back(">");
