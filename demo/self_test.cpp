@@ -4,16 +4,17 @@
 
 #include "self_test.hpp"
 
-#include "common.hpp"
-#include "verdict.hpp"
-
 #include <algorithm>
 #include <filesystem>
-#include <fmt/format.h>
 #include <fstream>
 #include <functional>
 #include <sstream>
 #include <vector>
+
+#include <fmt/format.h>
+
+#include "common.hpp"
+#include "verdict.hpp"
 
 namespace towline::demo {
 namespace {
@@ -326,8 +327,9 @@ Result<std::vector<Testimony>> through_ledgers(const std::vector<Testimony>& tes
   std::ofstream(folder.path() + "/" + kKilledWorker + ".jsonl", std::ios::app) << R"({"what":"effect","or)";
   LedgerReader reader(folder.path());
   std::vector<Testimony> read;
-  auto result =
-      reader.poll([&](const std::string& source, const Record& record) { read.push_back({source, record}); });
+  auto result = reader.poll([&](const std::string& source, const Record& record) {
+    read.push_back({source, record});
+  });
   if (!result.ok()) return result.error();
   if (reader.torn_count() != 1)
     return Error{ErrorCode::kInternal, "the torn line of a ledger was not noticed"};
@@ -380,7 +382,8 @@ void SelfTest::check_lines() {
   const std::string good = R"({"order_id":"A-1","customer_id":"C-1"})"
                            "\n";
   refuses("a line that is no JSON", good + "{\"order_id\":\n", "my.jsonl:2: not JSON");
-  refuses("a line that is no object", good + "[1,2]\n", "my.jsonl:2: the line is a JSON array and not an object");
+  refuses("a line that is no object", good + "[1,2]\n",
+          "my.jsonl:2: the line is a JSON array and not an object");
   refuses("an order without an id", R"({"customer_id":"C-1"})", "my.jsonl:1: the order has no \"order_id\"");
   refuses("an order without a customer", good + "\n" + R"({"id":7})",
           "my.jsonl:3: the order has no \"customer_id\"");
