@@ -54,7 +54,9 @@ void stall_sqlite(const std::string& url, const std::function<void()>& body) {
 
 void damage_sqlite(const std::string& url, const std::string& topic) {
   Intruder(url).run(
-      "UPDATE message SET extras = x'ff00ff00ff00ff00' WHERE seq = (SELECT min(seq) FROM message, log, topic"
+      "UPDATE message SET extras = x'ff00ff00ff00ff00', payload = CASE WHEN count IS NULL THEN payload ELSE"
+      " substr(payload, 1, 2) || x'ffffffffffffffffffff' || substr(payload, 13) END"
+      " WHERE seq = (SELECT min(seq) FROM message, log, topic"
       " WHERE seq >> 40 = log.id AND log.topic_id = topic.id AND topic.name = '" +
       topic + "')");
 }

@@ -126,7 +126,7 @@ class ClaimBuilder {
     }
     spi::Envelope& envelope = block_->emplace_back();
     spi::Delivery& delivery = out_.emplace_back();
-    if (!message.read(envelope)) delivery.undecodable = envelope.payload;
+    if (!message.read(tx_, envelope)) delivery.undecodable = envelope.payload;
     delivery.token.index = claim_.count++;
     delivery.envelope = std::shared_ptr<const spi::Envelope>(block_, &envelope);
     delivery.crashes = envelope.crashes + entry.crashes;
@@ -186,7 +186,7 @@ bool take_returned(Tx& tx, Session& session, const Source& source, Budget& budge
       more = false;
       break;
     }
-    MessageReader message(tx, log, one.seq - 1, one.seq);
+    MessageReader message(tx.sql, log, one.seq - 1, one.seq);
     if (message.next()) {
       const std::size_t size = message.payload_size();
       if (!budget.allows(size)) {
@@ -211,7 +211,7 @@ bool take_returned(Tx& tx, Session& session, const Source& source, Budget& budge
 void take_fresh(Tx& tx, const Source& source, Budget& budget, ClaimBuilder& builder) {
   Reader& reader = *source.reader;
   const Seq before = reader.read;
-  MessageReader message(tx, *reader.log, reader.read, reader.log->last);
+  MessageReader message(tx.sql, *reader.log, reader.read, reader.log->last);
   while (budget.count > 0) {
     if (!message.next()) {
       reader.read = reader.log->last;
@@ -244,7 +244,7 @@ void take_fresh_of_partitions(Tx& tx, Session& session, const Source& source, Bu
     reached = std::min(reached, reader.partition_read[p]);
   }
   if (reached >= reader.log->last) return;
-  MessageReader message(tx, *reader.log, reached, reader.log->last);
+  MessageReader message(tx.sql, *reader.log, reached, reader.log->last);
   bool full = budget.count == 0;
   while (!full && message.next()) {
     const std::uint32_t partition = message.partition();

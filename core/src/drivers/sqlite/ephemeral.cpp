@@ -34,7 +34,7 @@ bool read_log(Tx& tx, Session& session, LogState& log, std::size_t count_max, st
   const auto [it, made] = session.positions.try_emplace(log.id, log_begin(log.id));
   Seq& position = it->second;
   std::shared_ptr<std::vector<spi::Envelope>> block;
-  MessageReader message(tx, log, position, log.last);
+  MessageReader message(tx.sql, log, position, log.last);
   for (;;) {
     if (out.size() >= count_max) return false;
     if (!message.next()) break;
@@ -48,7 +48,7 @@ bool read_log(Tx& tx, Session& session, LogState& log, std::size_t count_max, st
       }
       spi::Envelope& envelope = block->emplace_back();
       spi::Delivery& delivery = out.emplace_back();
-      if (!message.read(envelope)) delivery.undecodable = envelope.payload;
+      if (!message.read(tx, envelope)) delivery.undecodable = envelope.payload;
       delivery.envelope = std::shared_ptr<const spi::Envelope>(block, &envelope);
       delivery.crashes = envelope.crashes;
     }

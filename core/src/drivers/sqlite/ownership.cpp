@@ -7,6 +7,7 @@
 
 #include "drivers/sqlite/claim_rows.hpp"
 #include "drivers/sqlite/claims.hpp"
+#include "drivers/sqlite/publish.hpp"
 #include "drivers/sqlite/topics.hpp"
 
 namespace towline::drivers::sqlite {
@@ -19,13 +20,9 @@ constexpr const char* kInsertCursors =
     "INSERT OR IGNORE INTO partition_cursor SELECT c.log_id, c.group_id, o.partition, c.read_seq FROM log l"
     " JOIN cursor c ON c.log_id = l.id AND c.group_id = ?2"
     " JOIN ownership o ON o.topic_id = ?1 AND o.group_id = ?2 WHERE l.topic_id = ?1";
+constexpr const char* kReturned = "SELECT seq FROM redelivery WHERE group_id = ?1 AND seq > ?2 AND seq < ?3";
 constexpr const char* kPlaceReturned =
-    "UPDATE redelivery SET partition = coalesce((SELECT coalesce(m.partition, b.partition) FROM message m"
-    " LEFT JOIN body b ON b.body_id = m.body_id WHERE m.seq = redelivery.seq), 0)"
-    " WHERE group_id = ?1 AND seq > ?2 AND seq < ?3";
-constexpr const char* kPartitionOf =
-    "SELECT coalesce(m.partition, b.partition) FROM message m LEFT JOIN body b ON b.body_id = m.body_id"
-    " WHERE m.seq = ?1";
+    "UPDATE redelivery SET partition = ?3 WHERE group_id = ?1 AND seq = ?2";
 constexpr const char* kWriteOwnership =
     "UPDATE ownership SET member_id = ?4, epoch = ?5, revoking = ?6"
     " WHERE topic_id = ?1 AND group_id = ?2 AND partition = ?3";
@@ -161,8 +158,26 @@ void plan_partitions(std::vector<Ownership>& partitions, std::span<const LiveMem
 }
 
 std::uint32_t partition_of(Tx& tx, Seq seq) {
-  return static_cast<std::uint32_t>(select_integer(tx.sql, kPartitionOf, seq).value_or(0));
+  const auto log = tx.catalog.logs.find(log_of(seq));
+  if (log == tx.catalog.logs.end()) return 0;
+  MessageReader message(tx.sql, *log->second, seq - 1, seq);
+  return message.next() ? message.partition() : 0;
 }
+
+namespace {
+
+void place_returned(Tx& tx, const GroupState& group, const LogState& log) {
+  std::vector<Seq> returned;
+  {
+    Query rows(tx.sql, kReturned, group.id, log_begin(log.id), log_end(log.id));
+    while (rows.row())
+      returned.push_back(rows.integer(0));
+  }
+  for (const Seq seq : returned)
+    execute(tx.sql, kPlaceReturned, group.id, seq, partition_of(tx, seq));
+}
+
+}  // namespace
 
 void make_partitioned(Tx& tx, GroupTopic& at) {
   execute(tx.sql, kMakePartitioned, at.topic->id, at.group->id);
@@ -171,7 +186,7 @@ void make_partitioned(Tx& tx, GroupTopic& at) {
   }
   execute(tx.sql, kInsertCursors, at.topic->id, at.group->id);
   for (const LogState* log : at.topic->logs) {
-    if (log != nullptr) execute(tx.sql, kPlaceReturned, at.group->id, log_begin(log->id), log_end(log->id));
+    if (log != nullptr) place_returned(tx, *at.group, *log);
   }
   at.partitioned = true;
   at.partitions.assign(at.topic->partition_count, {});

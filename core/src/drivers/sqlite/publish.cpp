@@ -1,5 +1,6 @@
-// A batch goes to the ends of its logs, row by row through one prepared statement; each row lands behind the
-// one before it, which is the fastest thing the b-tree does.
+// A batch goes to the ends of its logs. What follows each other in one log is gathered into runs (runs.hpp);
+// a message that stands alone gets a row that people can read. Either way each row lands behind the one
+// before it, which is the fastest thing the b-tree does.
 
 #include "drivers/sqlite/publish.hpp"
 
@@ -14,8 +15,12 @@ namespace {
 constexpr const char* kInsertMessage = "INSERT INTO message(seq, " TOWLINE_ENVELOPE_COLUMNS(
     "id") ") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
 constexpr const char* kInsertBodyMessage = "INSERT INTO message(seq, body_id) VALUES(?1, ?2)";
+constexpr const char* kInsertRun =
+    "INSERT INTO message(seq, count, published_us, payload) VALUES(?1, ?2, ?3, ?4)";
+/// From the row on that has the first of them, which may begin before it.
 constexpr const char* kSelectMessages = "SELECT seq, body_id, " TOWLINE_ENVELOPE_COLUMNS(
-    "id") " FROM message WHERE seq > ?1 AND seq <= ?2 ORDER BY seq";
+    "id") ", count FROM message WHERE seq >= coalesce((SELECT seq FROM message WHERE seq <= ?1 + 1 AND seq > ?3"
+          " ORDER BY seq DESC LIMIT 1), ?1 + 1) AND seq <= ?2 ORDER BY seq";
 constexpr const char* kSelectBody =
     "SELECT " TOWLINE_ENVELOPE_COLUMNS("coalesce(message_id, record_id)") " FROM body WHERE body_id = ?1";
 constexpr const char* kFindDedup =
@@ -23,37 +28,82 @@ constexpr const char* kFindDedup =
     " AND (expires_us IS NULL OR expires_us > ?3)";
 constexpr const char* kHoldDedup = "INSERT OR REPLACE INTO dedup VALUES(?1, ?2, ?3, ?4)";
 constexpr int kPayloadOffset = 11;
+constexpr int kCountColumn = 14;
+/// Bounds of a run: a message that comes back alone is found by reading its run.
+constexpr std::int64_t kRunCountMax = 256;
+constexpr std::size_t kRunBytesMax = 64 << 10;
 
 std::optional<std::int64_t> us_unless_never(TimePoint time) {
   return time == kNever ? std::nullopt : std::optional(to_us(time));
 }
 
-/// Writes rows of one log after another; looks topic, log and group up only when they change.
+/// Writes to one log after another; looks topic and log up only when they change.
 class Appender {
  public:
-  explicit Appender(Tx& tx) : tx_(tx), insert_(tx.sql, kInsertMessage) {}
+  explicit Appender(Tx& tx) : tx_(tx), insert_(tx.sql, kInsertMessage), insert_run_(tx.sql, kInsertRun) {}
 
+  /// The envelope must live until flush().
   void add(const spi::Envelope& envelope) {
     if (log_ == nullptr || log_->priority != envelope.priority || log_->topic->name != envelope.topic) {
+      flush();
       log_ = &log_of(tx_, topic_of(tx_, envelope.topic), envelope.priority);
       tx_.note_appended(*log_);
     }
-    std::optional<std::int64_t> group_id;
-    if (!envelope.group.empty()) group_id = group_of(tx_, envelope.group).id;
-    const std::string extras = codec::encode_extras(envelope);
-    insert_.set(1, ++log_->last);
-    bind_envelope(insert_, 2, envelope, group_id, extras);
-    // A schedule may hold a partition from before its topic was declared with fewer.
-    if (envelope.partition >= log_->topic->partition_count) {
-      insert_.set(2, envelope.partition % log_->topic->partition_count);
+    if (!fits_run(envelope)) {
+      flush();
+      ++log_->last;
+      insert_alone(envelope);
+      return;
     }
-    insert_.run();
+    const bool full = count_ == kRunCountMax || run_.size() + envelope.payload.size() > kRunBytesMax;
+    if (count_ > 0 && full) flush();
+    ++log_->last;
+    if (count_ == 0) {
+      first_ = &envelope;
+    } else {
+      if (count_ == 1) put(*first_);
+      put(envelope);
+    }
+    ++count_;
+  }
+
+  void flush() {
+    if (count_ == 1) {
+      insert_alone(*first_);
+    } else if (count_ > 1) {
+      insert_run_.bind(log_->last - count_ + 1, count_, to_us(first_->published_at), Blob{run_});
+      insert_run_.run();
+      run_.clear();
+    }
+    count_ = 0;
   }
 
  private:
+  /// A schedule may hold a partition from before its topic was declared with fewer.
+  [[nodiscard]] std::uint32_t partition_for(const spi::Envelope& envelope) const noexcept {
+    return envelope.partition % log_->topic->partition_count;
+  }
+  void put(const spi::Envelope& envelope) {
+    append_to_run(run_, envelope, partition_for(envelope), to_us(first_->published_at));
+  }
+  void insert_alone(const spi::Envelope& envelope) {
+    std::optional<std::int64_t> group_id;
+    if (!envelope.group.empty()) group_id = group_of(tx_, envelope.group).id;
+    const std::string extras = codec::encode_extras(envelope);
+    insert_.set(1, log_->last);
+    bind_envelope(insert_, 2, envelope, group_id, extras);
+    insert_.set(2, partition_for(envelope));
+    insert_.run();
+  }
+
   Tx& tx_;
   Query insert_;
+  Query insert_run_;
   LogState* log_ = nullptr;
+  /// What waits to be written: so many of the last positions of the log.
+  std::int64_t count_ = 0;
+  const spi::Envelope* first_ = nullptr;
+  std::string run_;
 };
 
 }  // namespace
@@ -131,10 +181,15 @@ std::vector<spi::PublishAnswer> publish(Tx& tx, std::span<const spi::Envelope> e
     }
     appender.add(envelope);
   }
+  appender.flush();
   return answers;
 }
 
-void append(Tx& tx, const spi::Envelope& envelope) { Appender(tx).add(envelope); }
+void append(Tx& tx, const spi::Envelope& envelope) {
+  Appender appender(tx);
+  appender.add(envelope);
+  appender.flush();
+}
 
 void append_body(Tx& tx, LogState& log, std::int64_t body_id) {
   execute(tx.sql, kInsertBodyMessage, ++log.last, body_id);
@@ -144,46 +199,108 @@ void append_body(Tx& tx, LogState& log, std::int64_t body_id) {
   tx.note_appended(log);
 }
 
-MessageReader::MessageReader(Tx& tx, LogState& log, Seq after, Seq last)
-    : tx_(tx), log_(log), rows_(tx.sql, kSelectMessages, after, last) {}
+MessageReader::MessageReader(Connection& sql, const LogState& log, Seq after, Seq last)
+    : sql_(sql),
+      log_(log),
+      after_(after),
+      last_(last),
+      rows_(sql, kSelectMessages, after, last, log_begin(log.id)) {}
 
 bool MessageReader::next() {
+  if (run_left_ > 1) {
+    if (seq_ == last_) return false;
+    --run_left_;
+    ++seq_;
+    message_ = run_.next();
+    return true;
+  }
+  // The first row may be one that ends before what is wanted.
+  while (next_row()) {
+    if (seq_ > after_) return true;
+  }
+  return false;
+}
+
+bool MessageReader::next_row() {
   body_.reset();
-  return rows_.row();
+  run_left_ = 0;
+  if (!rows_.row()) return false;
+  seq_ = rows_.integer(0);
+  if (rows_.is_null(kCountColumn)) return true;
+  run_left_ = rows_.integer(kCountColumn);
+  run_ = RunReader(rows_.blob(2 + kPayloadOffset), rows_.integer(2 + 4));
+  while (seq_ <= after_ && run_left_ > 0) {
+    run_.skip();
+    ++seq_;
+    --run_left_;
+  }
+  if (run_left_ == 0) {
+    seq_ = after_;
+    return true;
+  }
+  message_ = run_.next();
+  return true;
 }
 
 MessageReader::Content MessageReader::content() {
   if (rows_.is_null(1)) return {&rows_, 2};
   if (!body_) {
-    body_.emplace(tx_.sql, kSelectBody, rows_.integer(1));
+    body_.emplace(sql_, kSelectBody, rows_.integer(1));
     body_found_ = body_->row();
   }
   return {&*body_, 0};
 }
 
 std::int64_t MessageReader::group_id() {
+  if (in_run()) return 0;
   const Content at = content();
   return at.row->is_null(at.first + 1) ? 0 : at.row->integer(at.first + 1);
 }
 
 std::uint32_t MessageReader::partition() {
+  std::uint32_t partition = message_.partition;
+  if (!in_run()) {
+    const Content at = content();
+    partition = at.row->u32(at.first);
+  }
+  return partition % log_.topic->partition_count;
+}
+
+MessageId MessageReader::id() {
+  if (in_run()) {
+    spi::Envelope envelope;
+    (void)to_envelope(message_, envelope);
+    return envelope.id;
+  }
   const Content at = content();
-  return at.row->u32(at.first) % log_.topic->partition_count;
+  return at.row->id(at.first + 2);
+}
+
+std::int64_t MessageReader::published_us() {
+  if (in_run()) return message_.published_us;
+  const Content at = content();
+  return at.row->integer(at.first + 4);
 }
 
 std::size_t MessageReader::payload_size() {
+  if (in_run()) return message_.payload.size();
   const Content at = content();
   return at.row->blob(at.first + kPayloadOffset).size();
 }
 
-bool MessageReader::read(spi::Envelope& envelope) {
-  const Content at = content();
+bool MessageReader::read(Tx& tx, spi::Envelope& envelope) {
   envelope.topic = log_.topic->name;
   envelope.priority = log_.priority;
-  const bool whole = read_envelope(*at.row, at.first, envelope);
-  if (!at.row->is_null(at.first + 1)) envelope.group = group_by_id(tx_, at.row->integer(at.first + 1)).name;
+  bool whole = false;
+  if (in_run()) {
+    whole = to_envelope(message_, envelope);
+  } else {
+    const Content at = content();
+    whole = read_envelope(*at.row, at.first, envelope) && (at.row == &rows_ || body_found_);
+    if (!at.row->is_null(at.first + 1)) envelope.group = group_by_id(tx, at.row->integer(at.first + 1)).name;
+  }
   envelope.partition %= log_.topic->partition_count;
-  return whole && (at.row == &rows_ || body_found_);
+  return whole;
 }
 
 }  // namespace towline::drivers::sqlite

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "drivers/sqlite/runs.hpp"
 #include "drivers/sqlite/tx.hpp"
 
 namespace towline::drivers::sqlite {
@@ -37,20 +38,23 @@ void hold_dedup(Tx& tx, const spi::Envelope& envelope);
 void bind_envelope(Query& query, int first, const spi::Envelope& envelope,
                    std::optional<std::int64_t> group_id, std::string_view extras);
 
-/// A message of the log, wherever its content is. Reads in order of seq.
+/// The messages of a log, wherever their content is: in a row of their own, in a run, or in `body`. Reads in
+/// order of seq.
 class MessageReader {
  public:
   /// Messages with after < seq <= last.
-  MessageReader(Tx& tx, LogState& log, Seq after, Seq last);
+  MessageReader(Connection& sql, const LogState& log, Seq after, Seq last);
   /// False at the end.
   bool next();
-  [[nodiscard]] Seq seq() const { return rows_.integer(0); }
+  [[nodiscard]] Seq seq() const noexcept { return seq_; }
   /// 0: for every group.
   [[nodiscard]] std::int64_t group_id();
   [[nodiscard]] std::uint32_t partition();
+  [[nodiscard]] MessageId id();
+  [[nodiscard]] std::int64_t published_us();
   [[nodiscard]] std::size_t payload_size();
   /// False: damaged.
-  [[nodiscard]] bool read(spi::Envelope& envelope);
+  [[nodiscard]] bool read(Tx& tx, spi::Envelope& envelope);
 
  private:
   /// The row that holds the content: of `message`, or of `body`.
@@ -59,9 +63,18 @@ class MessageReader {
     int first;
   };
   Content content();
-  Tx& tx_;
-  LogState& log_;
+  [[nodiscard]] bool in_run() const noexcept { return run_left_ > 0; }
+  bool next_row();
+
+  Connection& sql_;
+  const LogState& log_;
+  const Seq after_;
+  const Seq last_;
   Query rows_;
+  Seq seq_ = 0;
+  std::int64_t run_left_ = 0;  ///< messages of the run from this one on; 0: a row of its own
+  RunReader run_;
+  RunReader::Message message_;
   std::optional<Query> body_;
   bool body_found_ = false;
 };

@@ -4,10 +4,9 @@
 //
 // Where the payload of a message lies decides the speed, so these are the rules the tables follow:
 //   - `message` is only appended to and only deleted from its low end; seq = log id << 40 | position in the
-//   log;
+//     log; what is published together shares a row;
 //   - a delayed message is written once to `body`; `schedule` is narrow, and firing appends a `message` row
-//   that only names
-//     the body;
+//     that only names the body;
 //   - what a group holds is one row per hand-out in `claim`, not one per message.
 
 #include "drivers/sqlite/schema.hpp"
@@ -38,6 +37,7 @@ CREATE TABLE log(
 
 CREATE TABLE message(
   seq INTEGER PRIMARY KEY,        -- log.id << 40 | position
+  count INTEGER,                  -- set: a run of so many messages from seq on, all in payload (runs.hpp)
   body_id INTEGER,                -- set: everything else is there
   partition INTEGER,
   group_id INTEGER,               -- NULL: for every group
@@ -51,12 +51,6 @@ CREATE TABLE message(
   heads_key INTEGER,
   extras BLOB,
   payload BLOB);
-
-CREATE TABLE chunk(
-  seq INTEGER PRIMARY KEY,        -- of its first message
-  count INTEGER NOT NULL,
-  published_us INTEGER NOT NULL,
-  messages BLOB NOT NULL);
 
 CREATE TABLE grp(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 

@@ -10,6 +10,7 @@
 
 #include "base/topology.hpp"
 #include "drivers/sqlite/pattern.hpp"
+#include "drivers/sqlite/publish.hpp"
 
 namespace towline::drivers::sqlite {
 namespace {
@@ -25,9 +26,7 @@ constexpr const char* kLogsAfter =
     "SELECT id, topic_id, priority, trimmed_seq, body_seq FROM log WHERE id > ?1 ORDER BY id";
 constexpr const char* kLog = "SELECT trimmed_seq, body_seq FROM log WHERE id = ?1";
 constexpr const char* kLastMessage =
-    "SELECT seq FROM message WHERE seq > ?1 AND seq < ?2 ORDER BY seq DESC LIMIT 1";
-constexpr const char* kLastChunk =
-    "SELECT seq + count - 1 FROM chunk WHERE seq > ?1 AND seq < ?2 ORDER BY seq DESC LIMIT 1";
+    "SELECT seq + coalesce(count, 1) - 1 FROM message WHERE seq > ?1 AND seq < ?2 ORDER BY seq DESC LIMIT 1";
 constexpr const char* kInsertTopic =
     "INSERT INTO topic(name, kind, partition_count, retention_us, created_us) VALUES(?1, ?2, ?3, ?4, ?5)";
 constexpr const char* kInsertLog =
@@ -49,14 +48,6 @@ constexpr const char* kOwnerships =
 constexpr const char* kCursor = "SELECT read_seq FROM cursor WHERE log_id = ?1 AND group_id = ?2";
 constexpr const char* kPartitionCursors =
     "SELECT partition, read_seq FROM partition_cursor WHERE log_id = ?1 AND group_id = ?2";
-constexpr const char* kAfterId =
-    "SELECT seq, id, body_id, group_id FROM message WHERE seq > ?1 AND seq < ?2 ORDER BY seq";
-constexpr const char* kBodyStart =
-    "SELECT coalesce(message_id, record_id), published_us, group_id FROM body WHERE body_id = ?1";
-constexpr const char* kAtTime =
-    "SELECT seq, published_us, body_id, group_id FROM message WHERE seq > ?1 AND seq < ?2 ORDER BY seq";
-constexpr const char* kChunkStarts =
-    "SELECT seq, count, published_us FROM chunk WHERE seq > ?1 AND seq < ?2 ORDER BY seq";
 constexpr const char* kAddressedBefore =
     "INSERT OR IGNORE INTO redelivery SELECT ?1, m.seq, coalesce(m.partition, b.partition), 0, 0, 0 FROM "
     "message m"
@@ -145,33 +136,16 @@ Seq start_in(Tx& tx, LogState& log, const spi::StartPosition& start) {
   fresh(tx, log);
   if (log.topic->kind == spi::TopicKind::kBus || start.kind == Kind::kLatest) return log.last;
   if (start.kind == Kind::kEarliest) return log.trimmed;
-  if (log.topic->kind == spi::TopicKind::kLog) {
-    Query chunks(tx.sql, kChunkStarts, log.trimmed, log_end(log.id));
-    while (chunks.row()) {
-      if (start.kind == Kind::kAtTime && chunks.integer(2) >= to_us(start.at)) return chunks.integer(0) - 1;
-    }
-    return start.kind == Kind::kAtTime ? log.last : log.trimmed;
-  }
   // Ids grow with time, so where the id itself is not kept in this log the first greater one comes after it.
   Seq greater = log.last;
-  Query rows(tx.sql, start.kind == Kind::kAtTime ? kAtTime : kAfterId, log.trimmed, log_end(log.id));
-  while (rows.row()) {
-    const Seq seq = rows.integer(0);
-    MessageId id = start.kind == Kind::kAfterId ? rows.id(1) : MessageId{};
-    std::int64_t published_us = start.kind == Kind::kAtTime ? rows.integer(1) : 0;
-    bool addressed = !rows.is_null(3);
-    if (!rows.is_null(2)) {
-      Query body(tx.sql, kBodyStart, rows.integer(2));
-      if (!body.row()) continue;
-      id = body.id(0);
-      published_us = body.integer(1);
-      addressed = !body.is_null(2);
-    }
-    if (addressed) continue;
-    if (start.kind == Kind::kAtTime && published_us >= to_us(start.at)) return seq - 1;
+  MessageReader message(tx.sql, log, log.trimmed, log.last);
+  while (message.next()) {
+    if (message.group_id() != 0) continue;
+    if (start.kind == Kind::kAtTime && message.published_us() >= to_us(start.at)) return message.seq() - 1;
     if (start.kind != Kind::kAfterId) continue;
-    if (id == start.after_id) return seq;
-    if (id > start.after_id && greater == log.last) greater = seq - 1;
+    const MessageId id = message.id();
+    if (id == start.after_id) return message.seq();
+    if (id > start.after_id && greater == log.last) greater = message.seq() - 1;
   }
   return greater;
 }
@@ -250,8 +224,7 @@ LogState& fresh(Tx& tx, LogState& log) {
     log.trimmed = row.integer(0);
     log.body_last = row.integer(1);
   }
-  const char* sql = log.topic->kind == spi::TopicKind::kLog ? kLastChunk : kLastMessage;
-  const auto last = select_integer(tx.sql, sql, log_begin(log.id), log_end(log.id));
+  const auto last = select_integer(tx.sql, kLastMessage, log_begin(log.id), log_end(log.id));
   // Positions are never used again, also when the last message was removed.
   log.last = std::max(last.value_or(0), log.trimmed);
   log.generation = tx.catalog.generation;

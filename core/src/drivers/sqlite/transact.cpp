@@ -17,32 +17,12 @@
 namespace towline::drivers::sqlite {
 namespace {
 
-constexpr std::array<std::string_view, 26> kOwnTables = {"meta",
-                                                         "topic",
-                                                         "log",
-                                                         "message",
-                                                         "chunk",
-                                                         "grp",
-                                                         "interest",
-                                                         "grp_topic",
-                                                         "cursor",
-                                                         "partition_cursor",
-                                                         "member",
-                                                         "member_topic",
-                                                         "ownership",
-                                                         "claim",
-                                                         "redelivery",
-                                                         "body",
-                                                         "schedule",
-                                                         "fired",
-                                                         "key_block",
-                                                         "dead_letter",
-                                                         "dead_letter_count",
-                                                         "idempotency",
-                                                         "inbox",
-                                                         "dedup",
-                                                         "counter",
-                                                         "sqlite_master"};
+constexpr std::array<std::string_view, 25> kOwnTables = {
+    "meta",         "topic",     "log",       "message",          "grp",
+    "interest",     "grp_topic", "cursor",    "partition_cursor", "member",
+    "member_topic", "ownership", "claim",     "redelivery",       "body",
+    "schedule",     "fired",     "key_block", "dead_letter",      "dead_letter_count",
+    "idempotency",  "inbox",     "dedup",     "counter",          "sqlite_master"};
 
 bool is_own(const char* table) {
   const std::string_view name = table == nullptr ? std::string_view() : std::string_view(table);

@@ -209,21 +209,13 @@ constexpr const char* kGroupsOnTopics =
     "= gt.topic_id"
     " JOIN grp g ON g.id = gt.group_id ORDER BY t.name, g.name";
 constexpr const char* kLogsRead =
-    "SELECT c.log_id, c.read_seq, (SELECT m.seq FROM message m WHERE m.seq > l.id << 40 AND m.seq < (l.id + "
-    "1) << 40"
-    " ORDER BY m.seq DESC LIMIT 1), l.trimmed_seq FROM log l JOIN cursor c ON c.log_id = l.id AND c.group_id "
-    "= ?2"
-    " WHERE l.topic_id = ?1";
-constexpr const char* kCountNew =
-    "SELECT count(*) FROM message m LEFT JOIN body b ON b.body_id = m.body_id WHERE m.seq > ?1 AND m.seq <= "
-    "?2"
-    " AND (coalesce(m.group_id, b.group_id) IS NULL OR coalesce(m.group_id, b.group_id) = ?3)";
-constexpr const char* kCountNewOfPartitions =
-    "SELECT count(*) FROM message m LEFT JOIN body b ON b.body_id = m.body_id"
-    " JOIN partition_cursor p ON p.log_id = ?4 AND p.group_id = ?3 AND p.partition = coalesce(m.partition, "
-    "b.partition)"
-    " WHERE m.seq > ?1 AND m.seq <= ?2 AND m.seq > p.read_seq"
-    " AND (coalesce(m.group_id, b.group_id) IS NULL OR coalesce(m.group_id, b.group_id) = ?3)";
+    "SELECT c.log_id, c.read_seq, (SELECT m.seq + coalesce(m.count, 1) - 1 FROM message m WHERE m.seq > l.id "
+    "<< 40"
+    " AND m.seq < (l.id + 1) << 40 ORDER BY m.seq DESC LIMIT 1), l.trimmed_seq, t.partition_count FROM log l"
+    " JOIN topic t ON t.id = l.topic_id JOIN cursor c ON c.log_id = l.id AND c.group_id = ?2 WHERE "
+    "l.topic_id = ?1";
+constexpr const char* kPartitionsRead =
+    "SELECT partition, read_seq FROM partition_cursor WHERE log_id = ?1 AND group_id = ?2";
 constexpr const char* kCountReturned =
     "SELECT count(*) FROM redelivery WHERE group_id = ?1 AND seq > ?2 AND seq < ?3";
 constexpr const char* kInFlight =
@@ -233,16 +225,39 @@ constexpr const char* kMembersOf =
     "SELECT m.id, m.lease_until_us FROM member_topic t JOIN member m ON m.id = t.member_id"
     " WHERE t.topic_id = ?1 AND m.group_id = ?2";
 
-std::uint64_t waiting_in_log(Connection& sql, const Query& log, std::int64_t group_id, bool partitioned) {
-  const std::int64_t id = log.integer(0);
-  const Seq read = std::max(log.integer(1), log.integer(3));
-  const Seq last = log.is_null(2) ? log.integer(3) : log.integer(2);
-  std::int64_t waiting = std::max<std::int64_t>(0, last - read);
-  if (waiting > 0 && waiting <= kExactCountMax) {
-    waiting = partitioned ? select_integer(sql, kCountNewOfPartitions, read, last, group_id, id).value_or(0)
-                          : select_integer(sql, kCountNew, read, last, group_id).value_or(0);
+std::int64_t count_new(Connection& sql, const LogState& log, Seq read, Seq last, std::int64_t group_id,
+                       bool partitioned) {
+  std::vector<Seq> partition_read;
+  if (partitioned) {
+    partition_read.assign(log.topic->partition_count, read);
+    Query rows(sql, kPartitionsRead, log.id, group_id);
+    while (rows.row()) {
+      const auto partition = static_cast<std::size_t>(rows.integer(0));
+      if (partition < partition_read.size()) partition_read[partition] = rows.integer(1);
+    }
   }
-  waiting += select_integer(sql, kCountReturned, group_id, log_begin(id), log_end(id)).value_or(0);
+  std::int64_t count = 0;
+  MessageReader message(sql, log, read, last);
+  while (message.next()) {
+    const std::int64_t only = message.group_id();
+    if (only != 0 && only != group_id) continue;
+    if (!partitioned || message.seq() > partition_read[message.partition()]) ++count;
+  }
+  return count;
+}
+
+std::uint64_t waiting_in_log(Connection& sql, const Query& row, std::int64_t group_id, bool partitioned) {
+  TopicState topic;
+  topic.partition_count = row.u32(4);
+  LogState log;
+  log.id = row.integer(0);
+  log.topic = &topic;
+  const Seq read = std::max(row.integer(1), row.integer(3));
+  const Seq last = row.is_null(2) ? row.integer(3) : row.integer(2);
+  std::int64_t waiting = std::max<std::int64_t>(0, last - read);
+  if (waiting > 0 && waiting <= kExactCountMax)
+    waiting = count_new(sql, log, read, last, group_id, partitioned);
+  waiting += select_integer(sql, kCountReturned, group_id, log_begin(log.id), log_end(log.id)).value_or(0);
   return static_cast<std::uint64_t>(waiting);
 }
 

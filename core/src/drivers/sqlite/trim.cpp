@@ -30,15 +30,17 @@ constexpr Seq kBusCount = 10'000;
 constexpr const char* kCursors = "SELECT group_id, read_seq FROM cursor WHERE log_id = ?1";
 constexpr const char* kLeastReturned =
     "SELECT seq FROM redelivery WHERE group_id = ?1 AND seq > ?2 AND seq < ?3 ORDER BY seq LIMIT 1";
-constexpr const char* kDeleteMessages = "DELETE FROM message WHERE seq > ?1 AND seq <= ?2";
+/// A run goes when all of it may go.
+constexpr const char* kDeleteMessages =
+    "DELETE FROM message WHERE seq > ?1 AND seq <= ?2 AND seq + coalesce(count, 1) - 1 <= ?2";
 constexpr const char* kBodies =
     "SELECT body_id FROM message WHERE seq > ?1 AND seq <= ?2 AND body_id IS NOT NULL";
 constexpr const char* kBodyHead = "SELECT record_id, group_id FROM body WHERE body_id = ?1";
 constexpr const char* kDeleteBody = "DELETE FROM body WHERE body_id = ?1";
+/// Of the row that has the position, or the last one before it.
 constexpr const char* kMessageTime =
-    "SELECT m.seq, coalesce(m.published_us, b.due_us) FROM message m LEFT JOIN body b ON b.body_id = "
-    "m.body_id"
-    " WHERE m.seq > ?1 AND m.seq <= ?2 ORDER BY m.seq LIMIT 1";
+    "SELECT coalesce(m.published_us, b.due_us) FROM message m LEFT JOIN body b ON b.body_id = m.body_id"
+    " WHERE m.seq > ?1 AND m.seq <= ?2 ORDER BY m.seq DESC LIMIT 1";
 constexpr const char* kFlushLog = "UPDATE log SET trimmed_seq = ?2, body_seq = ?3 WHERE id = ?1";
 
 /// The last position that every group is done with; nullopt: no group reads the topic.
@@ -69,8 +71,8 @@ std::optional<Seq> done_by_all(Tx& tx, LogState& log, const std::unordered_map<s
 /// time.
 Seq older_than(Tx& tx, const LogState& log, Seq until, TimePoint before) {
   const auto old = [&](Seq seq) {
-    Query row(tx.sql, kMessageTime, seq - 1, until);
-    return row.row() && row.integer(1) < to_us(before);
+    Query row(tx.sql, kMessageTime, log_begin(log.id), seq);
+    return !row.row() || row.integer(0) < to_us(before);
   };
   Seq low = log.trimmed;
   Seq high = until;
@@ -136,8 +138,9 @@ std::uint64_t trim_log(Tx& tx, LogState& log, const std::unordered_map<std::int6
     more = true;
   }
   if (log.trimmed < log.body_last) delete_bodies(tx, log.trimmed, until);
-  execute(tx.sql, kDeleteMessages, log.trimmed, until);
-  const auto removed = static_cast<std::uint64_t>(tx.sql.changes());
+  // What was trimmed before is gone, but for a run that reaches beyond it.
+  execute(tx.sql, kDeleteMessages, log_begin(log.id), until);
+  const auto removed = static_cast<std::uint64_t>(until - log.trimmed);
   log.trimmed = until;
   log.trimmed_dirty = true;
   tx.note_written(log);
