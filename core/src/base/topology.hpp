@@ -7,8 +7,8 @@
 
 namespace towline::base {
 
-/// kTopologyMismatch that lists each setting that differs, as it is and as it was asked for. A topic keeps the
-/// settings that it was made with.
+/// kTopologyMismatch that lists each setting that differs, as it is and as it was asked for. A topic keeps
+/// the settings that it was made with.
 [[nodiscard]] Result<void> check_same_topology(const spi::Topology& existing, const spi::Topology& wanted);
 
 }  // namespace towline::base

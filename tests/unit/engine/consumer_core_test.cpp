@@ -185,7 +185,8 @@ TEST(ConsumerCore, WhatTheFilterRefusesIsAcknowledgedAndCounted) {
   ConsumerOptions options = group_options();
   options.filter = "region = 'eu'";
   const auto consumer = world.consume(options);
-  const MessageId other = world.publish(Message{.topic = "t", .payload = "us", .headers = {{"region", "us"}}});
+  const MessageId other =
+      world.publish(Message{.topic = "t", .payload = "us", .headers = {{"region", "us"}}});
   world.publish(Message{.topic = "t", .payload = "eu", .headers = {{"region", "eu"}}});
   world.play(*consumer);
   EXPECT_EQ(world.handled, Names{"eu"});

@@ -180,9 +180,14 @@ TEST(Dispatcher, WhatIsParkedLeavesItsKeyAndIsCountedThere) {
   const auto to_park = desk.dispatcher.admit(fresh);
   ASSERT_EQ(to_park.size(), 2U);
   for (const DeliveryPtr& state : to_park)
-    desk.dispatcher.count_parked(*state);
-  EXPECT_EQ(desk.dispatcher.parked_total(), 2U);
+    desk.dispatcher.leave_key(*state);
   EXPECT_EQ(fresh.front()->lane, nullptr);
+  EXPECT_EQ(desk.dispatcher.parked_total(), 0U) << "the store has not said yet that they are";
+  desk.dispatcher.count_parked("t", 0, "A");
+  desk.dispatcher.count_parked("t", 0, "A");
+  EXPECT_EQ(desk.dispatcher.parked_total(), 2U);
+  desk.dispatcher.count_parked("t", 0, "B");
+  EXPECT_EQ(desk.dispatcher.parked_total(), 2U) << "nothing is parked behind a key that is free";
   desk.dispatcher.unblock("t", 0, "A");
   EXPECT_EQ(desk.dispatcher.parked_total(), 0U);
   EXPECT_EQ(desk.dispatcher.blocked_key_count(), 0U);
@@ -355,7 +360,7 @@ TEST(Dispatcher, ALostLeaseStopsItsOwnDeliveriesAndNoOthers) {
   EXPECT_EQ(desk.dispatcher.mark_lost(lost), 0U);
 }
 
-TEST(Dispatcher, AKeyGoesOnAfterALostDeliveryWasDropped) {
+TEST(Dispatcher, WhatWaitsBehindALostDeliveryGoesBackWithItAndTheKeyIsFree) {
   Desk desk(Order::kKeyOrdered);
   desk.admit({"A1", "A2"});
   const std::uint64_t first_lease = desk.lease;
@@ -363,9 +368,15 @@ TEST(Dispatcher, AKeyGoesOnAfterALostDeliveryWasDropped) {
   ASSERT_EQ(desk.start(), "A1");
   EXPECT_EQ(desk.dispatcher.mark_lost(std::vector<std::uint64_t>{first_lease}), 2U);
   desk.collect();
-  for (const Decided& decided : desk.collected.others)
-    desk.dispatcher.drop(*decided.state);
-  EXPECT_EQ(desk.start(), "A3");
+  Names behind;
+  for (const Decided& decided : desk.collected.others) {
+    for (const std::string& name : Desk::names_of(desk.dispatcher.drop(*decided.state)))
+      behind.push_back(name);
+  }
+  EXPECT_EQ(behind, Names{"A3"}) << "started now it would overtake those that were lost";
+  EXPECT_EQ(desk.start(), "");
+  desk.admit({"A1", "A2"});
+  EXPECT_EQ(desk.start(), "A1");
 }
 
 // ---- the books ----------------------------------------------------------------------------------

@@ -501,6 +501,26 @@ TEST(Settler, TheHeadOfAKeyThatWasReleasedByHandIsAcknowledgedAllTheSame) {
   EXPECT_EQ(world.handled.back(), "A2") << "and its key goes on";
 }
 
+TEST(Settler, NothingIsOvertakenWhileTheStoreRefusesRecordsForAWhile) {
+  for (int refusals = 1; refusals <= 6; ++refusals) {
+    World world;
+    const auto consumer = world.consume(key_ordered(), fails("A1", 1));
+    for (const char* name : {"A1", "A2", "A3", "A4"})
+      world.publish(name, "A");
+    int left = refusals;
+    world.script->refuse_units([&](const spi::Unit& unit) -> std::optional<Error> {
+      if (!find_write<spi::PutSchedule>(unit) || left-- <= 0) return std::nullopt;
+      return storage_full();
+    });
+    for (int round = 0; round < 20; ++round) {
+      world.play(*consumer);
+      world.clock->advance(1s);
+    }
+    EXPECT_EQ(world.handled, (Names{"A1", "A1", "A2", "A3", "A4"})) << refusals << " refusals";
+    EXPECT_EQ(world.group().in_flight, 0U);
+  }
+}
+
 TEST(Settler, NothingIsOvertakenWhereCommitsAndSettlementsAreTwoSystemsAndCommitsFail) {
   for (int failures = 1; failures <= 6; ++failures) {
     World world(two_systems());
