@@ -126,16 +126,7 @@ Result<ScheduleAnswer> Scheduler::change(const MessageId& id, const spi::Unit& u
 }
 
 Result<ScheduleAnswer> Scheduler::cancel(const MessageId& id) {
-  auto found = context_->store->find_schedule(id);
-  if (!found) return std::move(found).error();
-  spi::Unit unit{{spi::EraseSchedule{id, 0}}};
-  if (*found) {
-    const spi::Envelope& envelope = (*found)->envelope;
-    if (!envelope.dedup_id.empty() && envelope.dedup_mode == DedupMode::kWhileUnfinished) {
-      unit.writes.push_back(spi::ForgetDedup{envelope.topic, envelope.dedup_id, envelope.id});
-    }
-  }
-  return change(id, unit);
+  return change(id, spi::Unit{{spi::EraseSchedule{id, 0, true}}});
 }
 
 Result<ScheduleAnswer> Scheduler::reschedule(const MessageId& id, TimePoint due_at) {

@@ -90,6 +90,8 @@ struct PutSchedule {
 struct EraseSchedule {
   MessageId id;
   Version version = 0;
+  /// The message is finished by this: a dedup id that it holds while unfinished is free again.
+  bool finishes = false;
 };
 /// Also unparks. Errors: kNotFound, kConflict.
 struct MoveSchedule {

@@ -153,7 +153,13 @@ class Hub::UnitApply {
     if (deduplicates(write.record.envelope)) hub_.hold_dedup(write.record.envelope);
     hub_.schedule.put(write.record);
   }
-  void apply(const spi::EraseSchedule& write) { hub_.schedule.erase(write.id, write.version, now_); }
+  void apply(const spi::EraseSchedule& write) {
+    const spi::ScheduleRecord* record = write.finishes ? hub_.schedule.find(write.id) : nullptr;
+    if (record != nullptr && record->envelope.dedup_mode == DedupMode::kWhileUnfinished) {
+      apply(spi::ForgetDedup{record->envelope.topic, record->envelope.dedup_id, record->envelope.id});
+    }
+    hub_.schedule.erase(write.id, write.version, now_);
+  }
   void apply(const spi::MoveSchedule& write) { hub_.schedule.move(write.id, write.due_at); }
   void apply(const spi::UnparkNext& write) { hub_.schedule.unpark_next(write); }
   void apply(const spi::PutKeyBlock& write) { hub_.schedule.put_block(write.block); }

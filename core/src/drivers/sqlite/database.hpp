@@ -30,7 +30,7 @@ struct Settings {
   std::size_t batch_bytes_max = 1 << 20;
   std::int64_t page_size = 8'192;
   std::uint64_t disk_reserve_bytes = 8 << 20;
-  std::int64_t cache_bytes = 32 << 20;
+  std::int64_t cache_bytes = 8 << 20;
 };
 
 /// Where incidents go, as long as the engine that gave it is there.

@@ -26,7 +26,9 @@ constexpr const char* kSelectBody =
 constexpr const char* kFindDedup =
     "SELECT message_id FROM dedup WHERE topic_id = (SELECT id FROM topic WHERE name = ?1) AND dedup_id = ?2"
     " AND (expires_us IS NULL OR expires_us > ?3)";
-constexpr const char* kHoldDedup = "INSERT OR REPLACE INTO dedup VALUES(?1, ?2, ?3, ?4)";
+constexpr const char* kHoldDedup =
+    "INSERT INTO dedup VALUES(?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET expires_us = excluded.expires_us,"
+    " message_id = excluded.message_id WHERE dedup.expires_us <= ?5";
 constexpr int kPayloadOffset = 11;
 constexpr int kCountColumn = 14;
 /// Bounds of a run: a message that comes back alone is found by reading its run.
@@ -150,10 +152,14 @@ std::optional<MessageId> find_dedup(Connection& sql, std::string_view topic, std
   return row.id(0);
 }
 
-void hold_dedup(Tx& tx, const spi::Envelope& envelope) {
+std::optional<MessageId> hold_dedup(Tx& tx, const spi::Envelope& envelope) {
   const bool window = envelope.dedup_mode == DedupMode::kWindow;
   const auto until = window ? us_unless_never(envelope.dedup_until) : std::nullopt;
-  execute(tx.sql, kHoldDedup, topic_of(tx, envelope.topic).id, envelope.dedup_id, until, envelope.id);
+  // One way down the tree for the question and the answer.
+  execute(tx.sql, kHoldDedup, topic_of(tx, envelope.topic).id, envelope.dedup_id, until, envelope.id,
+          to_us(tx.now.wall));
+  if (!tx.sql.ok() || tx.sql.changes() > 0) return std::nullopt;
+  return find_dedup(tx.sql, envelope.topic, envelope.dedup_id, tx.now.wall);
 }
 
 std::vector<spi::PublishAnswer> publish(Tx& tx, std::span<const spi::Envelope> envelopes) {
@@ -171,13 +177,12 @@ std::vector<spi::PublishAnswer> publish(Tx& tx, std::span<const spi::Envelope> e
       continue;
     }
     if (deduplicates(envelope)) {
-      if (const auto holder = find_dedup(tx.sql, envelope.topic, envelope.dedup_id, tx.now.wall)) {
+      if (const auto holder = hold_dedup(tx, envelope)) {
         answers.resize(envelopes.size());
         answers[i].duplicate = true;
         answers[i].original = *holder;
         continue;
       }
-      hold_dedup(tx, envelope);
     }
     appender.add(envelope);
   }

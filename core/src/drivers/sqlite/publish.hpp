@@ -24,7 +24,8 @@ void append_body(Tx& tx, LogState& log, std::int64_t body_id);
 }
 [[nodiscard]] std::optional<MessageId> find_dedup(Connection& sql, std::string_view topic,
                                                   std::string_view dedup_id, TimePoint now);
-void hold_dedup(Tx& tx, const spi::Envelope& envelope);
+/// Holds the envelope's dedup id for it; else who holds it.
+[[nodiscard]] std::optional<MessageId> hold_dedup(Tx& tx, const spi::Envelope& envelope);
 
 /// The columns of `message` and of `body` that make an envelope, in the order that read_envelope() expects.
 #define TOWLINE_ENVELOPE_COLUMNS(id) \

@@ -13,6 +13,7 @@
 #include "codec/extras.hpp"
 #include "drivers/sqlite/page_cursor.hpp"
 #include "drivers/sqlite/publish.hpp"
+#include "drivers/sqlite/records.hpp"
 #include "drivers/sqlite/topics.hpp"
 
 namespace towline::drivers::sqlite {
@@ -25,7 +26,7 @@ constexpr std::size_t kPageCountMax = 1'000;
 
 constexpr const char* kFindWaiting =
     "SELECT body_id, version, due_us, order_key, promised_us, topic_id, priority, skip_if_late_by_us, "
-    "group_id "
+    "group_id, extras IS NOT NULL "
     "FROM body b"
     " WHERE record_id = ?1 AND (order_key IS NOT NULL OR EXISTS("
     "SELECT 1 FROM schedule s WHERE s.due_us = b.due_us AND s.body_id = b.body_id)) LIMIT 1";
@@ -209,12 +210,13 @@ std::optional<Waiting> find_waiting(Connection& sql, const MessageId& id) {
   waiting.priority = static_cast<std::uint8_t>(row.integer(6));
   waiting.has_rule = row.integer(7) != 0;
   waiting.addressed = !row.is_null(8);
+  waiting.has_extras = row.integer(9) != 0;
   return waiting;
 }
 
 void put_schedule(Tx& tx, const spi::ScheduleRecord& record) {
   const spi::Envelope& envelope = record.envelope;
-  if (deduplicates(envelope)) hold_dedup(tx, envelope);
+  if (deduplicates(envelope)) (void)hold_dedup(tx, envelope);  // the unit was checked
   TopicState& topic = topic_of(tx, envelope.topic);
   std::optional<std::int64_t> group_id;
   if (!envelope.group.empty()) group_id = group_of(tx, envelope.group).id;
@@ -239,6 +241,12 @@ void put_schedule(Tx& tx, const spi::ScheduleRecord& record) {
 void erase_schedule(Tx& tx, const spi::EraseSchedule& write) {
   const auto waiting = find_waiting(tx.sql, write.id);
   if (!waiting) return;
+  // Dedup ids are among the extras.
+  const auto record = write.finishes && waiting->has_extras ? read_record(tx.sql, waiting->body_id, false)
+                                                            : std::optional<spi::ScheduleRecord>();
+  if (record && record->envelope.dedup_mode == DedupMode::kWhileUnfinished) {
+    forget_dedup(tx, {record->envelope.topic, record->envelope.dedup_id, record->envelope.id});
+  }
   if (waiting->claimed && write.version != 0 && !waiting->addressed) {
     remember_fired(tx, blob_of(write.id).bytes);
   }

@@ -21,6 +21,7 @@ struct Waiting {
   std::uint8_t priority = 0;
   bool has_rule = false;  ///< a misfire rule
   bool addressed = false;
+  bool has_extras = false;
 };
 
 [[nodiscard]] std::optional<Waiting> find_waiting(Connection& sql, const MessageId& id);

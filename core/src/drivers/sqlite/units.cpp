@@ -137,10 +137,7 @@ class Apply {
   void operator()(const spi::ForgetDedup& write) { forget_dedup(tx_, write); }
   void operator()(const spi::Publish& write) {
     const spi::Envelope& envelope = write.envelope;
-    if (deduplicates(envelope)) {
-      if (find_dedup(tx_.sql, envelope.topic, envelope.dedup_id, tx_.now.wall)) return;
-      hold_dedup(tx_, envelope);
-    }
+    if (deduplicates(envelope) && hold_dedup(tx_, envelope)) return;
     append(tx_, envelope);
   }
   void operator()(const spi::Settle& write) { (void)settle(tx_, *settle_, write.settlement); }
