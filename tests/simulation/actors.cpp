@@ -205,13 +205,17 @@ void World::check_content(const Delivery& delivery, std::uint32_t number, std::u
   if (std::find(topics.begin(), topics.end(), topic) == topics.end()) wrong("the group");
 }
 
+MonotonicTime World::when_it_runs(const Process& process) const {
+  return std::max(process.paused_until, time_.monotonic + std::chrono::milliseconds(1));
+}
+
 void World::finish_handler(std::uint64_t id) {
   const auto it = running_.find(id);
   if (it == running_.end()) return;  // it died with its process
   Running& running = it->second;
   Process& process = processes_[running.life->seat.process];
   if (process.life == running.life && !runs(process)) {
-    timed_.push({process.paused_until, dice_.next(), Task::kFinish, id, 0});
+    timed_.push({when_it_runs(process), dice_.next(), Task::kFinish, id, 0});
     return;
   }
   Record r = running.start;
@@ -248,7 +252,7 @@ void World::settle_by_hand(std::uint64_t id) {
   Running& running = it->second;
   Process& process = processes_[running.life->seat.process];
   if (process.life == running.life && !runs(process)) {
-    timed_.push({process.paused_until, dice_.next(), Task::kSettleByHand, id, 0});
+    timed_.push({when_it_runs(process), dice_.next(), Task::kSettleByHand, id, 0});
     return;
   }
   Record r = running.start;
@@ -412,6 +416,9 @@ void World::begin(Client& client, std::uint32_t who, Process& process) {
   r.index = client.key;
   r.answer = Answer::kUnknown;
   const TimePoint now = life->clock->now();
+  Record begins = r;
+  begins.event = Event::kBeginning;
+  note(begins);
   as(life, client_busy_[who], [&] {
     auto answer = life->core->idempotency().begin("key-" + std::to_string(client.key), options);
     if (!answer) {
@@ -455,6 +462,9 @@ void World::end(Client& client, std::uint32_t who, Process& process) {
   r.lease = client.token.fence;
   for (int round = 0; round < 2; ++round) {
     r.answer = Answer::kUnknown;
+    Record begins = r;
+    begins.event = Event::kEnding;
+    note(begins);
     as(life, client_busy_[who], [&] {
       const auto done =
           r.event == Event::kGiveUp
@@ -504,6 +514,10 @@ void World::operate_on_schedule(Process& process) {
   const TimePoint due = life->clock->now() + dice_.between(Duration(0), std::chrono::seconds(2));
   if (!cancels) r.until_wall = due;
   r.answer = Answer::kUnknown;
+  r.number = ++ask_last_;
+  Record asks = r;
+  asks.event = Event::kAsking;
+  note(asks);
   as(life, life->operator_busy, [&] {
     r.answer = answer_of(cancels ? life->core->scheduler().cancel(ids_[number])
                                  : life->core->scheduler().reschedule(ids_[number], due));
@@ -563,6 +577,15 @@ void World::release_keys(Process& process, bool all) {
       if (!blocks.ok()) continue;
       for (const spi::KeyBlock& block : *blocks) {
         if (all ? !block.held : !dice_.chance(block.held ? 0.5 : 0.05)) continue;
+        Record r;
+        r.event = Event::kHandRelease;
+        r.process = process.index;
+        r.group = static_cast<std::uint8_t>(g);
+        r.topic = static_cast<std::uint8_t>(topic);
+        r.number = block.partition;
+        r.index = block.held ? 1 : 0;
+        r.lease = block.key.empty() ? 0 : number_in(block.key) + 1;
+        note(r);
         as(life, life->operator_busy, [&] {
           if (plan_.groups[g].options.order == Order::kKeyOrdered) {
             (void)life->core->release_key(block.group, block.topic, block.key);

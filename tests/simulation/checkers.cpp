@@ -61,28 +61,40 @@ void check_made_up(Tracks& tracks, std::uint32_t m, std::uint32_t g) {
     tracks.find("K1", called(m, g) + " was handled, and cancel() said that it never fires");
 }
 
+/// When the call began whose answer is at `index`.
+std::size_t began_at(const Publication& publication, const Record& answer, std::size_t index) {
+  const auto asked = publication.asked.find(answer.number);
+  return asked == publication.asked.end() ? index : asked->second;
+}
+
 void check_cancels(Tracks& tracks, std::uint32_t m) {
-  bool maybe_gone = false;
-  for (const std::size_t index : tracks.publication(m).cancels) {
+  const Publication& publication = tracks.publication(m);
+  std::size_t won = 0;
+  for (const std::size_t index : publication.cancels) {
     const Answer answer = tracks.at(index).answer;
-    if (answer == Answer::kNotFound && !maybe_gone) {
+    if (answer == Answer::kOk) ++won;
+    if (answer != Answer::kNotFound) continue;
+    // Another call may have cancelled it: one that began before this answer and did not fail.
+    const bool maybe_gone =
+        std::any_of(publication.cancels.begin(), publication.cancels.end(), [&](std::size_t other) {
+          const Record& r = tracks.at(other);
+          const bool may_have = r.answer == Answer::kOk || r.answer == Answer::kUnknown;
+          return may_have && began_at(publication, r, other) < index;
+        });
+    if (!maybe_gone) {
       tracks.find("K1", "cancel() of m" + std::to_string(m) +
                             " answered that it does not exist, and it was scheduled");
     }
-    if (answer == Answer::kOk && maybe_gone && was_cancelled(tracks, m, true)) {
-      std::size_t before = 0;
-      for (const std::size_t other : tracks.publication(m).cancels) {
-        if (other < index && tracks.at(other).answer == Answer::kOk) ++before;
-      }
-      if (before > 0) tracks.find("K1", "m" + std::to_string(m) + " was cancelled twice");
-    }
-    maybe_gone |= answer == Answer::kOk || answer == Answer::kUnknown;
   }
+  if (won > 1) tracks.find("K1", "m" + std::to_string(m) + " was cancelled twice");
 }
 
 // Why the message came again after this handling; false: there is no reason.
 bool explains(const Tracks& tracks, const Track& track, const Handling& earlier, const Handling& later) {
   const Record& start = tracks.at(earlier.start);
+  // The later one was given its lease first, lost it to the earlier one, and did not know yet.
+  const bool older = tracks.at(later.start).lease < start.lease;
+  if (older && later.zombie) return true;
   if (earlier.finish == SIZE_MAX || earlier.finish > later.start) return true;  // never returned, or a zombie
   const Record& finish = tracks.at(earlier.finish);
   if (finish.verb != Verb::kAck || finish.answer != Answer::kOk || finish.at >= start.until) return true;
@@ -203,9 +215,12 @@ void check_delays(Tracks& tracks) {
       TimePoint at = due;
       for (const std::size_t moved : publication.reschedules) {
         const Record& r = tracks.at(moved);
-        if (moved > index) continue;
-        if (r.answer == Answer::kOk) at = r.until_wall;
-        if (r.answer == Answer::kUnknown) at = std::min(at, r.until_wall);
+        if (began_at(publication, r, moved) > index) continue;
+        if (r.answer == Answer::kOk && moved <= index) {
+          at = r.until_wall;
+        } else if (r.answer == Answer::kOk || r.answer == Answer::kUnknown) {
+          at = std::min(at, r.until_wall);
+        }
       }
       return at;
     };
@@ -220,7 +235,7 @@ void check_delays(Tracks& tracks) {
         const Record& retry = tracks.at(stored);
         if (retry.verb != Verb::kRetry || may_duplicate(tracks.facts())) continue;
         for (const Handling& handling : track.handlings) {
-          if (handling.start < stored) continue;
+          if (handling.start < stored || handling.zombie) continue;
           if (tracks.at(handling.start).wall + tolerance < retry.until_wall) {
             tracks.find("K7", called(m, g) + " was tried again before its wait was over");
           }

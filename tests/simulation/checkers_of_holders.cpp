@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <tuple>
 
 #include "simulation/tracks.hpp"
@@ -48,9 +49,10 @@ Interval interval_of(const Tracks& tracks, const Track& track, const Handling& h
   }
   for (const Holding& holding : track.holdings) {
     const Record& hand_out = tracks.at(holding.hand_out);
-    if (hand_out.lease != start.lease || hand_out.index != start.index || holding.until >= end) continue;
+    if (hand_out.lease != start.lease || hand_out.index != start.index || holding.until > end) continue;
+    if (holding.until == end && holding.ended_by >= end_index) continue;
     end = holding.until;
-    end_index = 0;
+    end_index = holding.ended_by == SIZE_MAX ? 0 : holding.ended_by;
   }
   return {start.at, std::max(end, start.at), message, handling.start, end_index};
 }
@@ -71,6 +73,17 @@ bool has_plain_place_in_order(const Tracks& tracks, std::uint32_t m) {
   return message.delay == Duration(0) && message.dedup < 0 && tracks.publication(m).answers.size() == 1;
 }
 
+/// Whether an operator let the tail of this message's key go on although its head was still to come. That
+/// gives the order of what waited up, and says so; from then on this key proves nothing.
+bool was_let_through(const Tracks& tracks, std::uint32_t m, std::uint32_t g) {
+  const MessagePlan& message = tracks.facts().messages[m];
+  for (const Record& r : tracks.history()) {
+    if (r.event != Event::kHandRelease || r.index != 0 || r.group != g || r.topic != message.topic) continue;
+    if (r.lease == 0 || r.lease == static_cast<std::uint64_t>(message.key) + 1) return true;
+  }
+  return false;
+}
+
 void check_first_starts(Tracks& tracks, std::uint32_t g) {
   // Producer, topic, key, priority: the latest first start so far.
   std::map<std::tuple<std::uint32_t, std::uint32_t, std::int32_t, std::uint8_t>,
@@ -86,13 +99,14 @@ void check_first_starts(Tracks& tracks, std::uint32_t g) {
     const bool died_unseen = std::any_of(track.stored.begin(), track.stored.end(), [&](std::size_t index) {
       return tracks.at(index).verb == Verb::kDeadLetter && index < first;
     });
-    if (died_unseen) continue;
+    if (died_unseen || was_let_through(tracks, m, g)) continue;
     auto& latest = last[{message.producer, message.topic, message.key, message.priority}];
     if (latest.first > first) {
-      tracks.find("K3", called(m, g) + " was handled after m" + std::to_string(latest.second) +
-                            " of the same producer and key, which was published later");
+      tracks.find("K3", called(m, g) + " was handled before m" + std::to_string(latest.second) +
+                            " of the same producer and key, which was published earlier");
     } else {
-      latest = {first, m};
+      // A handler that did not know that its lease had ended has seen the message all the same.
+      latest = {track.handlings.front().start, m};
     }
   }
 }
@@ -113,6 +127,7 @@ void check_one_message(Tracks& tracks, std::uint32_t m, std::uint32_t g) {
   const Record* previous = nullptr;
   for (const Handling& handling : track.handlings) {
     const Record& start = tracks.at(handling.start);
+    if (handling.zombie) continue;  // it knows what was known when its lease began
     if (start.attempt > attempts_max)
       tracks.find("K5", called(m, g) + " was tried more often than max_attempts");
     if (start.attempt > 1 + possible_failures(tracks, track, start.redrives, handling.start)) {
@@ -129,7 +144,9 @@ void check_one_message(Tracks& tracks, std::uint32_t m, std::uint32_t g) {
   }
   std::uint32_t kills = 0;
   for (const Handling& handling : track.handlings) {
-    if (handling.finish != SIZE_MAX && tracks.at(handling.finish).verb == Verb::kCrash) ++kills;
+    const bool killed = handling.finish != SIZE_MAX && tracks.at(handling.finish).verb == Verb::kCrash;
+    // One that had run out of time was settled before it killed, and is charged as a failure.
+    if (killed && handling.settle > handling.finish) ++kills;
   }
   const auto kills_max = (static_cast<std::uint32_t>(options.dead_letters.max_crashes) + 2) *
                          static_cast<std::uint32_t>(1 + track.redrives.size());
@@ -210,49 +227,119 @@ void check_attempts(Tracks& tracks) {
   }
 }
 
-void check_idempotency(Tracks& tracks) {
-  struct Key {
-    std::uint64_t fence = 0;
-    TimePoint held_until{};
-    bool held = false;
-    bool done = false;
-    std::uint64_t result = 0;
-    std::vector<std::uint64_t> maybe;  ///< results whose complete() got no answer
-  };
-  std::map<std::uint32_t, Key> keys;
-  const Duration tolerance = tracks.facts().skew_max;
-  for (const Record& r : tracks.history()) {
-    Key& key = keys[r.index];
-    const std::string name = "idempotency key " + std::to_string(r.index);
-    if (r.event == Event::kBegin && r.answer == Answer::kOk) {
-      if (key.done) tracks.find("K9", name + " was given out again although it has a result");
-      if (r.number <= key.fence) tracks.find("K9", name + ": its fence did not grow");
-      if (key.held && r.wall + tolerance < key.held_until) tracks.find("K9", name + " has two holders");
-      key.fence = r.number;
-      key.held = true;
-      key.held_until = r.until_wall;
-    } else if (r.event == Event::kBegin && r.answer == Answer::kCompleted) {
-      const bool maybe = std::find(key.maybe.begin(), key.maybe.end(), r.number) != key.maybe.end();
-      if (!key.done && maybe) {
-        key.done = true;
-        key.result = r.number;
-      }
-      if (!key.done) tracks.find("K9", name + " has a result that nobody stored");
-      if (key.done && key.result != r.number) tracks.find("K9", name + ": its result changed");
-    } else if (r.event == Event::kComplete && r.answer == Answer::kOk) {
-      if (r.lease != key.fence) tracks.find("K9", name + ": a holder that had lost it stored a result");
-      if (key.done && key.result != r.number) tracks.find("K9", name + " got a second result");
-      key.done = true;
-      key.result = r.number;
-      key.held = false;
-    } else if (r.event == Event::kComplete && r.answer == Answer::kUnknown) {
-      key.maybe.push_back(r.number);
-    } else if (r.event == Event::kGiveUp && (r.answer == Answer::kOk || r.answer == Answer::kUnknown)) {
-      if (r.answer == Answer::kOk && r.lease != key.fence)
-        tracks.find("K9", name + ": given up by somebody else");
-      key.held = false;
+namespace {
+
+/// One idempotency key. A call takes effect somewhere between its record kBeginning or kEnding and its
+/// answer, so only what was answered before another call began is known to have come before it.
+struct KeyLife {
+  std::uint64_t fence = 0;  ///< the highest that was answered
+  std::size_t fence_known_at = 0;
+  std::set<std::uint64_t> fences;
+  TimePoint held_until{};
+  bool held = false;
+  int releases = 0;  ///< calls of the holder that may have ended it
+  bool done = false;
+  std::size_t done_known_at = 0;
+  std::uint64_t result = 0;
+  std::map<std::uint64_t, int> maybe;  ///< results of complete() calls that may have taken effect
+};
+
+class IdempotencyCheck {
+ public:
+  explicit IdempotencyCheck(Tracks& tracks) : tracks_(tracks) {}
+
+  void add(std::size_t index) {
+    const Record& r = tracks_.at(index);
+    KeyLife& key = keys_[r.index];
+    switch (r.event) {
+      case Event::kBeginning:
+        began_[r.session] = index;
+        break;
+      case Event::kBegin:
+        if (r.answer == Answer::kOk) acquired(key, r, index);
+        if (r.answer == Answer::kCompleted) read(key, r, index);
+        break;
+      case Event::kEnding:
+        if (r.lease == key.fence) ++key.releases;
+        ++key.maybe[r.number];
+        break;
+      case Event::kComplete:
+        completed(key, r, index);
+        break;
+      case Event::kGiveUp:
+        gave_up(key, r);
+        break;
+      default:
+        break;
     }
   }
+
+ private:
+  void find(const Record& r, const char* what) {
+    tracks_.find("K9", "idempotency key " + std::to_string(r.index) + what);
+  }
+  void acquired(KeyLife& key, const Record& r, std::size_t index) {
+    const std::size_t began = began_[r.session];
+    if (key.done && key.done_known_at < began) find(r, " was given out again although it has a result");
+    if (!key.fences.insert(r.number).second) find(r, ": one fence was given twice");
+    if (r.number < key.fence) {
+      if (key.fence_known_at < began) find(r, ": its fence did not grow");
+      return;  // an old answer that came late
+    }
+    const bool free = !key.held || key.releases > 0;
+    if (!free && r.wall + tracks_.facts().skew_max < key.held_until) find(r, " has two holders");
+    key.fence = r.number;
+    key.fence_known_at = index;
+    key.held = true;
+    key.releases = 0;
+    key.held_until = r.until_wall;
+  }
+  void read(KeyLife& key, const Record& r, std::size_t index) {
+    const auto maybe = key.maybe.find(r.number);
+    if (!key.done && maybe != key.maybe.end() && maybe->second > 0) {
+      key.done = true;
+      key.done_known_at = index;
+      key.result = r.number;
+    }
+    if (!key.done) find(r, " has a result that nobody stored");
+    if (key.done && key.result != r.number) find(r, ": its result changed");
+  }
+  void completed(KeyLife& key, const Record& r, std::size_t index) {
+    if (r.answer == Answer::kUnknown) return;
+    if (r.answer != Answer::kOk) {
+      --key.maybe[r.number];
+      if (r.lease == key.fence) --key.releases;
+      return;
+    }
+    if (r.lease != key.fence) find(r, ": a holder that had lost it stored a result");
+    if (key.done && key.result != r.number) find(r, " got a second result");
+    if (!key.done) key.done_known_at = index;
+    key.done = true;
+    key.result = r.number;
+    key.held = false;
+  }
+  void gave_up(KeyLife& key, const Record& r) {
+    --key.maybe[r.number];
+    if (r.answer == Answer::kUnknown) return;
+    if (r.answer == Answer::kOk) {
+      if (r.lease != key.fence && key.held && key.releases == 0) find(r, ": given up by somebody else");
+      if (r.lease == key.fence) key.held = false;
+    } else if (r.lease == key.fence) {
+      --key.releases;
+    }
+  }
+
+  Tracks& tracks_;
+  std::map<std::uint32_t, KeyLife> keys_;
+  std::map<std::uint32_t, std::size_t> began_;  ///< by client
+};
+
+}  // namespace
+
+void check_idempotency(Tracks& tracks) {
+  IdempotencyCheck check(tracks);
+  for (std::size_t i = 0; i < tracks.history().size(); ++i)
+    check.add(i);
 }
 
 }  // namespace towline::simulation

@@ -86,7 +86,20 @@ class UnitScribe {
  public:
   UnitScribe(const Desk& desk, std::uint32_t session) : desk_(desk), session_(session) {}
 
+  /// A unit may carry several deliveries: each begins with its settlement, and what follows is about it.
   void note(const spi::Unit& unit, const Result<void>& result) {
+    spi::Unit part;
+    for (const spi::Write& write : unit.writes) {
+      if (std::holds_alternative<spi::Settle>(write) && !part.writes.empty()) {
+        note_part(part, result);
+        part.writes.clear();
+      }
+      part.writes.push_back(write);
+    }
+    note_part(part, result);
+  }
+
+  void note_part(const spi::Unit& unit, const Result<void>& result) {
     Record about;  // the record that the unit stores, if any
     about.verb = Verb::kAck;
     const bool redrive = std::any_of(unit.writes.begin(), unit.writes.end(), [](const spi::Write& write) {
@@ -195,6 +208,7 @@ class FaultySubscription final : public spi::Subscription {
         inner_(std::move(inner)),
         group_(group_of(options.group)),
         lease_(options.lease),
+        ordered_(options.order != spi::OrderMode::kUnordered),
         session_(session) {}
 
   Result<spi::Received> receive(const spi::ReceiveRequest& request) override {
@@ -216,11 +230,13 @@ class FaultySubscription final : public spi::Subscription {
     note(request, *received, faults.fail_after);
     if (!received->deliveries.empty() || !request.settlements.empty() || !request.units.empty())
       desk_.host.touch();
+    const MonotonicTime until = desk_.host.time().monotonic + lease_;
     desk_.leave(faults);
     if (!faults.fail_after) return received;
-    // The answer is lost: nobody renews what it handed out, so that comes back when its lease ends.
+    // The answer is lost. Nobody renews what it handed out, so that comes back when its lease ends; in an
+    // ordered subscription before anything else is handed out, as the order demands.
     for (const spi::Delivery& delivery : received->deliveries) {
-      orphans_.push_back({delivery.token, desk_.host.time().monotonic + lease_});
+      orphans_.push_back({delivery.token, until});
     }
     return unavailable();
   }
@@ -272,17 +288,23 @@ class FaultySubscription final : public spi::Subscription {
 
   void release_orphans() {
     std::vector<spi::Settlement> back;
+    std::vector<bool> in_time;
     const MonotonicTime now = desk_.host.time().monotonic;
     std::erase_if(orphans_, [&](const Orphan& orphan) {
-      if (orphan.until > now) return false;
+      if (orphan.until > now && !ordered_) return false;
       back.push_back({orphan.token, spi::Verb::kRelease});
+      in_time.push_back(orphan.until > now);
       return true;
     });
     if (back.empty()) return;
     spi::ReceiveRequest request;
     request.settlements = back;
     request.deadline = now;
-    (void)inner_->receive(request);
+    const auto received = inner_->receive(request);
+    for (std::uint32_t i = 0; received.ok() && i < back.size(); ++i) {
+      const bool lost = std::find(received->lost.begin(), received->lost.end(), i) != received->lost.end();
+      if (in_time[i] && !lost) UnitScribe(desk_, session_).settled(back[i], {}, {});
+    }
     desk_.host.touch();
   }
 
@@ -347,6 +369,7 @@ class FaultySubscription final : public spi::Subscription {
   const std::unique_ptr<spi::Subscription> inner_;
   const std::uint8_t group_;
   const Duration lease_;
+  const bool ordered_;
   const std::uint32_t session_;
   std::vector<Orphan> orphans_;
 };

@@ -69,6 +69,14 @@ const char* name_of(Event event) noexcept {
       return "block";
     case Event::kUnpark:
       return "unpark";
+    case Event::kHandRelease:
+      return "by hand";
+    case Event::kAsking:
+      return "asking";
+    case Event::kBeginning:
+      return "beginning";
+    case Event::kEnding:
+      return "ending";
     case Event::kRemoved:
       return "removed";
     case Event::kFault:

@@ -14,30 +14,34 @@ namespace towline::simulation {
 inline constexpr std::uint32_t kNobody = UINT32_MAX;
 
 enum class Event : std::uint8_t {
-  kPublish,     ///< a producer got an answer; `until_wall` its due time
-  kHandOut,     ///< the provider gave a delivery to a session; `until` the end of the lease
-  kRenew,       ///< a session's leases now end at `until`; `lease` 0: all of them
-  kLeaseLost,   ///< a renewal said so
-  kSettle,      ///< the provider got a settlement; `verb` what came with it
-  kStart,       ///< a handler was started
-  kFinish,      ///< it returned; `verb` what it said
-  kStored,      ///< a record of the engine became durable; `verb` says which
-  kRedrive,     ///< a dead letter went back
-  kDiscard,     ///< a dead letter was given up
-  kCancel,      ///< an operator's cancel() was answered
-  kReschedule,  ///< the same; `until_wall` the new due time
-  kCrash,       ///< a process died
-  kUp,          ///< a process started
-  kClose,       ///< a session ended in order
-  kPause,       ///< a process stands still until `until`
-  kBegin,       ///< idempotency: an answer to begin(); `number` the fence or the result
-  kComplete,    ///< idempotency: an answer to complete(); `number` the result
-  kGiveUp,      ///< idempotency: an answer to fail()
-  kBlock,       ///< a key block was put; `number` its partition, `index` whether it is held
-  kUnpark,      ///< the next parked record was let through; `number` the partition
-  kRemoved,     ///< the janitor removed `number` dead letters
-  kFault,       ///< something was made to fail; `number` which
-  kNote,        ///< for a person who reads a trace
+  kPublish,      ///< a producer got an answer; `until_wall` its due time
+  kHandOut,      ///< the provider gave a delivery to a session; `until` the end of the lease
+  kRenew,        ///< a session's leases now end at `until`; `lease` 0: all of them
+  kLeaseLost,    ///< a renewal said so
+  kSettle,       ///< the provider got a settlement; `verb` what came with it
+  kStart,        ///< a handler was started
+  kFinish,       ///< it returned; `verb` what it said
+  kStored,       ///< a record of the engine became durable; `verb` says which
+  kRedrive,      ///< a dead letter went back
+  kDiscard,      ///< a dead letter was given up
+  kCancel,       ///< an operator's cancel() was answered
+  kReschedule,   ///< the same; `until_wall` the new due time
+  kCrash,        ///< a process died
+  kUp,           ///< a process started
+  kClose,        ///< a session ended in order
+  kPause,        ///< a process stands still until `until`
+  kBegin,        ///< idempotency: an answer to begin(); `number` the fence or the result
+  kComplete,     ///< idempotency: an answer to complete(); `number` the result
+  kGiveUp,       ///< idempotency: an answer to fail()
+  kBlock,        ///< a key block was put; `number` its partition, `index` whether it is held
+  kUnpark,       ///< the next parked record was let through; `number` the partition
+  kHandRelease,  ///< an operator begins to release a blocked key; as kBlock, with `topic`
+  kAsking,       ///< cancel() or reschedule() is about to be called; `number` pairs it with its answer
+  kBeginning,    ///< idempotency: begin() is about to be called
+  kEnding,       ///< idempotency: complete() or fail() is about to be called; `number` and `lease` as theirs
+  kRemoved,      ///< the janitor removed `number` dead letters
+  kFault,        ///< something was made to fail; `number` which
+  kNote,         ///< for a person who reads a trace
 };
 
 enum class Answer : std::uint8_t {
@@ -74,6 +78,7 @@ struct Record {
   Answer answer = Answer::kOk;
   Verb verb = Verb::kAck;
   std::uint8_t group = 0;
+  std::uint8_t topic = 0;
   std::uint32_t process = 0;
   std::uint32_t session = 0;
   std::uint32_t message = kNobody;

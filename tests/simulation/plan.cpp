@@ -258,10 +258,10 @@ std::string describe(const Plan& plan) {
     text += ", order " + std::to_string(static_cast<int>(o.order)) + ", on failure " +
             std::to_string(static_cast<int>(o.on_key_failure)) + ", ack " +
             std::to_string(static_cast<int>(o.ack)) + ", concurrency " + std::to_string(o.concurrency) +
-            ", prefetch " + std::to_string(o.prefetch_count) + ", attempts " +
-            std::to_string(o.retry.max_attempts) + ", crashes " + std::to_string(o.dead_letters.max_crashes) +
-            ", timeout " + ms(o.handler_timeout) + ", inbox " + ms(o.inbox_window) + ", breaker " +
-            (o.breaker.enabled ? "on" : "off") + "\n";
+            ", prefetch " + std::to_string(o.prefetch_count) + ", parked at most " +
+            std::to_string(o.parked_count_max) + ", attempts " + std::to_string(o.retry.max_attempts) +
+            ", crashes " + std::to_string(o.dead_letters.max_crashes) + ", timeout " + ms(o.handler_timeout) +
+            ", inbox " + ms(o.inbox_window) + ", breaker " + (o.breaker.enabled ? "on" : "off") + "\n";
   }
   text += "  faults:";
   for (std::size_t i = 0; i < kFaultCount; ++i) {

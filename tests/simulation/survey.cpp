@@ -86,7 +86,8 @@ bool World::is_quiet(std::string* why) {
   }
   if (stored->scheduled > 0)
     return no(std::to_string(stored->scheduled) + " records wait for their due time");
-  if (stored->parked > 0) return no(std::to_string(stored->parked) + " records are parked");
+  if (stored->parked > 0)
+    return no(std::to_string(stored->parked) + " records are parked" + blocks_in_words());
   for (const Process& process : processes_) {
     if (!process.life) return no("a process is down");
     for (const auto& slot : process.life->slots) {
@@ -100,6 +101,23 @@ bool World::is_quiet(std::string* why) {
     if (client.holds) return no("a client holds an idempotency key");
   }
   return true;
+}
+
+std::string World::blocks_in_words() const {
+  std::string text;
+  for (std::uint32_t g = 0; g < plan_.groups.size(); ++g) {
+    for (const std::uint32_t topic : plan_.groups[g].topics) {
+      auto blocks = bench_.store->list_key_blocks(group_name(g), topic_name(topic), std::nullopt);
+      if (!blocks.ok()) continue;
+      for (const spi::KeyBlock& block : *blocks) {
+        const auto head = numbers_.find(block.head);
+        text += ", " + block.topic + "/" + block.group + " key " + block.key + " waits for m" +
+                (head == numbers_.end() ? "?" : std::to_string(head->second)) + " with " +
+                std::to_string(block.parked_count) + " behind it" + (block.held ? ", held" : "");
+      }
+    }
+  }
+  return text;
 }
 
 void World::look() { check_places(false); }

@@ -33,6 +33,9 @@ void Tracks::add(std::size_t index) {
       publication.duplicate |= r.answer == Answer::kDuplicate;
       break;
     }
+    case Event::kAsking:
+      if (r.message < publications_.size()) publications_[r.message].asked[r.number] = index;
+      break;
     case Event::kCancel:
       if (r.message < publications_.size()) publications_[r.message].cancels.push_back(index);
       break;
@@ -50,7 +53,7 @@ void Tracks::add(std::size_t index) {
       renew(index);
       break;
     case Event::kClose:
-      end_session(r.session, r.at);
+      end_session(r.session, r.at, index);
       break;
     case Event::kStart:
       if (is_known(r)) {
@@ -104,6 +107,7 @@ void Tracks::settle(std::size_t index) {
                    " was accepted after its end");
   }
   holding.settled = true;
+  holding.ended_by = index;
   holding.open = false;
   holding.until = r.at;
   for (Handling& handling : track.handlings) {
@@ -129,14 +133,16 @@ void Tracks::renew(std::size_t index) {
   });
 }
 
-void Tracks::end_session(std::uint32_t session, MonotonicTime at) {
+void Tracks::end_session(std::uint32_t session, MonotonicTime at, std::size_t index) {
   for (const Token& token : open_[session]) {
     const Where& where = by_token_.at(token);
     Holding& holding = where.track->holdings[where.holding];
     if (!holding.open) continue;
     holding.open = false;
+    if (holding.until <= at) continue;  // it had ended before
     holding.closed = true;
-    holding.until = std::min(holding.until, at);
+    holding.ended_by = index;
+    holding.until = at;
   }
   open_.erase(session);
 }

@@ -23,7 +23,8 @@ struct Handling {
 /// One handing-out: how long its lease was live.
 struct Holding {
   std::size_t hand_out = 0;
-  MonotonicTime until{};  ///< end of the lease, or the moment it was settled or its session closed
+  MonotonicTime until{};            ///< end of the lease, or the moment it was settled or its session closed
+  std::size_t ended_by = SIZE_MAX;  ///< the record that ended it; SIZE_MAX: the clock
   bool settled = false;
   bool closed = false;
   bool open = true;
@@ -45,6 +46,8 @@ struct Publication {
   std::vector<std::size_t> answers;
   std::vector<std::size_t> cancels;
   std::vector<std::size_t> reschedules;
+  /// Of cancels and reschedules, by their number: when the call began.
+  std::map<std::uint64_t, std::size_t> asked;
   bool acked = false, unknown = false, duplicate = false;
 };
 
@@ -85,7 +88,7 @@ class Tracks {
   void hand_out(std::size_t index);
   void settle(std::size_t index);
   void renew(std::size_t index);
-  void end_session(std::uint32_t session, MonotonicTime at);
+  void end_session(std::uint32_t session, MonotonicTime at, std::size_t index);
   [[nodiscard]] bool is_known(const Record& r) const {
     return r.message < facts_.messages.size() && r.group < facts_.groups.size();
   }

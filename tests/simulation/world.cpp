@@ -166,10 +166,24 @@ void World::heal() {
   touch();
 }
 
+Duration World::time_for_slow_ones() const {
+  Duration sum{0};
+  for (const MessagePlan& message : plan_.messages) {
+    for (std::size_t g = 0; g < plan_.groups.size(); ++g) {
+      const ConsumerOptions& options = plan_.groups[g].options;
+      const Behaviour& behaviour = message.behaviour[g];
+      if (behaviour.mood != Mood::kSlow) continue;
+      sum +=
+          options.handler_timeout * 2 * std::min<std::int64_t>(behaviour.times, options.retry.max_attempts);
+    }
+  }
+  return sum;
+}
+
 void World::run_until_quiet() {
   std::string why;
   bool quiet = false;
-  const MonotonicTime limit = time_.monotonic + kQuietWithin;
+  const MonotonicTime limit = time_.monotonic + kQuietWithin + time_for_slow_ones();
   while (!quiet && ending_ == Ending::kClean && time_.monotonic < limit) {
     run_until(std::min(limit, time_.monotonic + kLookEvery), [] { return false; });
     for (Process& process : processes_) {
@@ -179,7 +193,7 @@ void World::run_until_quiet() {
     quiet = is_quiet(&why);
   }
   if (quiet || ending_ != Ending::kClean) return;
-  violate("liveness", "not quiet after ten minutes without faults: " + why);
+  violate("liveness", "not quiet in time after the last fault: " + why);
   ending_ = Ending::kStuck;
 }
 
@@ -326,7 +340,7 @@ void World::after(Duration wait, Task task, std::uint64_t who, std::uint32_t gen
 }
 
 bool World::runs(const Process& process) const noexcept {
-  return process.life != nullptr && process.paused_until <= time_.monotonic;
+  return process.life != nullptr && process.paused_until <= time_.monotonic && !process.life->closing;
 }
 
 // ---- life and death -----------------------------------------------------------------------------
@@ -410,6 +424,7 @@ void World::restart_in_order(Process& process) {
       std::any_of(life->slots.begin(), life->slots.end(), [](const auto& s) { return s->lane_busy; });
   if (busy) return;
   count(Fault::kRestart);
+  life->closing = true;
   as(life, life->operator_busy, [&] { (void)life->core->close(Duration{0}); });
   if (process.life != life) return;
   process.life.reset();

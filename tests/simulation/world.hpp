@@ -64,6 +64,8 @@ struct Life {
   TimePoint due_at{};
   bool scheduler_dirty = true, scheduler_busy = false, keeper_busy = false, janitor_busy = false,
        operator_busy = false;
+  /// Its threads have been told to end, and whoever ended them waits for them.
+  bool closing = false;
 };
 
 struct Process {
@@ -151,6 +153,8 @@ class World final : public Host {
   // world.cpp: the loop, life and death
   void run_load();
   void run_until_quiet();
+  /// What handlers that outlast their timeout need, one after another.
+  [[nodiscard]] Duration time_for_slow_ones() const;
   void run_until(MonotonicTime limit, const std::function<bool()>& done);
   [[nodiscard]] bool act();
   void gather(std::vector<Ready>& ready);
@@ -164,6 +168,8 @@ class World final : public Host {
   void break_something();
   void heal();
   [[nodiscard]] bool runs(const Process& process) const noexcept;
+  /// When to look again at a process that does not run.
+  [[nodiscard]] MonotonicTime when_it_runs(const Process& process) const;
   /// As a thread of that process; the death of the process ends `f`. The process may let go of its life
   /// meanwhile.
   template <typename F>
@@ -206,6 +212,7 @@ class World final : public Host {
 
   // survey.cpp: looking at the store from outside
   [[nodiscard]] bool is_quiet(std::string* why);
+  [[nodiscard]] std::string blocks_in_words() const;
   void look();
   void check_places(bool at_end);
   void check_limits();
@@ -241,6 +248,7 @@ class World final : public Host {
   std::vector<Client> clients_;
   std::deque<bool> client_busy_;
   std::uint64_t result_last_ = 0;
+  std::uint64_t ask_last_ = 0;
   std::uint32_t session_last_ = 0;
   std::uint32_t depth_ = 0;
   bool faults_on_ = true;

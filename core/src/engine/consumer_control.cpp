@@ -201,6 +201,7 @@ std::uint64_t ConsumerCore::shut_down(bool threaded) {
       context_->log(LogLevel::kWarning, "consumer", identity_ + ": " + closed.error().to_string());
     }
   }
+  context_->in_flight.forget(this);
   settler_.abandon(Error{ErrorCode::kClosed, "the consumer was closed before this was settled"});
   const Dispatcher::LeftOver left = dispatcher_.close_all();
   settler_.release_room(left.count, left.bytes);
@@ -212,6 +213,7 @@ void ConsumerCore::abandon() {
   closed_.store(true);
   stopping_.store(true);
   dispatcher_.stop_workers();
+  context_->in_flight.forget(this);
   settler_.abandon(Error{ErrorCode::kClosed, "the consumer is gone"});
   const Dispatcher::LeftOver left = dispatcher_.close_all();
   settler_.release_room(left.count, left.bytes);

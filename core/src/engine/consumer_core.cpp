@@ -186,20 +186,54 @@ void ConsumerCore::lane_main() {
   control_changed_.notify_all();
 }
 
-std::size_t ConsumerCore::intake_credit(MonotonicTime now) {
-  if (paused_.load() || closing_.load() || now < retry_receive_at_) return 0;
-  std::size_t credit = dispatcher_.credit();
-  // One at a time beyond the bound: with nothing at all the heads that would unblock the keys never came in.
-  if (dispatcher_.parked_total() >= static_cast<std::uint64_t>(options_.parked_count_max)) {
-    credit = idle() ? std::min<std::size_t>(credit, 1) : 0;
+InFlight::Room ConsumerCore::engine_room() {
+  InFlight::Room room = context_->in_flight.room();
+  if (room.count > 0) return room;
+  // Rung when another consumer gives something back; what was given back before that is seen here.
+  context_->in_flight.wait(this, [this] { dispatcher_.wake_lane(); });
+  return context_->in_flight.room();
+}
+
+std::size_t ConsumerCore::parking_credit(std::size_t credit) const {
+  if (options_.order == Order::kUnordered) return credit;
+  // All that is in hand may have to be parked at once, when the one before it fails.
+  const std::uint64_t taken = dispatcher_.parked_total() + dispatcher_.gauge().in_hand;
+  const auto max = static_cast<std::uint64_t>(options_.parked_count_max);
+  return taken >= max ? 0 : std::min(credit, static_cast<std::size_t>(max - taken));
+}
+
+void ConsumerCore::recount_parked(MonotonicTime now) {
+  if (now < recount_at_) return;
+  recount_at_ = now + kSafetyPoll;
+  for (const Dispatcher::PartitionName& at : dispatcher_.blocked_partitions()) {
+    auto blocks = context_->store->list_key_blocks(options_.group, at.topic, at.partition);
+    if (!blocks) return;
+    // Nothing is in hand, so nothing can have to be parked by them.
+    (void)dispatcher_.install_blocks(at.topic, at.partition, at.epoch, *blocks);
   }
-  const auto in_flight =
-      static_cast<std::int64_t>(context_->counters.in_flight_count.load(std::memory_order_relaxed));
-  const std::int64_t room = context_->options.in_flight_count_max - in_flight;
-  const auto bytes =
-      static_cast<std::int64_t>(context_->counters.in_flight_bytes.load(std::memory_order_relaxed));
-  if (room <= 0 || bytes >= context_->options.in_flight_bytes_max) return 0;
-  credit = std::min(credit, static_cast<std::size_t>(room));
+}
+
+ConsumerCore::Intake ConsumerCore::intake(MonotonicTime now) {
+  Intake intake;
+  if (paused_.load() || closing_.load() || now < retry_receive_at_ || !unacked_first_.empty()) return intake;
+  // One message is always let through when nothing is in hand, however large it is.
+  const auto bytes_max = static_cast<std::size_t>(options_.prefetch_bytes_max);
+  const std::size_t held_bytes = dispatcher_.bytes_in_hand();
+  std::size_t credit = held_bytes >= bytes_max ? 0 : dispatcher_.credit();
+  if (credit > 0) {
+    const InFlight::Room room = engine_room();
+    intake.bytes = std::min(bytes_max - held_bytes, room.bytes);
+    credit = std::min(credit, room.count);
+  }
+  // With nothing at all the heads that unblock the keys would never come in.
+  const std::size_t parking = parking_credit(credit);
+  intake.heads_only = credit > 0 && parking == 0 && context_->capabilities.finds_heads;
+  // A transport that cannot look for heads hands out what comes first, one at a time and with nothing in
+  // hand; then the bound is soft.
+  if (parking == 0 && !intake.heads_only && credit > 0)
+    credit = idle() ? std::min<std::size_t>(credit, 1) : 0;
+  if (parking > 0) credit = parking;
+  if (credit > 0 && parking == 0 && idle() && settler_.empty()) recount_parked(now);
   const std::size_t probes = breaker_.allowance(now);
   const bool open = breaker_.state() == policy::BreakerState::kOpen;
   if (open && !breaker_open_.exchange(true)) {
@@ -209,7 +243,8 @@ std::size_t ConsumerCore::intake_credit(MonotonicTime now) {
   } else if (!open) {
     breaker_open_.store(false);
   }
-  return std::min(credit, probes);
+  intake.count = std::min(credit, probes);
+  return intake;
 }
 
 void ConsumerCore::step(MonotonicTime wait_until) {
@@ -226,16 +261,12 @@ void ConsumerCore::step(MonotonicTime wait_until) {
   for (Decided& decided : collected.others)
     settler_.add(std::move(decided));
   feed_breaker(now);
-  std::size_t credit = intake_credit(now);
-  // One message is always let through when nothing is in hand, however large it is.
-  const auto bytes_max = static_cast<std::size_t>(options_.prefetch_bytes_max);
-  const std::size_t held_bytes = dispatcher_.bytes_in_hand();
-  const std::size_t free_bytes = held_bytes >= bytes_max ? 0 : bytes_max - held_bytes;
-  if (free_bytes == 0) credit = 0;
+  acknowledge_again(now);
+  const Intake intake = this->intake(now);
   if (auto timer = dispatcher_.next_timer()) wait_until = std::min(wait_until, *timer);
   if (auto probes = breaker_.probes_at()) wait_until = std::min(wait_until, *probes);
   if (now < retry_receive_at_) wait_until = std::min(wait_until, retry_receive_at_);
-  if (settler_.empty() && credit == 0) {
+  if (settler_.empty() && intake.count == 0) {
     dispatcher_.wait_for_outcomes(wait_until);
     return;
   }
@@ -243,13 +274,15 @@ void ConsumerCore::step(MonotonicTime wait_until) {
     dispatcher_.wait_for_outcomes(wait_until);
     return;
   }
+  settler_.prepare();
   if (auto committed = settler_.commit_units(); !committed) {
     retry_receive_at_ = now + kErrorPause;
     return;
   }
   spi::ReceiveRequest request;
-  request.count_max = credit;
-  request.payload_bytes_max = free_bytes;
+  request.count_max = intake.count;
+  request.payload_bytes_max = intake.bytes;
+  request.heads_only = intake.heads_only;
   request.settlements = settler_.settlements();
   request.units = context_->capabilities.is_store ? settler_.units() : std::span<const spi::Unit>();
   const bool may_wait = dispatcher_.enter_receive();
@@ -320,43 +353,57 @@ std::vector<DeliveryPtr> ConsumerCore::without_blocks(std::vector<DeliveryPtr>& 
   return back;
 }
 
+bool ConsumerCore::claim(DeliveryState& state) { return state.move_to(Phase::kDecided, {Phase::kHeld}); }
+
 bool ConsumerCore::admit_one(DeliveryPtr& state) {
   const policy::Decision decision =
       policy::decide_intake(settler_.facts_of(*state), policy::DecisionRules::of(options_));
   if (decision.action == policy::Action::kHandle) {
     if (!filter_ || filter_->matches(state->envelope())) return true;
-    state->phase.store(Phase::kDecided);
-    settler_.add_passed_over(std::move(state), false);
+    if (claim(*state)) settler_.add_passed_over(std::move(state), false);
     return false;
   }
   Decided decided{state, Outcome::fail(intake_error(decision.reason, state->delivery))};
   decided.intake = decision;
-  state->phase.store(Phase::kDecided);
-  settler_.add(std::move(decided));
+  if (claim(*state)) settler_.add(std::move(decided));
   return false;
 }
 
+void ConsumerCore::take_places(std::vector<spi::Delivery>& deliveries) {
+  std::size_t taken = 0;
+  while (taken < deliveries.size() && context_->in_flight.take(deliveries[taken].envelope->payload.size()))
+    ++taken;
+  // Another lane of the engine was faster. An ephemeral subscriber cannot give anything back.
+  for (std::size_t i = taken; i < deliveries.size(); ++i) {
+    if (options_.group.empty()) {
+      context_->in_flight.take_anyway(deliveries[i].envelope->payload.size());
+    } else {
+      settler_.give_back(deliveries[i].token);
+    }
+  }
+  if (!options_.group.empty()) deliveries.resize(taken);
+}
+
 void ConsumerCore::take_in(std::vector<spi::Delivery> deliveries) {
+  take_places(deliveries);
+  if (deliveries.empty()) return;
   const std::uint64_t period = breaker_.admit(context_->clock->monotonic(), deliveries.size());
   auto hand_out = std::make_shared<HandOut>(deliveries.size(), link_);
   std::vector<DeliveryPtr> fresh;
   fresh.reserve(deliveries.size());
-  std::size_t bytes = 0;
   for (std::size_t i = 0; i < deliveries.size(); ++i) {
     DeliveryState& state = hand_out->states[i];
     state.hand_out = hand_out.get();
     state.breaker_period = period;
-    bytes += deliveries[i].envelope->payload.size();
     state.delivery = std::move(deliveries[i]);
     fresh.emplace_back(hand_out, &state);
   }
   received_.fetch_add(fresh.size(), std::memory_order_relaxed);
-  account(fresh.size(), bytes);
   settler_.note_deliveries(fresh.size());
   dispatcher_.attach(fresh);
   std::vector<DeliveryPtr> back = without_blocks(fresh);
   for (DeliveryPtr& state : back) {
-    state->phase.store(Phase::kDecided);
+    if (!claim(*state)) continue;
     dispatcher_.pass(*state);
     settler_.add_released(std::move(state));
   }
@@ -364,8 +411,14 @@ void ConsumerCore::take_in(std::vector<spi::Delivery> deliveries) {
   drop_handled_before(fresh);
   std::erase_if(fresh, [&](DeliveryPtr& state) { return !admit_one(state); });
   if (options_.ack == AckPolicy::kFirst) ack_first(fresh);
+  admit(std::move(fresh));
+}
+
+void ConsumerCore::admit(std::vector<DeliveryPtr> fresh) {
   for (DeliveryPtr& state : dispatcher_.admit(std::move(fresh)))
     settler_.add_parked(std::move(state));
+  for (DeliveryPtr& state : dispatcher_.take_followers())
+    settler_.add_released(std::move(state));
 }
 
 void ConsumerCore::drop_handled_before(std::vector<DeliveryPtr>& fresh) {
@@ -383,42 +436,83 @@ void ConsumerCore::drop_handled_before(std::vector<DeliveryPtr>& fresh) {
   std::size_t i = 0;
   std::erase_if(fresh, [&](DeliveryPtr& state) {
     if (!(*known)[i++]) return false;
-    state->phase.store(Phase::kDecided);
-    settler_.add_passed_over(std::move(state), true);
+    if (claim(*state)) settler_.add_passed_over(std::move(state), true);
     return true;
   });
 }
 
 void ConsumerCore::ack_first(std::vector<DeliveryPtr>& fresh) {
+  // What lost its lease while it waited here is finished by its own way.
+  std::erase_if(fresh, [](const DeliveryPtr& state) { return state->phase.load() != Phase::kHeld; });
+  if (fresh.empty()) return;
   std::vector<spi::Settlement> settlements;
-  settlements.reserve(fresh.size());
-  for (const DeliveryPtr& state : fresh)
-    settlements.push_back({state->delivery.token, spi::Verb::kAck});
+  std::vector<spi::Unit> units;
+  std::vector<DeliveryPtr> in_order, with_unit;
+  for (DeliveryPtr& state : fresh) {
+    const spi::Settlement settlement{state->delivery.token, spi::Verb::kAck};
+    spi::Unit unit;
+    Settler::add_forgetting(unit, state->envelope());
+    if (unit.writes.empty() || !context_->capabilities.is_store) {
+      settlements.push_back(settlement);
+      in_order.push_back(std::move(state));
+    } else {
+      unit.writes.insert(unit.writes.begin(), spi::Settle{settlement});
+      units.push_back(std::move(unit));
+      with_unit.push_back(std::move(state));
+    }
+  }
+  fresh.clear();
   spi::ReceiveRequest request;
   request.settlements = settlements;
+  request.units = units;
   request.deadline = context_->clock->monotonic();
   auto received = subscription_->receive(request);
   if (!received) {
-    // Unknown whether they are acknowledged, so none may run: at most once is what was asked for.
+    // Unknown whether they are acknowledged, so none may run yet: at most once is what was asked for. They
+    // are acknowledged again, and those that were already turn out to be lost.
     context_->log(LogLevel::kWarning, "consumer", identity_ + ": " + received.error().to_string());
-    settler_.forget(fresh);
-    fresh.clear();
+    unacked_first_ = std::move(in_order);
+    unacked_first_.insert(unacked_first_.end(), with_unit.begin(), with_unit.end());
+    retry_receive_at_ = context_->clock->monotonic() + kErrorPause;
     return;
   }
   std::vector<DeliveryPtr> lost;
-  for (const std::uint32_t index : received->lost)
-    lost.push_back(fresh[index]);
+  for (std::uint32_t i = 0; i < in_order.size(); ++i) {
+    const bool is_lost = std::find(received->lost.begin(), received->lost.end(), i) != received->lost.end();
+    (is_lost ? lost : fresh).push_back(std::move(in_order[i]));
+  }
+  for (std::size_t i = 0; i < with_unit.size(); ++i) {
+    const Result<void> result = received->units.empty() ? Result<void>{} : received->units[i];
+    if (!result && result.error().code != ErrorCode::kLeaseLost) {
+      unacked_first_.push_back(std::move(with_unit[i]));
+      retry_receive_at_ = context_->clock->monotonic() + kErrorPause;
+      continue;
+    }
+    (result ? fresh : lost).push_back(std::move(with_unit[i]));
+  }
   settler_.forget(lost);
-  std::erase_if(fresh, [&](const DeliveryPtr& state) {
-    return std::find(lost.begin(), lost.end(), state) != lost.end();
-  });
   for (const DeliveryPtr& state : fresh)
     state->settled_first = true;
+  if (!context_->capabilities.is_store) forget_dedup_ids(fresh);
 }
 
-void ConsumerCore::account(std::size_t count, std::size_t bytes) {
-  context_->counters.in_flight_count.fetch_add(count, std::memory_order_relaxed);
-  context_->counters.in_flight_bytes.fetch_add(bytes, std::memory_order_relaxed);
+void ConsumerCore::forget_dedup_ids(const std::vector<DeliveryPtr>& states) {
+  std::vector<spi::Unit> units;
+  for (const DeliveryPtr& state : states) {
+    spi::Unit unit;
+    Settler::add_forgetting(unit, state->envelope());
+    if (!unit.writes.empty()) units.push_back(std::move(unit));
+  }
+  if (units.empty()) return;
+  if (auto done = context_->store->commit(units); !done)
+    context_->log(LogLevel::kWarning, "consumer", identity_ + ": " + done.error().to_string());
+}
+
+void ConsumerCore::acknowledge_again(MonotonicTime now) {
+  if (unacked_first_.empty() || now < retry_receive_at_ || closing_.load()) return;
+  std::vector<DeliveryPtr> again = std::exchange(unacked_first_, {});
+  ack_first(again);
+  admit(std::move(again));
 }
 
 }  // namespace towline::engine

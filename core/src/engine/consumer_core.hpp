@@ -96,16 +96,34 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   void note_result(DeliveryPtr& state, Outcome outcome, std::vector<DeliveryPtr>& acked,
                    std::vector<Decided>& others);
 
-  [[nodiscard]] std::size_t intake_credit(MonotonicTime now);
+  /// What may be received now.
+  struct Intake {
+    std::size_t count = 0, bytes = 0;
+    bool heads_only = false;
+  };
+  [[nodiscard]] Intake intake(MonotonicTime now);
+  [[nodiscard]] InFlight::Room engine_room();
+  [[nodiscard]] std::size_t parking_credit(std::size_t credit) const;
+  /// With too much parked nothing but heads comes in, and so nothing that would show that somebody released a
+  /// key by hand: asks the store, now and then.
+  void recount_parked(MonotonicTime now);
+  /// Takes a place among the engine's for each; gives back those that find none, the last ones.
+  void take_places(std::vector<spi::Delivery>& deliveries);
   void take_in(std::vector<spi::Delivery> deliveries);
+  /// For the settler, before any handler; false: its lease was lost while it came in, and the book is closed
+  /// on that way.
+  [[nodiscard]] static bool claim(DeliveryState& state);
   [[nodiscard]] bool admit_one(DeliveryPtr& state);
   [[nodiscard]] bool load_blocks(const spi::Delivery& delivery);
   /// Takes out of `fresh` what belongs to partitions whose blocks could not be read.
   [[nodiscard]] std::vector<DeliveryPtr> without_blocks(std::vector<DeliveryPtr>& fresh);
+  /// Leaves in `fresh` what is acknowledged and may run.
   void ack_first(std::vector<DeliveryPtr>& fresh);
+  void acknowledge_again(MonotonicTime now);
+  void forget_dedup_ids(const std::vector<DeliveryPtr>& states);
+  void admit(std::vector<DeliveryPtr> fresh);
   void drop_handled_before(std::vector<DeliveryPtr>& fresh);
   void feed_breaker(MonotonicTime now);
-  void account(std::size_t count, std::size_t bytes);
   /// Waits until the condition holds, which is looked at with `control_` held and after every round of the
   /// lane. False: the deadline came.
   template <typename Condition>
@@ -140,6 +158,9 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   std::atomic<std::uint64_t> received_{0}, rounds_{0};
   std::atomic<int> lane_watchers_{0};
   MonotonicTime retry_receive_at_{};
+  MonotonicTime recount_at_{};
+  /// AckPolicy::kFirst: an acknowledgement got no answer, so they may not run yet.
+  std::vector<DeliveryPtr> unacked_first_;
   std::function<void(const DeadLetter&)> entry_listener_;
   std::function<void()> leave_listener_;
 };

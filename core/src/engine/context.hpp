@@ -18,6 +18,7 @@
 #include "base/histogram.hpp"
 #include "base/ids.hpp"
 #include "base/random.hpp"
+#include "engine/in_flight.hpp"
 
 namespace towline::engine {
 
@@ -41,6 +42,7 @@ class Context {
   const spi::Capabilities capabilities;
   const std::vector<std::string> findings;
   Counters counters;
+  InFlight in_flight;
 
   /// kClosed after close() began, kForked in a child process, the first fatal error after fail().
   [[nodiscard]] Result<void> check_open() const;

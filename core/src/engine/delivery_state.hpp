@@ -53,6 +53,8 @@ class DeliveryState : public base::Timer {
   std::atomic<bool> occupies_worker{false};
   /// Under the dispatcher's lock.
   KeyLane* lane = nullptr;
+  /// Counted in KeyLane::returning; under the same lock.
+  bool returning = false;
   std::optional<std::stop_source> stop;
   /// Its result does not count any more; remembered for a handler that asks for its token later.
   bool stop_asked = false;

@@ -64,9 +64,7 @@ void Dispatcher::attach(std::span<const DeliveryPtr> fresh) {
     open_.emplace(hand_out.number, hand_out.shared_from_this());
   }
   for (const DeliveryPtr& state : fresh) {
-    const bool ordered = limits_.order == Order::kPartitionOrdered ||
-                         (limits_.order == Order::kKeyOrdered && state->envelope().key.has_value());
-    if (ordered) set_lane(*state, lane_of(*state));
+    if (has_order(*state)) set_lane(*state, lane_of(*state));
   }
 }
 
@@ -80,6 +78,14 @@ void Dispatcher::pass(DeliveryState& state) {
   }
 }
 
+void Dispatcher::give_back(DeliveryState& state) {
+  const std::lock_guard lock(mutex_);
+  if (state.returning || !has_order(state)) return;
+  if (state.lane == nullptr) set_lane(state, lane_of(state));
+  ++state.lane->returning;
+  state.returning = true;
+}
+
 std::vector<DeliveryPtr> Dispatcher::admit(std::vector<DeliveryPtr> fresh) {
   std::vector<DeliveryPtr> to_park;
   std::unique_lock lock(mutex_);
@@ -90,7 +96,10 @@ std::vector<DeliveryPtr> Dispatcher::admit(std::vector<DeliveryPtr> fresh) {
       continue;
     }
     KeyLane& lane = *state->lane;
-    if (lane.blocked && !state->envelope().heads_key) {
+    if (lane.returning > 0) {
+      state->phase.store(Phase::kDecided);
+      followers_.push_back(std::move(state));
+    } else if (lane.blocked && !state->envelope().heads_key) {
       state->phase.store(Phase::kDecided);
       to_park.push_back(std::move(state));
     } else if (lane.holder != nullptr || !lane.waiting.empty()) {
@@ -103,6 +112,11 @@ std::vector<DeliveryPtr> Dispatcher::admit(std::vector<DeliveryPtr> fresh) {
   lock.unlock();
   work_.notify_all();
   return to_park;
+}
+
+std::vector<DeliveryPtr> Dispatcher::take_followers() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(followers_, {});
 }
 
 Dispatcher::Collected Dispatcher::collect(MonotonicTime now) {
@@ -193,6 +207,11 @@ void Dispatcher::finished(std::span<const DeliveryPtr> states, bool clean) {
 
 // ---- order keys ---------------------------------------------------------------------------------
 
+bool Dispatcher::has_order(const DeliveryState& state) const {
+  return limits_.order == Order::kPartitionOrdered ||
+         (limits_.order == Order::kKeyOrdered && state.envelope().key.has_value());
+}
+
 KeyLane& Dispatcher::lane_of(DeliveryState& state) {
   const spi::Envelope& envelope = state.envelope();
   std::string name =
@@ -218,6 +237,7 @@ void Dispatcher::set_lane(DeliveryState& state, KeyLane& lane) {
 KeyLane& Dispatcher::leave_lane(DeliveryState& state) {
   KeyLane& lane = *std::exchange(state.lane, nullptr);
   if (lane.holder == &state) lane.holder = nullptr;
+  if (std::exchange(state.returning, false)) --lane.returning;
   --lane.attached;
   return lane;
 }
@@ -246,8 +266,7 @@ std::vector<DeliveryPtr> Dispatcher::block(DeliveryState& head, bool held) {
   std::deque<DeliveryPtr> stay;
   for (DeliveryPtr& waiting : lane.waiting) {
     // A further head was let through by hand; parked again it would come after those that it goes before.
-    const bool is_head = waiting->envelope().heads_key && !held;
-    if (is_head) {
+    if (waiting->envelope().heads_key) {
       stay.push_back(std::move(waiting));
     } else if (waiting->move_to(Phase::kDecided, {Phase::kHeld})) {
       to_park.push_back(std::move(waiting));
@@ -324,10 +343,16 @@ void Dispatcher::unblock(std::string_view topic, std::uint32_t partition, const 
   erase_lane_if_idle(lane);
 }
 
-void Dispatcher::count_parked(DeliveryState& state) {
+void Dispatcher::leave_key(DeliveryState& state) {
   const std::lock_guard lock(mutex_);
-  if (state.lane == nullptr) return;
-  ++leave_lane(state).parked_count;
+  if (state.lane != nullptr) erase_lane_if_idle(leave_lane(state));
+}
+
+void Dispatcher::count_parked(std::string_view topic, std::uint32_t partition, const std::string& key) {
+  const std::lock_guard lock(mutex_);
+  const auto it = lanes_.find(order_name(topic, partition, limits_.order, key));
+  if (it == lanes_.end() || !it->second->blocked) return;
+  ++it->second->parked_count;
   ++parked_total_;
 }
 
@@ -348,8 +373,8 @@ void Dispatcher::forget_blocks(std::string_view topic, std::uint32_t partition, 
     std::erase_if(lane.waiting, [&](const DeliveryPtr& state) {
       if (state->delivery.epoch == epoch) return false;
       leave_lane(*state);
-      state->phase.store(Phase::kDecided);
-      decided_.others.push_back(Decided{state, Outcome{Outcome::Kind::kRelease}});
+      if (state->move_to(Phase::kDecided, {Phase::kHeld}))
+        decided_.others.push_back(Decided{state, Outcome{Outcome::Kind::kRelease}});
       return true;
     });
     it = lane.attached > 0 ? std::next(it) : lanes_.erase(it);
@@ -405,6 +430,18 @@ std::uint64_t Dispatcher::epoch_of(std::string_view topic, std::uint32_t partiti
   const std::lock_guard lock(mutex_);
   const auto it = epochs_.find(partition_name(topic, partition));
   return it == epochs_.end() ? 0 : it->second;
+}
+
+std::vector<Dispatcher::PartitionName> Dispatcher::blocked_partitions() const {
+  const std::lock_guard lock(mutex_);
+  std::map<std::pair<std::string, std::uint32_t>, std::uint64_t> found;
+  for (const auto& [name, lane] : lanes_) {
+    if (lane->blocked) found[{lane->topic, lane->partition}] = lane->epoch;
+  }
+  std::vector<PartitionName> all;
+  for (const auto& [name, epoch] : found)
+    all.push_back({name.first, name.second, epoch});
+  return all;
 }
 
 std::uint64_t Dispatcher::blocked_key_count() const {
@@ -478,18 +515,22 @@ std::size_t Dispatcher::mark_lost(std::span<const std::uint64_t> leases) {
   return count;
 }
 
-void Dispatcher::drop(DeliveryState& state) {
+std::vector<DeliveryPtr> Dispatcher::drop(DeliveryState& state) {
   const std::lock_guard lock(mutex_);
-  if (state.lane == nullptr) return;
+  std::vector<DeliveryPtr> behind;
+  if (state.lane == nullptr) return behind;
   KeyLane& lane = leave_lane(state);
-  const auto in_waiting = std::find_if(lane.waiting.begin(), lane.waiting.end(),
-                                       [&](const DeliveryPtr& waiting) { return waiting.get() == &state; });
-  if (in_waiting != lane.waiting.end()) {
-    lane.waiting.erase(in_waiting);
-  } else {
-    start_next(lane);
+  auto from = std::find_if(lane.waiting.begin(), lane.waiting.end(),
+                           [&](const DeliveryPtr& waiting) { return waiting.get() == &state; });
+  // The one that holds the key is before all that wait.
+  from = from == lane.waiting.end() ? lane.waiting.begin() : lane.waiting.erase(from);
+  for (auto it = from; it != lane.waiting.end(); ++it) {
+    leave_lane(**it);
+    if ((*it)->move_to(Phase::kDecided, {Phase::kHeld})) behind.push_back(std::move(*it));
   }
+  lane.waiting.erase(from, lane.waiting.end());
   erase_lane_if_idle(lane);
+  return behind;
 }
 
 std::size_t Dispatcher::bytes_in_hand() const {
@@ -699,6 +740,10 @@ Dispatcher::LeftOver Dispatcher::close_all() {
   }
   tell(stops);
   for (Decided& late : decided.others) {
+    if (late.lost) {  // nobody closes its book any more
+      ++left.count;
+      left.bytes += late.state->envelope().payload.size();
+    }
     if (late.completion) late.completion->finish(closed_before_settled());
   }
   return left;

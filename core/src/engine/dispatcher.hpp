@@ -40,6 +40,9 @@ struct KeyLane {
   bool held = false;
   std::uint64_t parked_count = 0;
   std::size_t attached = 0;  ///< deliveries that point here
+  /// Deliveries on their way back to the transport. They come again before all that is behind them, so what
+  /// comes in meanwhile has to go back as well.
+  std::size_t returning = 0;
   std::deque<DeliveryPtr> waiting;
 };
 
@@ -65,6 +68,11 @@ class Dispatcher {
   void pass(DeliveryState& state);
   /// Takes in what may be handled. Returns those that must be parked because their key is blocked, in order.
   [[nodiscard]] std::vector<DeliveryPtr> admit(std::vector<DeliveryPtr> fresh);
+  /// Those that admit() did not take in because something before them in their key goes back; they must
+  /// follow.
+  [[nodiscard]] std::vector<DeliveryPtr> take_followers();
+  /// It goes back to the transport; its key waits for it until release_lane().
+  void give_back(DeliveryState& state);
   struct Collected {
     std::vector<DeliveryPtr> acked;
     std::vector<Decided> others;
@@ -75,8 +83,9 @@ class Dispatcher {
   [[nodiscard]] std::size_t credit() const;
   /// Payload bytes in hand.
   [[nodiscard]] std::size_t bytes_in_hand() const;
-  /// The lease of this one is gone: it leaves its key, and the next of the key may start.
-  void drop(DeliveryState& state);
+  /// The lease of this one is gone: it leaves its key. It comes again, so what waits behind it must go back
+  /// as well and is returned, in order.
+  [[nodiscard]] std::vector<DeliveryPtr> drop(DeliveryState& state);
   /// When the lane must look again at the latest.
   [[nodiscard]] std::optional<MonotonicTime> next_timer() const;
   /// The books of these are closed and their credit is free. `clean`: none of them failed.
@@ -97,7 +106,10 @@ class Dispatcher {
   void unparked(DeliveryState& state, const std::optional<spi::KeyBlock>& block);
   /// The store knows no block of this key: what was believed is wrong.
   void unblock(std::string_view topic, std::uint32_t partition, const std::string& key);
-  void count_parked(DeliveryState& state);
+  /// It is to be parked: it leaves its key.
+  void leave_key(DeliveryState& state);
+  /// It is parked.
+  void count_parked(std::string_view topic, std::uint32_t partition, const std::string& key);
   /// A partition came into this consumer's hands, or what is known of its keys is in doubt: forget that,
   /// except that a handler may still run and others wait for it, and install the blocks that the store holds.
   /// Returns what must be parked by them.
@@ -107,6 +119,13 @@ class Dispatcher {
   /// It was to be parked, but its key is not blocked any more: it takes its turn.
   void admit_again(const DeliveryPtr& state);
   [[nodiscard]] std::uint64_t epoch_of(std::string_view topic, std::uint32_t partition) const;
+  /// The partitions of which a key is blocked, each once.
+  struct PartitionName {
+    std::string topic;
+    std::uint32_t partition = 0;
+    std::uint64_t epoch = 0;
+  };
+  [[nodiscard]] std::vector<PartitionName> blocked_partitions() const;
   [[nodiscard]] std::uint64_t blocked_key_count() const;
   [[nodiscard]] std::uint64_t parked_total() const;
 
@@ -158,6 +177,7 @@ class Dispatcher {
   [[nodiscard]] Gauge gauge() const;
 
  private:
+  [[nodiscard]] bool has_order(const DeliveryState& state) const;
   KeyLane& lane_of(DeliveryState& state);
   static void set_lane(DeliveryState& state, KeyLane& lane);
   /// Returns the lane, which the caller must hand to erase_lane_if_idle in the end.
@@ -185,6 +205,7 @@ class Dispatcher {
   std::condition_variable more_concurrency_;  ///< those sleep here who are beyond it
   std::condition_variable outcomes_;
   std::deque<DeliveryPtr> ready_;
+  std::vector<DeliveryPtr> followers_;
   std::unordered_map<std::string, std::unique_ptr<KeyLane>> lanes_;
   std::unordered_map<std::string, std::uint64_t> epochs_;
   std::vector<std::vector<DeliveryPtr>> chunks_;            ///< per worker: what it took, for stealing back

@@ -12,6 +12,9 @@ namespace {
 
 constexpr std::size_t kHistoryMax = 10;
 
+/// Deliveries of one key that are parked in one unit at most.
+constexpr std::size_t kTogetherMax = 200;
+
 /// What a handler says about its error is kept, but a megabyte of it helps nobody.
 constexpr std::size_t kTypeMax = 256;
 constexpr std::size_t kMessageMax = 8 * 1024;
@@ -67,8 +70,54 @@ void Settler::settle_with(spi::Unit unit, Book book) {
   if (context_->capabilities.is_store) {
     unit.writes.insert(unit.writes.begin(), spi::Settle{{book.state->delivery.token, spi::Verb::kAck}});
   }
-  units_.push_back(std::move(unit));
-  unit_books_.push_back(std::move(book));
+  const bool keeps_order = book.step != LaneStep::kRelease && book.step != LaneStep::kNone;
+  const bool blocks = std::any_of(unit.writes.begin(), unit.writes.end(), [](const spi::Write& write) {
+    return std::holds_alternative<spi::PutKeyBlock>(write);
+  });
+  Piece piece{std::move(unit), std::move(book)};
+  if (keeps_order || blocks) {
+    chains_[chain_of(piece.book.state->envelope())].pieces.push_back(std::move(piece));
+    return;
+  }
+  Bundle bundle;
+  bundle.pieces.push_back(std::move(piece));
+  send(std::move(bundle));
+}
+
+std::string Settler::chain_of(const spi::Envelope& envelope) const {
+  std::string name = envelope.topic;
+  name.push_back('\0');
+  name += std::to_string(envelope.partition);
+  name.push_back('\0');
+  return name + order_key(envelope);
+}
+
+void Settler::send(Bundle bundle) {
+  spi::Unit& unit = units_.emplace_back();
+  if (bundle.pieces.size() == 1) {
+    unit = std::move(bundle.pieces.front().unit);
+  } else {
+    for (const Piece& piece : bundle.pieces)
+      unit.writes.insert(unit.writes.end(), piece.unit.writes.begin(), piece.unit.writes.end());
+  }
+  bundles_.push_back(std::move(bundle));
+}
+
+void Settler::prepare() {
+  for (auto& [name, chain] : chains_) {
+    if (chain.on_its_way) continue;
+    chain.on_its_way = true;
+    Bundle bundle;
+    bundle.chain = name;
+    do {
+      bundle.pieces.push_back(std::move(chain.pieces.front()));
+      chain.pieces.pop_front();
+      // Letting the next one through may end the block, and then nothing can be parked behind it.
+    } while (!chain.one_by_one && bundle.pieces.size() < kTogetherMax && !chain.pieces.empty() &&
+             bundle.pieces.back().book.step != LaneStep::kUnpark &&
+             chain.pieces.front().book.step != LaneStep::kUnpark);
+    send(std::move(bundle));
+  }
 }
 
 bool Settler::plain_ack_is_enough(const spi::Envelope& envelope) const {
@@ -125,14 +174,17 @@ void Settler::finish_records(spi::Unit& unit, Book& book, const DeliveryState& s
     unit.writes.push_back(
         spi::PutInbox{options_.group, envelope.id, context_->clock->now() + options_.inbox_window});
   }
-  if (envelope.dedup_mode == DedupMode::kWhileUnfinished && !envelope.dedup_id.empty()) {
-    unit.writes.push_back(spi::ForgetDedup{envelope.topic, envelope.dedup_id, envelope.id});
-  }
+  add_forgetting(unit, envelope);
   if (dispatcher_.is_blocked(state)) {
     unit.writes.push_back(spi::UnparkNext{options_.group, envelope.topic, order_key(envelope),
                                           envelope.partition, context_->clock->now()});
     book.step = LaneStep::kUnpark;
   }
+}
+
+void Settler::add_forgetting(spi::Unit& unit, const spi::Envelope& envelope) {
+  if (envelope.dedup_mode != DedupMode::kWhileUnfinished || envelope.dedup_id.empty()) return;
+  unit.writes.push_back(spi::ForgetDedup{envelope.topic, envelope.dedup_id, envelope.id});
 }
 
 void Settler::add_finish_records(spi::Unit& unit, const DeliveryState& state) const {
@@ -146,11 +198,36 @@ std::string Settler::order_key(const spi::Envelope& envelope) const {
 
 void Settler::add_released(DeliveryPtr state) {
   count(policy::BreakerSignal::kIgnored, *state);
+  dispatcher_.give_back(*state);
   settle_plainly(std::move(state), spi::Verb::kRelease,
                  Book{nullptr, LaneStep::kRelease, nullptr, true, nullptr});
 }
 
+void Settler::give_back(const spi::Token& token) {
+  settlements_.push_back({token, spi::Verb::kRelease});
+  settlement_books_.push_back(Book{nullptr, LaneStep::kNone, nullptr, true, nullptr});
+}
+
+void Settler::release_behind(const std::vector<DeliveryPtr>& behind) {
+  for (const DeliveryPtr& state : behind)
+    add_released(state);
+}
+
+std::vector<DeliveryPtr> Settler::take_parking(const std::string& chain) {
+  std::vector<DeliveryPtr> parking;
+  const auto it = chains_.find(chain);
+  if (it == chains_.end()) return parking;
+  std::erase_if(it->second.pieces, [&](Piece& piece) {
+    if (piece.book.step != LaneStep::kParked) return false;
+    parking.push_back(std::move(piece.book.state));
+    return true;
+  });
+  if (it->second.pieces.empty() && !it->second.on_its_way) chains_.erase(it);
+  return parking;
+}
+
 void Settler::add_parked(DeliveryPtr state) {
+  count(policy::BreakerSignal::kIgnored, *state);
   spi::ScheduleRecord record;
   record.id = context_->make_id();
   record.envelope = state->envelope();
@@ -160,7 +237,7 @@ void Settler::add_parked(DeliveryPtr state) {
   record.parked = true;
   record.order_key = order_key(state->envelope());
   spi::Unit unit{{spi::PutSchedule{std::move(record)}}};
-  dispatcher_.count_parked(*state);
+  dispatcher_.leave_key(*state);
   settle_with(std::move(unit), Book{std::move(state), LaneStep::kParked, nullptr, true, nullptr});
 }
 
@@ -170,8 +247,9 @@ void Settler::close_as_lost(const Decided& decided) {
   count(policy::BreakerSignal::kIgnored, state);
   if (options_.order != Order::kUnordered)
     dispatcher_.doubt(state.envelope().topic, state.envelope().partition);
-  dispatcher_.drop(*decided.state);
+  std::vector<DeliveryPtr> behind = dispatcher_.drop(*decided.state);
   finish({&decided.state, 1}, false);
+  release_behind(behind);
 }
 
 policy::DeliveryFacts Settler::facts_of(const DeliveryState& state) const {
@@ -253,10 +331,10 @@ void Settler::discard(Decided decided, const policy::Decision& decision) {
 
 void Settler::release(Decided decided) {
   std::vector<DeliveryPtr> behind = dispatcher_.take_waiting(*decided.state);
+  dispatcher_.give_back(*decided.state);
   settle_plainly(std::move(decided.state), spi::Verb::kRelease,
                  Book{nullptr, LaneStep::kRelease, nullptr, true, std::move(decided.completion)});
-  for (DeliveryPtr& state : behind)
-    add_released(std::move(state));
+  release_behind(behind);
 }
 
 spi::Envelope Settler::next_attempt(const Decided& decided, const policy::Decision& decision) const {
@@ -345,6 +423,7 @@ void Settler::end_without_success(spi::Unit unit, Book book, const policy::Decis
   DeliveryState& state = *book.state;
   std::vector<DeliveryPtr> behind;
   if (decision.key_effect == policy::KeyEffect::kHold && state.lane != nullptr) {
+    add_forgetting(unit, state.envelope());
     unit.writes.push_back(spi::PutKeyBlock{block_of(state, state.envelope().id, true)});
     behind = dispatcher_.block(state, true);
     book.step = LaneStep::kNone;
@@ -382,15 +461,19 @@ Result<void> Settler::commit_units() {
   if (context_->capabilities.is_store || units_.empty()) return {};
   auto results = context_->store->commit(units_);
   if (!results) return std::move(results).error();
+  std::vector<Bundle> bundles = std::exchange(bundles_, {});
   std::vector<spi::Unit> units = std::exchange(units_, {});
-  std::vector<Book> books = std::exchange(unit_books_, {});
-  for (std::size_t i = 0; i < units.size(); ++i) {
+  for (std::size_t i = 0; i < bundles.size(); ++i) {
     const Result<void> result = results->empty() ? Result<void>{} : (*results)[i];
-    if (result) {
-      DeliveryPtr state = books[i].state;
-      settle_plainly(std::move(state), spi::Verb::kAck, std::move(books[i]));
-    } else {
-      close_unit(std::move(units[i]), books[i], result);
+    if (!result) {
+      if (bundles[i].pieces.size() == 1) bundles[i].pieces.front().unit = std::move(units[i]);
+      close_bundle(std::move(bundles[i]), result);
+      continue;
+    }
+    end_of_turn(bundles[i].chain);
+    for (Piece& piece : bundles[i].pieces) {
+      DeliveryPtr state = piece.book.state;
+      settle_plainly(std::move(state), spi::Verb::kAck, std::move(piece.book));
     }
   }
   return {};
@@ -398,7 +481,7 @@ Result<void> Settler::commit_units() {
 
 void Settler::apply(const spi::Received& received) {
   std::vector<Book> settlement_books = std::exchange(settlement_books_, {});
-  std::vector<Book> unit_books = std::exchange(unit_books_, {});
+  std::vector<Bundle> bundles = std::exchange(bundles_, {});
   std::vector<spi::Unit> units = std::exchange(units_, {});
   settlements_.clear();
   std::size_t next_lost = 0;
@@ -410,6 +493,7 @@ void Settler::apply(const spi::Received& received) {
     Book& book = settlement_books[i];
     const bool is_lost = next_lost < received.lost.size() && received.lost[next_lost] == i;
     if (is_lost) ++next_lost;
+    if (!book.state) continue;  // given back without having been admitted
     if (is_lost || book.completion || book.step == LaneStep::kUnpark || book.state->lane != nullptr ||
         !book.clean) {
       close_book(book, is_lost ? Result<void>(lost) : Result<void>{});
@@ -420,22 +504,49 @@ void Settler::apply(const spi::Received& received) {
     clean.push_back(std::move(book.state));
   }
   finish(clean, true);
-  for (std::size_t i = 0; i < unit_books.size(); ++i) {
-    const Result<void> result = received.units.empty() ? Result<void>{} : received.units[i];
-    close_unit(std::move(units[i]), unit_books[i], result);
+  for (std::size_t i = 0; i < bundles.size(); ++i) {
+    if (bundles[i].pieces.size() == 1) bundles[i].pieces.front().unit = std::move(units[i]);
+    close_bundle(std::move(bundles[i]), received.units.empty() ? Result<void>{} : received.units[i]);
   }
 }
 
-void Settler::close_unit(spi::Unit unit, Book& book, const Result<void>& result) {
+void Settler::end_of_turn(const std::string& chain) {
+  const auto it = chains_.find(chain);
+  if (it == chains_.end()) return;
+  it->second.on_its_way = false;
+  if (it->second.pieces.empty()) chains_.erase(it);
+}
+
+void Settler::put_back(Bundle bundle) {
+  if (bundle.chain.empty()) {
+    send(std::move(bundle));
+    return;
+  }
+  Chain& chain = chains_[bundle.chain];
+  chain.pieces.insert(chain.pieces.begin(), std::make_move_iterator(bundle.pieces.begin()),
+                      std::make_move_iterator(bundle.pieces.end()));
+  chain.on_its_way = false;
+}
+
+void Settler::close_bundle(Bundle bundle, const Result<void>& result) {
   if (is_passing(result)) {
     context_->log(LogLevel::kWarning, "settler", result.error().to_string());
     must_pause_ = true;
-  } else if (!repair(unit, book, result)) {
-    close_book(book, result);
+    put_back(std::move(bundle));
     return;
   }
-  units_.push_back(std::move(unit));
-  unit_books_.push_back(std::move(book));
+  if (!result && bundle.pieces.size() > 1) {
+    chains_[bundle.chain].one_by_one = true;
+    put_back(std::move(bundle));
+    return;
+  }
+  if (!result && repair(bundle.pieces.front().unit, bundle.pieces.front().book, result)) {
+    put_back(std::move(bundle));
+    return;
+  }
+  for (Piece& piece : bundle.pieces)
+    close_book(piece.book, result);
+  end_of_turn(bundle.chain);
 }
 
 bool Settler::repair(spi::Unit& unit, Book& book, const Result<void>& result) {
@@ -470,13 +581,20 @@ void Settler::close_book(Book& book, const Result<void>& result) {
   DeliveryState& state = *book.state;
   if (result) {
     if (book.counter != nullptr) book.counter->fetch_add(1, std::memory_order_relaxed);
-    if (book.step == LaneStep::kUnpark) dispatcher_.unparked(state, stored_block(state.envelope()));
+    if (book.step == LaneStep::kUnpark) lift_block(state);
     if (book.step == LaneStep::kRelease) dispatcher_.release_lane(state);
+    if (book.step == LaneStep::kParked) {
+      const spi::Envelope& envelope = state.envelope();
+      dispatcher_.count_parked(envelope.topic, envelope.partition, order_key(envelope));
+    }
     state.phase.store(Phase::kDone, std::memory_order_release);
   } else if (result.error().code == ErrorCode::kNotFound && book.step == LaneStep::kParked) {
-    // Somebody released the key meanwhile: it is not blocked any more, so this one takes its turn.
+    // Somebody released the key meanwhile: it is not blocked any more, so this one takes its turn, and those
+    // behind it theirs.
     dispatcher_.unblock(state.envelope().topic, state.envelope().partition, order_key(state.envelope()));
     dispatcher_.admit_again(book.state);
+    for (const DeliveryPtr& next : take_parking(chain_of(state.envelope())))
+      dispatcher_.admit_again(next);
     return;
   } else if (result.error().code != ErrorCode::kLeaseLost && !state.settled_first) {
     // Nothing was written, and the lease is still ours: it would be renewed for ever, so it is handed back.
@@ -484,12 +602,14 @@ void Settler::close_book(Book& book, const Result<void>& result) {
     must_pause_ = true;
     if (options_.order != Order::kUnordered)
       dispatcher_.doubt(state.envelope().topic, state.envelope().partition);
+    std::vector<DeliveryPtr> parking;
+    if (book.step != LaneStep::kRelease) parking = take_parking(chain_of(state.envelope()));
     std::vector<DeliveryPtr> behind = dispatcher_.take_waiting(state);
-    dispatcher_.release_lane(state);
+    dispatcher_.give_back(state);
     settle_plainly(book.state, spi::Verb::kRelease,
-                   Book{nullptr, LaneStep::kNone, nullptr, false, std::move(book.completion)});
-    for (DeliveryPtr& waiting : behind)
-      add_released(std::move(waiting));
+                   Book{nullptr, LaneStep::kRelease, nullptr, false, std::move(book.completion)});
+    release_behind(parking);
+    release_behind(behind);
     return;
   } else {
     if (result.error().code == ErrorCode::kLeaseLost) {
@@ -497,8 +617,12 @@ void Settler::close_book(Book& book, const Result<void>& result) {
     } else {
       context_->log(LogLevel::kError, "settler", result.error().to_string());
     }
-    if (options_.order != Order::kUnordered)
+    // It comes again, and before what is behind it.
+    if (options_.order != Order::kUnordered) {
       dispatcher_.doubt(state.envelope().topic, state.envelope().partition);
+      if (book.step != LaneStep::kRelease) release_behind(take_parking(chain_of(state.envelope())));
+      release_behind(dispatcher_.take_waiting(state));
+    }
     dispatcher_.release_lane(state);
     state.phase.store(Phase::kLost, std::memory_order_release);
   }
@@ -506,17 +630,27 @@ void Settler::close_book(Book& book, const Result<void>& result) {
   finish({&book.state, 1}, book.clean && result.ok());
 }
 
-std::optional<spi::KeyBlock> Settler::stored_block(const spi::Envelope& envelope) const {
+void Settler::lift_block(DeliveryState& state) {
+  const spi::Envelope& envelope = state.envelope();
   auto blocks = context_->store->list_key_blocks(options_.group, envelope.topic, envelope.partition);
   if (!blocks) {
+    // It stays blocked here as it was, and is asked for again with the next delivery of its partition.
+    context_->log(LogLevel::kWarning, "settler", blocks.error().to_string());
     dispatcher_.doubt(envelope.topic, envelope.partition);
-    return std::nullopt;
+    dispatcher_.release_lane(state);
+    return;
   }
   const std::string key = order_key(envelope);
-  for (spi::KeyBlock& block : *blocks) {
-    if (block.key == key) return std::move(block);
+  const auto block = std::find_if(blocks->begin(), blocks->end(),
+                                  [&](const spi::KeyBlock& candidate) { return candidate.key == key; });
+  if (block != blocks->end()) {
+    dispatcher_.unparked(state, std::move(*block));
+    return;
   }
-  return std::nullopt;
+  dispatcher_.unparked(state, std::nullopt);
+  // What was about to be parked behind it goes before everything that comes from now on.
+  for (const DeliveryPtr& next : take_parking(chain_of(envelope)))
+    dispatcher_.admit_again(next);
 }
 
 void Settler::finish(std::span<const DeliveryPtr> states, bool clean) {
@@ -529,29 +663,39 @@ void Settler::finish(std::span<const DeliveryPtr> states, bool clean) {
 }
 
 void Settler::release_room(std::size_t count, std::size_t bytes) {
-  context_->counters.in_flight_count.fetch_sub(count, std::memory_order_relaxed);
-  context_->counters.in_flight_bytes.fetch_sub(bytes, std::memory_order_relaxed);
+  if (count > 0) context_->in_flight.give_back(count, bytes);
 }
 
 void Settler::forget(std::span<const DeliveryPtr> states) {
+  std::vector<DeliveryPtr> ours;
   for (const DeliveryPtr& state : states) {
-    state->phase.store(Phase::kLost, std::memory_order_release);
+    // A renewal may have found it lost at the same time; then its book is closed on that way.
+    if (!state->move_to(Phase::kLost, {Phase::kHeld})) continue;
+    count(policy::BreakerSignal::kIgnored, *state);
     dispatcher_.pass(*state);
+    ours.push_back(state);
   }
-  counts.lease_lost.fetch_add(states.size(), std::memory_order_relaxed);
-  finish(states, false);
+  counts.lease_lost.fetch_add(ours.size(), std::memory_order_relaxed);
+  finish(ours, false);
 }
 
 void Settler::abandon(const Error& why) {
-  const auto drop = [&](std::vector<Book>& books) {
-    for (Book& book : std::exchange(books, {})) {
-      if (book.completion) book.completion->finish(why);
-      book.state->phase.store(Phase::kLost, std::memory_order_release);
-      finish({&book.state, 1}, false);
-    }
+  const auto drop = [&](Book& book) {
+    if (!book.state) return;
+    if (book.completion) book.completion->finish(why);
+    book.state->phase.store(Phase::kLost, std::memory_order_release);
+    finish({&book.state, 1}, false);
   };
-  drop(settlement_books_);
-  drop(unit_books_);
+  for (Book& book : std::exchange(settlement_books_, {}))
+    drop(book);
+  for (Bundle& bundle : std::exchange(bundles_, {})) {
+    for (Piece& piece : bundle.pieces)
+      drop(piece.book);
+  }
+  for (auto& [name, chain] : std::exchange(chains_, {})) {
+    for (Piece& piece : chain.pieces)
+      drop(piece.book);
+  }
   settlements_.clear();
   units_.clear();
 }

@@ -5,8 +5,13 @@
 // delivery finished, its credit free, its key unblocked and its waiter answered. Where the transport is the
 // store, records and settlement are one unit; elsewhere the records are committed before the settlement is
 // sent, and dying between the two handles the message twice, never loses it.
+//
+// Units of one blocked key are kept in a chain. At most one of them is on its way at a time, so that none is
+// stored before those in front of it, whatever the store refuses meanwhile. What is parked together travels
+// as one unit.
 
 #include <deque>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -38,8 +43,17 @@ class Settler {
   void add_released(DeliveryPtr state);
   /// What a transaction of the handler must write besides the settlement. Any thread.
   void add_finish_records(spi::Unit& unit, const DeliveryState& state) const;
+  /// The group is done with the message: a dedup id that it held while it was unfinished is free.
+  static void add_forgetting(spi::Unit& unit, const spi::Envelope& envelope);
 
-  [[nodiscard]] bool empty() const noexcept { return settlements_.empty() && units_.empty(); }
+  /// Never admitted: goes back to the transport as it came.
+  void give_back(const spi::Token& token);
+
+  [[nodiscard]] bool empty() const noexcept {
+    return settlements_.empty() && units_.empty() && chains_.empty();
+  }
+  /// Before the two below: puts what may go next of each chain among the units.
+  void prepare();
   [[nodiscard]] std::span<const spi::Settlement> settlements() const noexcept { return settlements_; }
   [[nodiscard]] std::span<const spi::Unit> units() const noexcept { return units_; }
   /// For a transport that is not the store: commits the units and turns those that held into settlements.
@@ -86,8 +100,32 @@ class Settler {
     std::shared_ptr<Completion> completion;
   };
 
+  /// What belongs to one delivery of a unit.
+  struct Piece {
+    spi::Unit unit;
+    Book book;
+  };
+  /// What became one unit of the transport's or the store's.
+  struct Bundle {
+    std::string chain;  ///< empty: none
+    std::vector<Piece> pieces;
+  };
+  struct Chain {
+    std::deque<Piece> pieces;
+    bool on_its_way = false;
+    /// The store refused several pieces at once: now one by one, to see which it was.
+    bool one_by_one = false;
+  };
+
   void settle_plainly(DeliveryPtr state, spi::Verb verb, Book book);
   void settle_with(spi::Unit unit, Book book);
+  void send(Bundle bundle);
+  /// Puts pieces back to where they were, to be tried again.
+  void put_back(Bundle bundle);
+  void release_behind(const std::vector<DeliveryPtr>& behind);
+  /// What is to be parked behind something that is not stored after all: takes it out of the chain.
+  [[nodiscard]] std::vector<DeliveryPtr> take_parking(const std::string& chain);
+  [[nodiscard]] std::string chain_of(const spi::Envelope& envelope) const;
   [[nodiscard]] std::atomic<std::uint64_t>* counter_of(const Decided& decided);
   void close_as_lost(const Decided& decided);
   void acknowledge(Decided decided);
@@ -105,11 +143,13 @@ class Settler {
   [[nodiscard]] spi::Envelope next_attempt(const Decided& decided, const policy::Decision& decision) const;
   [[nodiscard]] spi::KeyBlock block_of(const DeliveryState& state, const MessageId& head, bool held) const;
   [[nodiscard]] bool plain_ack_is_enough(const spi::Envelope& envelope) const;
-  [[nodiscard]] std::optional<spi::KeyBlock> stored_block(const spi::Envelope& envelope) const;
   void count(policy::BreakerSignal signal, const DeliveryState& state);
-  void close_unit(spi::Unit unit, Book& book, const Result<void>& result);
+  void end_of_turn(const std::string& chain);
+  void close_bundle(Bundle bundle, const Result<void>& result);
   /// Takes out of a refused unit what was done already, if that is why it was refused. True: commit it again.
   [[nodiscard]] bool repair(spi::Unit& unit, Book& book, const Result<void>& result);
+  /// The head is done, and the store has let the next one through or lifted the block.
+  void lift_block(DeliveryState& state);
   void close_book(Book& book, const Result<void>& result);
 
   const std::shared_ptr<Context> context_;
@@ -122,7 +162,8 @@ class Settler {
   std::vector<spi::Settlement> settlements_;
   std::vector<Book> settlement_books_;
   std::vector<spi::Unit> units_;
-  std::vector<Book> unit_books_;
+  std::vector<Bundle> bundles_;  ///< one per unit
+  std::map<std::string, Chain> chains_;
   std::vector<DeadLetter> new_entries_;
   bool must_pause_ = false;
   std::vector<Tally> tally_;

@@ -101,6 +101,9 @@ struct ReceiveRequest {
   /// The engine's free credit, and the only backpressure there is. 0: settle only.
   std::size_t count_max = 0;
   std::size_t payload_bytes_max = 0;
+  /// Hand out only envelopes with `heads_key`, also past others that wait before them: too much is parked
+  /// behind blocked keys already, and only their heads can make room.
+  bool heads_only = false;
   Deadline deadline{};
   /// Settled durably before anything is handed out; where the transport is also the store, in the same
   /// transaction as `units` and as the handing-out itself.
@@ -124,13 +127,14 @@ class Subscription {
   virtual ~Subscription() = default;
   /// First settles, then hands out at most count_max envelopes. Waits for some until the deadline, but not
   /// when anything was settled. After kUnavailable or kIoError the settlements may or may not have happened:
-  /// settle them again.
+  /// settle them again. What such a call may have handed out is nobody's: it is not renewed and comes again
+  /// when its lease has ended, in an ordered subscription before anything else of its partition.
   virtual Result<Received> receive(const ReceiveRequest& request) = 0;
   /// Any thread. Makes a waiting receive() return early, or the next one that would wait: a wake is never
   /// lost.
   virtual void wake() noexcept = 0;
-  /// Any thread. Extends every lease that this subscription holds to now + SubscribeOptions::lease,
-  /// membership and partitions too. Returns the leases (Token::lease) found lost.
+  /// Any thread. Extends every lease that receive() has returned and that is not settled to now +
+  /// SubscribeOptions::lease, membership and partitions too. Returns the leases (Token::lease) found lost.
   virtual Result<std::vector<std::uint64_t>> renew() = 0;
   /// Releases what is unsettled, gives up its partitions and leaves the group. The destructor does less: it
   /// just drops everything, as a crash would.
@@ -153,6 +157,7 @@ struct Capabilities {
       false;  ///< accelerator: settlements and publishes may share a transaction with Store writes
   bool deduplicates = false;          ///< accelerator: honours Envelope::dedup_id in publish
   bool assigns_partitions = false;    ///< accelerator: gives each partition to one member of the group
+  bool finds_heads = false;           ///< accelerator: honours ReceiveRequest::heads_only
   bool fences = false;                ///< gate: refuses a late settlement of a lost lease
   bool durable = false;               ///< gate: survives the death of the process
   bool survives_power_loss = false;   ///< gate: synced before acknowledged (durability=host)

@@ -30,8 +30,8 @@ void add_waiting(const GroupOnTopic& group, Places& places) {
     for (const auto& [first, segment] : reader.log->segments) {
       for (std::uint32_t i = 0; i < segment.count; ++i) {
         const spi::Envelope& envelope = segment.envelopes[i];
-        const Sequence next = group.partitioned ? reader.partition_next[envelope.partition] : reader.next;
-        const bool unread = first + i >= next && is_for(envelope, group.name);
+        const bool unread =
+            is_unread(group, reader, first + i, envelope.partition) && is_for(envelope, group.name);
         if (!unread && !reader.returned.contains(first + i)) continue;
         places[envelope.id].push_back({PlaceKind::kWaiting, group.topic->topology.topic, group.name});
       }

@@ -102,6 +102,8 @@ struct Reader {
   /// Partitioned groups: the same for each partition.
   std::vector<Sequence> partition_next;
   std::map<Sequence, Returned> returned;
+  /// Partitioned groups: handed out although the cursor of the partition is still before it.
+  std::set<Sequence> ahead;
 };
 
 /// Who may read one partition for a group.
@@ -129,6 +131,13 @@ struct GroupOnTopic {
   bool dirty = false;
   std::vector<Ownership> partitions;
 };
+
+/// Whether the cursor has still to come to this entry.
+[[nodiscard]] inline bool is_unread(const GroupOnTopic& group, const Reader& reader, Sequence sequence,
+                                    std::uint32_t partition) {
+  if (!group.partitioned) return sequence >= reader.next;
+  return sequence >= reader.partition_next[partition] && !reader.ahead.contains(sequence);
+}
 
 /// An ephemeral session on a topic: which, and which of its attachments.
 struct Listener {
@@ -249,7 +258,7 @@ class Queue {
   [[nodiscard]] MonotonicTime next_end() const noexcept { return next_end_; }
 
   // ---- handing out and settling (queue_claims.cpp) ----
-  void hand_out(Session& session, std::size_t count_max, std::size_t payload_bytes_max, Moment now,
+  void hand_out(Session& session, const spi::ReceiveRequest& request, Moment now,
                 std::vector<spi::Delivery>& out);
   /// Whether the token names an entry that the session holds.
   [[nodiscard]] bool holds(const Session& session, const spi::Token& token) const;
@@ -303,6 +312,8 @@ class Queue {
   /// False: nothing more of this subscription may be handed out now.
   bool take(Session& session, const Source& source, Budget& budget, Moment now,
             std::vector<spi::Delivery>& out);
+  /// Heads of blocked keys that wait behind what the session's cursor has not read yet.
+  void take_heads_ahead(const Session& session, const Source& source, Budget& budget, ClaimBuilder& builder);
   bool take_returned(const Session& session, const Source& source, Budget& budget, ClaimBuilder& builder);
   void take_fresh(const Source& source, Budget& budget, ClaimBuilder& builder);
   void take_fresh_of_partitions(const Session& session, const Source& source, Budget& budget,

@@ -31,6 +31,7 @@ void Claim::mark_settled(std::uint32_t index) {
 struct Queue::Budget {
   std::size_t count = 0;
   std::size_t bytes = 0;
+  bool heads_only = false;
   bool empty = true;
 
   [[nodiscard]] bool allows(const spi::Envelope& envelope) const noexcept {
@@ -115,10 +116,12 @@ class Queue::ClaimBuilder {
   bool suspect_ = false;
 };
 
-void Queue::hand_out(Session& session, std::size_t count_max, std::size_t payload_bytes_max, Moment now,
+void Queue::hand_out(Session& session, const spi::ReceiveRequest& request, Moment now,
                      std::vector<spi::Delivery>& out) {
+  const std::size_t count_max = request.count_max;
   if (count_max == 0 || session.suspect_lease != 0) return;
-  Budget budget{count_max, payload_bytes_max == 0 ? SIZE_MAX : payload_bytes_max, true};
+  const std::size_t bytes_max = request.payload_bytes_max;
+  Budget budget{count_max, bytes_max == 0 ? SIZE_MAX : bytes_max, request.heads_only};
   if (session.ephemeral()) return hand_out_ephemeral(session, budget, now, out);
   sources_.clear();
   std::uint64_t waiting = 0;
@@ -184,7 +187,9 @@ bool Queue::take(Session& session, const Source& source, Budget& budget, Moment 
   ClaimBuilder builder(*this, session, source, out);
   const bool more = take_returned(session, source, budget, builder);
   if (more && budget.count > 0) {
-    if (source.group->partitioned) {
+    if (budget.heads_only) {
+      take_heads_ahead(session, source, budget, builder);
+    } else if (source.group->partitioned) {
       take_fresh_of_partitions(session, source, budget, builder);
     } else {
       take_fresh(source, budget, builder);
@@ -208,10 +213,14 @@ bool Queue::take_returned(const Session& session, const Source& source, Budget& 
         continue;
       }
     }
-    const bool busy = session.unsettled > 0 || !budget.empty;
-    if (entry.suspect && busy) return false;
     const Segment& segment = *log.find(it->first);
     const spi::Envelope& envelope = segment.envelopes[it->first - segment.first];
+    if (budget.heads_only && !envelope.heads_key) {
+      ++it;
+      continue;
+    }
+    const bool busy = session.unsettled > 0 || !budget.empty;
+    if (entry.suspect && busy) return false;
     if (!budget.allows(envelope)) return false;
     budget.take(1, envelope.payload.size());
     const bool suspect = entry.suspect;
@@ -267,6 +276,7 @@ void Queue::take_fresh_of_partitions(const Session& session, const Source& sourc
     for (reached = std::max(from, segment.first); reached < segment.end(); ++reached) {
       const spi::Envelope& envelope = segment.envelopes[reached - segment.first];
       if (mine_[envelope.partition] == 0 || reached < reader.partition_next[envelope.partition]) continue;
+      if (!reader.ahead.empty() && reader.ahead.erase(reached) > 0) continue;
       if (!is_for(envelope, group.name)) continue;
       full = !budget.allows(envelope);
       if (full) break;
@@ -277,6 +287,27 @@ void Queue::take_fresh_of_partitions(const Session& session, const Source& sourc
   if (!full) reached = log.end;
   for (std::uint32_t p = 0; p < group.partitions.size(); ++p) {
     if (mine_[p] != 0) reader.partition_next[p] = std::max(reader.partition_next[p], reached);
+  }
+}
+
+void Queue::take_heads_ahead(const Session& session, const Source& source, Budget& budget,
+                             ClaimBuilder& builder) {
+  GroupOnTopic& group = *source.group;
+  if (!group.partitioned) return;  // without an order there are no heads
+  Reader& reader = *source.reader;
+  for (auto& [first, segment] : reader.log->segments) {
+    if (!segment.addressed) continue;
+    for (std::uint32_t i = 0; i < segment.count; ++i) {
+      const spi::Envelope& envelope = segment.envelopes[i];
+      if (!envelope.heads_key || envelope.group != group.name) continue;
+      const Ownership& partition = group.partitions[envelope.partition];
+      const bool mine = partition.owner == session.id && !partition.revoking;
+      if (!mine || !is_unread(group, reader, first + i, envelope.partition)) continue;
+      if (!budget.allows(envelope)) return;
+      budget.take(1, envelope.payload.size());
+      builder.add(segment, first + i, {0, envelope.partition, false, false});
+      reader.ahead.insert(first + i);
+    }
   }
 }
 

@@ -208,13 +208,14 @@ void Queue::forget_backlog(GroupOnTopic& group, Moment now) {
       std::uint64_t unread = 0;
       for (Sequence sequence = segment.first; sequence < segment.end(); ++sequence) {
         const spi::Envelope& envelope = segment.envelopes[sequence - segment.first];
-        const Sequence next = group.partitioned ? reader.partition_next[envelope.partition] : reader.next;
-        if (sequence >= next && is_for(envelope, group.name)) ++unread;
+        const bool mine = is_for(envelope, group.name);
+        if (mine && is_unread(group, reader, sequence, envelope.partition)) ++unread;
       }
       if (unread > 0) settle_in(log, segment, unread, now);
     }
     reader.next = log.end;
     reader.partition_next.assign(group.partitions.size(), log.end);
+    reader.ahead.clear();
   }
   group.waiting = 0;
 }

@@ -285,8 +285,14 @@ void Queue::drop(Log& log, Sequence first) {
   const Segment& segment = it->second;
   const Sequence end = segment.end();
   for (auto& [name, group] : log.topic->groups) {
-    if (segment.unsettled == 0) break;
     Reader& reader = group.readers[log.priority];
+    const auto forget_ahead = [&] {
+      reader.ahead.erase(reader.ahead.lower_bound(first), reader.ahead.lower_bound(end));
+    };
+    if (segment.unsettled == 0) {
+      forget_ahead();
+      continue;
+    }
     for (auto returned = reader.returned.lower_bound(first);
          returned != reader.returned.end() && returned->first < end;) {
       returned = reader.returned.erase(returned);
@@ -294,9 +300,9 @@ void Queue::drop(Log& log, Sequence first) {
     }
     for (Sequence sequence = first; sequence < end; ++sequence) {
       const spi::Envelope& envelope = segment.envelopes[sequence - first];
-      const Sequence next = group.partitioned ? reader.partition_next[envelope.partition] : reader.next;
-      if (sequence >= next && is_for(envelope, name)) --group.waiting;
+      if (is_unread(group, reader, sequence, envelope.partition) && is_for(envelope, name)) --group.waiting;
     }
+    forget_ahead();
     reader.next = std::max(reader.next, end);
     for (Sequence& next : reader.partition_next)
       next = std::max(next, end);

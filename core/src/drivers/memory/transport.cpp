@@ -22,6 +22,7 @@ spi::Capabilities MemoryTransport::capabilities() const noexcept {
   capabilities.is_store = true;
   capabilities.deduplicates = true;
   capabilities.assigns_partitions = true;
+  capabilities.finds_heads = true;
   capabilities.fences = true;
   return capabilities;
 }
@@ -107,7 +108,7 @@ Result<spi::Received> MemorySubscription::receive(const spi::ReceiveRequest& req
   hub.queue.deal_partitions();
   const bool settled = !request.settlements.empty() || !request.units.empty();
   for (;;) {
-    hub.queue.hand_out(session, request.count_max, request.payload_bytes_max, now, received.deliveries);
+    hub.queue.hand_out(session, request, now, received.deliveries);
     if (!received.deliveries.empty() || request.count_max == 0 || settled || !handle_.waits) break;
     if (now.monotonic >= request.deadline || std::exchange(session.woken, false)) break;
     session.waiting = true;
