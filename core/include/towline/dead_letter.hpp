@@ -64,17 +64,17 @@ struct DeadLetter {
 
 /// All conditions must hold; an empty one always does.
 struct DeadLetterQuery {
-  std::string topic;
-  std::string group;
-  std::optional<DeadLetterStatus> status;
-  std::string error_type;
-  std::string fingerprint;
-  std::string text;  ///< is part of the error message or of the payload, byte for byte
-  std::optional<DeadLetterReason> reason;
-  std::optional<TimePoint> created_from;    ///< inclusive
-  std::optional<TimePoint> created_before;  ///< exclusive
-  std::size_t count_max = 100;              ///< 1..1000 per page
-  std::string cursor;
+  std::string topic = {};
+  std::string group = {};
+  std::optional<DeadLetterStatus> status = std::nullopt;
+  std::string error_type = {};
+  std::string fingerprint = {};
+  std::string text = {};  ///< is part of the error message or of the payload, byte for byte
+  std::optional<DeadLetterReason> reason = std::nullopt;
+  std::optional<TimePoint> created_from = std::nullopt;    ///< inclusive
+  std::optional<TimePoint> created_before = std::nullopt;  ///< exclusive
+  std::size_t count_max = 100;                             ///< 1..1000 per page
+  std::string cursor = {};
 };
 
 /// Entries with one fingerprint.

@@ -208,8 +208,8 @@ struct ConsumerOptions {
   KeyFailure on_key_failure = KeyFailure::kBlockKey;
   /// Only these partitions; empty: all. [0, 1023]
   std::vector<std::uint32_t> partitions = {};
-  /// Only messages for which this expression holds; the others are acknowledged and counted. See the filter
-  /// language in docs.
+  /// Only messages for which this expression holds; the others are acknowledged and counted. The language is
+  /// in docs/FILTERS.md.
   std::string filter = {};
   /// Where a group that is new to a topic starts; a known group goes on where it was.
   spi::StartPosition start = {};
@@ -252,7 +252,7 @@ struct TopicOptions {
 struct IdempotencyOptions {
   /// Keys of different scopes never meet.
   std::string scope = {};
-  /// Of the payload; the same key with another fingerprint is kKeyMismatch. Empty: not compared.
+  /// Of the payload, up to 255 bytes; the same key with another is kKeyMismatch. Empty: not compared.
   std::string fingerprint = {};
   /// How long a caller that died blocks the key. [100, 86400000] Milliseconds in the table.
   Duration lease = std::chrono::milliseconds(60000);
