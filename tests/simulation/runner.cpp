@@ -2,6 +2,7 @@
 
 #include "simulation/runner.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -10,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include <sys/wait.h>
 #include <unistd.h>
 
 namespace towline::simulation {
@@ -61,9 +63,19 @@ bool parse_faults(std::string_view text, std::uint32_t& mask) {
   return true;
 }
 
+/// Trivially copyable: a child process writes it into a pipe.
 struct Totals {
   Figures figures;
   std::uint64_t seeds = 0;
+  std::uint64_t failed = 0;
+  int worst = 0;
+
+  void add(const Totals& other) {
+    add(other.figures);
+    seeds += other.seeds - 1;
+    failed += other.failed;
+    worst = std::max(worst, other.worst);
+  }
 
   void add(const Figures& f) {
     ++seeds;
@@ -133,31 +145,90 @@ int report_failure(const RunnerOptions& options, std::uint64_t seed, const Verdi
   return static_cast<int>(verdict.ending);
 }
 
-int run_many(const RunnerOptions& options) {
-  const auto begin = std::chrono::steady_clock::now();
+/// Every `options.jobs`-th seed, from the `job`-th on.
+Totals run_share(const RunnerOptions& options, std::uint32_t job) {
   Totals totals;
-  int worst = 0;
-  std::uint64_t failed = 0;
-  const auto seconds = [&] {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  };
-  for (std::uint64_t seed = options.from; seed < options.from + options.count; ++seed) {
+  for (std::uint64_t i = job; i < options.count; i += options.jobs) {
+    const std::uint64_t seed = options.from + i;
     const Verdict verdict = run_seed(seed, options.world, options.reduction, options.mutant);
     totals.add(verdict.figures);
     if (verdict.ending != Ending::kClean) {
-      worst = report_failure(options, seed, verdict);
-      ++failed;
+      totals.worst = std::max(totals.worst, report_failure(options, seed, verdict));
+      ++totals.failed;
       if (!options.keep_going) break;
       continue;
     }
     if (seed % 100 != 0) continue;
     if (run_seed(seed, options.world, options.reduction, options.mutant).hash == verdict.hash) continue;
     std::printf("seed %llu: two runs differ\n", static_cast<unsigned long long>(seed));
-    worst = static_cast<int>(Ending::kNondeterministic);
+    totals.worst = static_cast<int>(Ending::kNondeterministic);
+    ++totals.failed;
     if (!options.keep_going) break;
   }
-  totals.print(options.world, seconds());
-  if (options.keep_going) std::printf("%llu failed\n", static_cast<unsigned long long>(failed));
+  return totals;
+}
+
+/// In a process of its own, because the simulator is one thread with one world; -1: there is none to be had.
+int start_share(const RunnerOptions& options, std::uint32_t job) {
+  int ends[2];
+  if (::pipe(ends) != 0) return -1;
+  std::fflush(stdout);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::close(ends[0]);
+    const Totals totals = run_share(options, job);
+    std::fflush(stdout);
+    const bool told = ::write(ends[1], &totals, sizeof totals) == static_cast<ssize_t>(sizeof totals);
+    ::_exit(told ? 0 : 1);
+  }
+  ::close(ends[1]);
+  if (child > 0) return ends[0];
+  ::close(ends[0]);
+  return -1;
+}
+
+int run_many(const RunnerOptions& options) {
+  const auto begin = std::chrono::steady_clock::now();
+  Totals totals;
+  if (options.jobs == 1) {
+    totals = run_share(options, 0);
+  } else {
+    std::vector<int> shares;
+    for (std::uint32_t job = 0; job < options.jobs; ++job)
+      shares.push_back(start_share(options, job));
+    for (const int share : shares) {
+      Totals one;
+      // A share that says nothing has died: its signal handler has printed the seed.
+      const bool told = share >= 0 && ::read(share, &one, sizeof one) == static_cast<ssize_t>(sizeof one);
+      if (told) totals.add(one);
+      if (!told) totals.worst = std::max(totals.worst, static_cast<int>(Ending::kBroken));
+      if (share >= 0) ::close(share);
+    }
+    while (::wait(nullptr) > 0) {
+    }
+  }
+  const auto seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  totals.print(options.world, seconds);
+  std::printf("  %llu failed\n", static_cast<unsigned long long>(totals.failed));
+  if (totals.worst == 0 && totals.seeds != options.count) {
+    std::printf("  only %llu of %llu seeds were run\n", static_cast<unsigned long long>(totals.seeds),
+                static_cast<unsigned long long>(options.count));
+    return static_cast<int>(Ending::kBroken);
+  }
+  return totals.worst;
+}
+
+int run_mutants(const RunnerOptions& options) {
+  std::printf("%-24s %-8s %-6s %s\n", "mutant", "design", "seeds", "caught by");
+  int worst = 0;
+  for (std::size_t i = 1; i < kMutantCount; ++i) {
+    const auto mutant = static_cast<Mutant>(i);
+    const MutantCatch caught = catch_mutant(mutant, options.world, options.from, options.count);
+    if (caught.seeds == 0) worst = static_cast<int>(Ending::kUnsafe);
+    std::printf("%-24s %-8s %-6s %s\n", simulation::name_of(mutant), origin_of(mutant),
+                caught.seeds == 0 ? "-" : std::to_string(caught.seeds).c_str(),
+                caught.seeds == 0 ? "LIVES" : caught.checker.c_str());
+  }
   return worst;
 }
 
@@ -168,6 +239,10 @@ std::string parse(int argc, char** argv, RunnerOptions& options) {
     const std::string_view name = argv[i];
     if (name == "--trace") {
       options.trace = true;
+      continue;
+    }
+    if (name == "--mutants") {
+      options.mutants = true;
       continue;
     }
     if (name == "--keep-going") {
@@ -187,7 +262,13 @@ std::string parse(int argc, char** argv, RunnerOptions& options) {
     } else if (name == "--halvings") {
       options.reduction.halvings = static_cast<std::uint32_t>(number());
     } else if (name == "--world") {
-      if (!parse_world(value, options.world)) return "--world is memory, sqlite or split";
+      if (!parse_world(value, options.world))
+        return "--world is memory, sqlite or split, not \"" + std::string(value) + "\"";
+    } else if (name == "--jobs") {
+      options.jobs = static_cast<std::uint32_t>(number());
+      if (options.jobs < 1 || options.jobs > 64) return "--jobs is 1 to 64";
+    } else if (name == "--mutant") {
+      if (!parse_mutant(value, options.mutant)) return "--mutant names an unknown mutant";
     } else if (name == "--without") {
       if (!parse_faults(value, options.reduction.without)) return "--without names an unknown fault";
     } else {
@@ -197,7 +278,20 @@ std::string parse(int argc, char** argv, RunnerOptions& options) {
   return {};
 }
 
-int run(const RunnerOptions& options) { return options.single ? run_one(options) : run_many(options); }
+int run(const RunnerOptions& options) {
+  if (options.mutants) return run_mutants(options);
+  return options.single ? run_one(options) : run_many(options);
+}
+
+MutantCatch catch_mutant(Mutant mutant, WorldKind world, std::uint64_t from, std::uint64_t count) {
+  for (std::uint64_t seed = from; seed < from + count; ++seed) {
+    const Verdict verdict = run_seed(seed, world, {}, mutant);
+    if (verdict.ending == Ending::kClean) continue;
+    const std::string by = verdict.violations.empty() ? "?" : verdict.violations.front().checker;
+    return {seed - from + 1, seed, by};
+  }
+  return {};
+}
 
 Verdict run_seed(std::uint64_t seed, WorldKind world, const Reduction& reduction, Mutant mutant,
                  World::Trace trace) {
@@ -245,7 +339,7 @@ std::string replay_command(std::uint64_t seed, WorldKind world, const Reduction&
   }
   if (!without.empty()) command += " --without " + without;
   if (reduction.halvings > 0) command += " --halvings " + std::to_string(reduction.halvings);
-  (void)mutant;
+  if (mutant != Mutant::kNone) command += " --mutant " + std::string(simulation::name_of(mutant));
   return command;
 }
 

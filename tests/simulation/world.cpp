@@ -3,10 +3,15 @@
 #include "simulation/world.hpp"
 
 #include <algorithm>
+#include <cstdlib>
+#include <filesystem>
 #include <utility>
+
+#include <stdlib.h>
 
 #include "base/assert.hpp"
 #include "drivers/memory/memory.hpp"
+#include "drivers/sqlite/sqlite.hpp"
 
 namespace towline::simulation {
 namespace {
@@ -26,9 +31,15 @@ void note_assertion(const base::AssertionFailure& failure) noexcept {
   if (!t_burying) t_broken_assertion = failure.condition;
 }
 
-std::string next_location() {
+std::string next_location(WorldKind world) {
   static std::uint64_t last = 0;
-  return "simulated-" + std::to_string(++last);
+  if (world != WorldKind::kSqlite) return "simulated-" + std::to_string(++last);
+  // In memory where there is such a place: what is tried here is the death of processes, not of the machine.
+  const bool has_memory = std::filesystem::is_directory("/dev/shm");
+  std::string folder =
+      (has_memory ? std::string("/dev/shm") : std::filesystem::temp_directory_path().string()) +
+      "/towline-sim-XXXXXX";
+  return ::mkdtemp(folder.data()) == nullptr ? std::string() : folder;
 }
 
 }  // namespace
@@ -47,7 +58,7 @@ World::World(Plan plan, Mutant mutant, Trace trace)
       trace_(std::move(trace)),
       dice_(base::derive_seed(plan_.seed, 2)),
       fault_dice_(base::derive_seed(plan_.seed, 3)),
-      location_(next_location()),
+      location_(next_location(plan_.world)),
       bench_clock_(std::make_shared<ProcessClock>(time_)) {
   base::set_assertion_handler(note_assertion);
   t_broken_assertion = nullptr;
@@ -72,6 +83,10 @@ World::~World() {
   running_.clear();
   for (Process& process : processes_)
     process.life.reset();
+  bench_ = {};
+  if (plan_.world != WorldKind::kSqlite || location_.empty()) return;
+  std::error_code ignored;
+  std::filesystem::remove_all(location_, ignored);
 }
 
 spi::Provider World::open_provider(std::shared_ptr<spi::Clock> clock, std::uint64_t seed) {
@@ -80,7 +95,9 @@ spi::Provider World::open_provider(std::shared_ptr<spi::Clock> clock, std::uint6
   options.clock = std::move(clock);
   options.seed = seed;
   options.threads = false;
-  return drivers::open_memory(options).value();
+  if (plan_.world != WorldKind::kSqlite) return drivers::open_memory(options).value();
+  options.location += "/store.db";
+  return drivers::open_sqlite(options).value();
 }
 
 // ---- a run --------------------------------------------------------------------------------------
@@ -172,6 +189,10 @@ Duration World::time_for_slow_ones() const {
     for (std::size_t g = 0; g < plan_.groups.size(); ++g) {
       const ConsumerOptions& options = plan_.groups[g].options;
       const Behaviour& behaviour = message.behaviour[g];
+      if (behaviour.mood == Mood::kKills) {
+        const auto deaths = std::min<std::int64_t>(behaviour.times, options.dead_letters.max_crashes + 2);
+        sum += plan_.engine.lease * 3 * deaths * options.retry.max_attempts;
+      }
       if (behaviour.mood != Mood::kSlow) continue;
       sum +=
           options.handler_timeout * 2 * std::min<std::int64_t>(behaviour.times, options.retry.max_attempts);
@@ -354,8 +375,10 @@ void World::start_process(Process& process) {
     count(Fault::kSkew);
   }
   const std::uint64_t seed = dice_.next();
-  spi::Provider provider =
-      with_faults(open_provider(life->clock, seed), *this, life->seat, plan_.world == WorldKind::kSplit);
+  spi::Provider provider = open_provider(provider_clock(life->clock, mutant_), seed);
+  provider = with_wrong_provider(std::move(provider), mutant_, life->clock);
+  provider = with_faults(std::move(provider), *this, life->seat, plan_.world == WorldKind::kSplit);
+  provider = with_wrong_engine(std::move(provider), mutant_);
   EngineOptions options = plan_.engine;
   if (trace_) {
     options.log = [this, index = process.index](const LogRecord& record) {

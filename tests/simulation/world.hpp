@@ -228,7 +228,6 @@ class World final : public Host {
   std::string location_;
   spi::Provider bench_;  ///< undisturbed, keeps the store alive and looks at it
   std::shared_ptr<ProcessClock> bench_clock_;
-  std::shared_ptr<MutantState> mutant_state_;
   History history_;
   Facts facts_;
   std::vector<Violation> violations_;

@@ -33,6 +33,11 @@ spi::Failure failure_of(const ErrorInfo& error, std::uint32_t attempt, TimePoint
   return {now, attempt, cut(error.type, kTypeMax), cut(error.message, kHistoryMessageMax)};
 }
 
+bool blocks_a_key(const spi::Unit& unit) {
+  return std::any_of(unit.writes.begin(), unit.writes.end(),
+                     [](const spi::Write& write) { return std::holds_alternative<spi::PutKeyBlock>(write); });
+}
+
 }  // namespace
 
 void Completion::finish(Result<void> result) {
@@ -71,11 +76,8 @@ void Settler::settle_with(spi::Unit unit, Book book) {
     unit.writes.insert(unit.writes.begin(), spi::Settle{{book.state->delivery.token, spi::Verb::kAck}});
   }
   const bool keeps_order = book.step != LaneStep::kRelease && book.step != LaneStep::kNone;
-  const bool blocks = std::any_of(unit.writes.begin(), unit.writes.end(), [](const spi::Write& write) {
-    return std::holds_alternative<spi::PutKeyBlock>(write);
-  });
   Piece piece{std::move(unit), std::move(book)};
-  if (keeps_order || blocks) {
+  if (keeps_order || blocks_a_key(piece.unit)) {
     chains_[chain_of(piece.book.state->envelope())].pieces.push_back(std::move(piece));
     return;
   }
@@ -544,9 +546,26 @@ void Settler::close_bundle(Bundle bundle, const Result<void>& result) {
     put_back(std::move(bundle));
     return;
   }
+  if (!result && result.error().code == ErrorCode::kNotFound && park_behind_next_block(bundle)) return;
   for (Piece& piece : bundle.pieces)
     close_book(piece.book, result);
   end_of_turn(bundle.chain);
+}
+
+bool Settler::park_behind_next_block(Bundle& bundle) {
+  if (bundle.pieces.front().book.step != LaneStep::kParked) return false;
+  const auto blocks = [](const Piece& piece) { return blocks_a_key(piece.unit); };
+  std::deque<Piece>& pieces = chains_[bundle.chain].pieces;
+  const auto next = std::find_if(pieces.begin(), pieces.end(), [&](const Piece& piece) {
+    return blocks(piece) || piece.book.step == LaneStep::kUnpark;
+  });
+  if (next == pieces.end() || !blocks(*next)) return false;
+  // Somebody released the key by hand, and its head has failed since: it is blocked again in a moment.
+  const std::string chain = bundle.chain;
+  put_back(std::move(bundle));
+  const auto block = std::find_if(pieces.begin(), pieces.end(), blocks);
+  std::rotate(pieces.begin(), block, std::next(block));
+  return true;
 }
 
 bool Settler::repair(spi::Unit& unit, Book& book, const Result<void>& result) {

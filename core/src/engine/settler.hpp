@@ -145,6 +145,8 @@ class Settler {
   [[nodiscard]] bool plain_ack_is_enough(const spi::Envelope& envelope) const;
   void count(policy::BreakerSignal signal, const DeliveryState& state);
   void end_of_turn(const std::string& chain);
+  /// What could not be parked for want of a block goes behind a head that is about to block the key again.
+  [[nodiscard]] bool park_behind_next_block(Bundle& bundle);
   void close_bundle(Bundle bundle, const Result<void>& result);
   /// Takes out of a refused unit what was done already, if that is why it was refused. True: commit it again.
   [[nodiscard]] bool repair(spi::Unit& unit, Book& book, const Result<void>& result);

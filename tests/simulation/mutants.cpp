@@ -1,0 +1,441 @@
+// See the header. Each mutant is a few lines in the one call that it gets wrong.
+
+#include "simulation/mutants.hpp"
+
+#include <algorithm>
+#include <set>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace towline::simulation {
+namespace {
+
+struct Row {
+  const char* name;
+  const char* origin;
+};
+
+constexpr std::array<Row, kMutantCount> kRows = {{
+    {"none", ""},
+    {"drops-due-beyond-limit", "NAI-01"},
+    {"cancel-always-wins", "NAI-02"},
+    {"acknowledges-on-receipt", "NAI-03"},
+    {"settles-then-stores", "NAI-04"},
+    {"stores-then-settles", "NAI-04"},
+    {"forgets-attempts", "NAI-04"},
+    {"sets-without-comparing", "NAI-05"},
+    {"dedup-in-process", "NAI-06"},
+    {"ignores-credit", "NAI-07"},
+    {"redrives-in-two-steps", "NAI-09"},
+    {"publishes-twice", "NAI-11"},
+    {"hides-errors", "NAI-14"},
+    {"lease-by-wall-clock", ""},
+    {"fires-early", ""},
+    {"forgets-blocks", ""},
+    {"releases-to-the-end", ""},
+    {"loses-dead-letters", ""},
+    {"charges-all", ""},
+}};
+
+template <typename T>
+bool has(const spi::Unit& unit) {
+  return std::any_of(unit.writes.begin(), unit.writes.end(),
+                     [](const spi::Write& write) { return std::holds_alternative<T>(write); });
+}
+
+template <typename T>
+void take_out(spi::Unit& unit) {
+  std::erase_if(unit.writes, [](const spi::Write& write) { return std::holds_alternative<T>(write); });
+}
+
+// ---- what every decorator passes on ---------------------------------------------------------------
+
+class PlainStore : public spi::Store {
+ public:
+  explicit PlainStore(std::shared_ptr<spi::Store> inner) : inner_(std::move(inner)) {}
+  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units) override {
+    return inner_->commit(units);
+  }
+  Result<spi::DueBatch> claim_due(const spi::DueRequest& request) override {
+    return inner_->claim_due(request);
+  }
+  Result<spi::DueBatch> promote_due(const spi::DueRequest& request) override {
+    return inner_->promote_due(request);
+  }
+  void wake() noexcept override { inner_->wake(); }
+  Result<std::optional<spi::ScheduleRecord>> find_schedule(const MessageId& id) override {
+    return inner_->find_schedule(id);
+  }
+  Result<Page<spi::ScheduleRecord>> list_schedule(const spi::ScheduleQuery& query) override {
+    return inner_->list_schedule(query);
+  }
+  Result<bool> has_fired(const MessageId& id) override { return inner_->has_fired(id); }
+  Result<std::vector<spi::KeyBlock>> list_key_blocks(std::string_view group, std::string_view topic,
+                                                     std::optional<std::uint32_t> partition) override {
+    return inner_->list_key_blocks(group, topic, partition);
+  }
+  Result<std::optional<DeadLetter>> find_dead_letter(const MessageId& id) override {
+    return inner_->find_dead_letter(id);
+  }
+  Result<Page<DeadLetter>> list_dead_letters(const DeadLetterQuery& query) override {
+    return inner_->list_dead_letters(query);
+  }
+  Result<std::vector<DeadLetterGroup>> group_dead_letters(const DeadLetterQuery& query) override {
+    return inner_->group_dead_letters(query);
+  }
+  Result<std::optional<MessageId>> find_dedup(std::string_view topic, std::string_view dedup_id) override {
+    return inner_->find_dedup(topic, dedup_id);
+  }
+  Result<std::vector<bool>> inbox_contains(std::string_view group, std::span<const MessageId> ids) override {
+    return inner_->inbox_contains(group, ids);
+  }
+  Result<std::optional<spi::IdempotencyRecord>> find_idempotency(std::string_view scope,
+                                                                 std::string_view key) override {
+    return inner_->find_idempotency(scope, key);
+  }
+  Result<spi::StoreStatistics> statistics() override { return inner_->statistics(); }
+  Result<spi::SweepReport> sweep(const spi::SweepRequest& request) override { return inner_->sweep(request); }
+  Result<void> transact(const std::function<Result<void>(spi::SqlSession&)>& body,
+                        std::span<const spi::Unit> units, spi::Subscription* settle) override {
+    return inner_->transact(body, units, settle);
+  }
+
+ protected:
+  const std::shared_ptr<spi::Store> inner_;
+};
+
+class PlainSubscription : public spi::Subscription {
+ public:
+  explicit PlainSubscription(std::unique_ptr<spi::Subscription> inner) : inner_(std::move(inner)) {}
+  Result<spi::Received> receive(const spi::ReceiveRequest& request) override {
+    return inner_->receive(request);
+  }
+  void wake() noexcept override { inner_->wake(); }
+  Result<std::vector<std::uint64_t>> renew() override { return inner_->renew(); }
+  Result<void> close() override { return inner_->close(); }
+
+ protected:
+  const std::unique_ptr<spi::Subscription> inner_;
+};
+
+class PlainTransport : public spi::Transport {
+ public:
+  explicit PlainTransport(std::shared_ptr<spi::Transport> inner) : inner_(std::move(inner)) {}
+  [[nodiscard]] spi::Capabilities capabilities() const noexcept override { return inner_->capabilities(); }
+  Result<void> declare(const spi::Topology& topology) override { return inner_->declare(topology); }
+  Result<spi::Topology> topology(std::string_view topic, std::uint32_t partition_count_default) override {
+    return inner_->topology(topic, partition_count_default);
+  }
+  Result<std::vector<spi::PublishAnswer>> publish(std::span<spi::Envelope> envelopes,
+                                                  spi::Deadline deadline) override {
+    return inner_->publish(envelopes, deadline);
+  }
+  Result<std::unique_ptr<spi::Subscription>> subscribe(const spi::SubscribeOptions& options) override {
+    return inner_->subscribe(options);
+  }
+  Result<std::vector<spi::GroupStatistics>> statistics() override { return inner_->statistics(); }
+
+ protected:
+  const std::shared_ptr<spi::Transport> inner_;
+};
+
+// ---- a wrong provider -----------------------------------------------------------------------------
+
+void spoil_unit(spi::Unit& unit, Mutant mutant) {
+  if (mutant == Mutant::kForgetsBlocks && !has<spi::UnparkNext>(unit)) take_out<spi::PutKeyBlock>(unit);
+  if (mutant == Mutant::kLosesDeadLetters) take_out<spi::PutDeadLetter>(unit);
+  for (spi::Write& write : unit.writes) {
+    auto* put = std::get_if<spi::PutSchedule>(&write);
+    if (put == nullptr || put->record.parked) continue;
+    if (mutant == Mutant::kForgetsAttempts && !put->record.envelope.group.empty()) {
+      put->record.envelope.attempt = 1;
+    }
+    if (mutant == Mutant::kFiresEarly) {
+      put->record.due_at = std::chrono::floor<std::chrono::seconds>(put->record.due_at);
+    }
+  }
+}
+
+std::vector<spi::Unit> spoiled(std::span<const spi::Unit> units, Mutant mutant) {
+  std::vector<spi::Unit> all(units.begin(), units.end());
+  for (spi::Unit& unit : all)
+    spoil_unit(unit, mutant);
+  return all;
+}
+
+class WrongStore final : public PlainStore {
+ public:
+  WrongStore(std::shared_ptr<spi::Store> inner, Mutant mutant, std::shared_ptr<spi::Clock> clock)
+      : PlainStore(std::move(inner)), mutant_(mutant), clock_(std::move(clock)) {}
+
+  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units) override {
+    std::vector<spi::Unit> changed = spoiled(units, mutant_);
+    if (mutant_ == Mutant::kSetsWithoutComparing) {
+      for (spi::Unit& unit : changed) {
+        for (spi::Write& write : unit.writes) {
+          if (auto* put = std::get_if<spi::PutIdempotency>(&write)) {
+            auto found = inner_->find_idempotency(put->record.scope, put->record.key);
+            put->expected = found.ok() && *found ? (**found).version : 0;
+          }
+        }
+      }
+    }
+    auto results = inner_->commit(changed);
+    if (mutant_ != Mutant::kCancelAlwaysWins || !results.ok()) return results;
+    for (std::size_t i = 0; i < results->size(); ++i) {
+      Result<void>& result = (*results)[i];
+      const bool cancels = has<spi::EraseSchedule>(units[i]) && !result.ok();
+      if (cancels && result.error().code == ErrorCode::kNotFound) result = Result<void>{};
+    }
+    return results;
+  }
+
+  Result<spi::DueBatch> promote_due(const spi::DueRequest& request) override {
+    auto batch = inner_->promote_due(request);
+    if (mutant_ != Mutant::kDropsDueBeyondLimit || !batch.ok()) return batch;
+    if (batch->promoted_count < request.count_max) return batch;
+    auto page = inner_->list_schedule({});
+    if (!page.ok()) return batch;
+    for (const spi::ScheduleRecord& record : page->items) {
+      if (record.due_at > clock_->now()) continue;
+      const spi::Unit unit{{spi::EraseSchedule{record.id, 0}}};
+      (void)inner_->commit({&unit, 1});
+    }
+    return batch;
+  }
+
+ private:
+  const Mutant mutant_;
+  const std::shared_ptr<spi::Clock> clock_;
+};
+
+class WrongSubscription final : public PlainSubscription {
+ public:
+  WrongSubscription(std::unique_ptr<spi::Subscription> inner, std::shared_ptr<spi::Transport> transport,
+                    Mutant mutant)
+      : PlainSubscription(std::move(inner)), transport_(std::move(transport)), mutant_(mutant) {}
+
+  Result<spi::Received> receive(const spi::ReceiveRequest& request) override {
+    spi::ReceiveRequest changed = request;
+    const std::vector<spi::Unit> units = spoiled(request.units, mutant_);
+    changed.units = units;
+    if (mutant_ == Mutant::kIgnoresCredit && request.count_max > 0) changed.count_max += 7;
+    std::vector<spi::Settlement> settlements(request.settlements.begin(), request.settlements.end());
+    std::vector<spi::Envelope> anew;
+    if (mutant_ == Mutant::kReleasesToTheEnd) {
+      for (spi::Settlement& settlement : settlements) {
+        const auto held = held_.find(settlement.token.lease << 16 | settlement.token.index);
+        if (settlement.verb != spi::Verb::kRelease || held == held_.end()) continue;
+        settlement.verb = spi::Verb::kAck;
+        anew.push_back(*held->second);
+      }
+    }
+    changed.settlements = settlements;
+    auto received = inner_->receive(changed);
+    if (!anew.empty() && received.ok()) (void)transport_->publish(anew, request.deadline);
+    if (received.ok()) note(*received);
+    return received;
+  }
+
+ private:
+  void note(spi::Received& received) {
+    for (spi::Delivery& delivery : received.deliveries) {
+      if (mutant_ == Mutant::kReleasesToTheEnd)
+        held_[delivery.token.lease << 16 | delivery.token.index] = delivery.envelope;
+      if (mutant_ == Mutant::kChargesAll && delivery.redelivered) ++delivery.crashes;
+    }
+    if (mutant_ != Mutant::kAcknowledgesOnReceipt || received.deliveries.empty()) return;
+    std::vector<spi::Settlement> all;
+    for (const spi::Delivery& delivery : received.deliveries)
+      all.push_back({delivery.token, spi::Verb::kAck});
+    spi::ReceiveRequest at_once;
+    at_once.settlements = all;
+    (void)inner_->receive(at_once);
+  }
+
+  const std::shared_ptr<spi::Transport> transport_;
+  const Mutant mutant_;
+  std::map<std::uint64_t, std::shared_ptr<const spi::Envelope>> held_;
+};
+
+class WrongTransport final : public PlainTransport {
+ public:
+  WrongTransport(std::shared_ptr<spi::Transport> inner, Mutant mutant)
+      : PlainTransport(std::move(inner)), mutant_(mutant) {}
+
+  Result<std::vector<spi::PublishAnswer>> publish(std::span<spi::Envelope> envelopes,
+                                                  spi::Deadline deadline) override {
+    if (mutant_ == Mutant::kDedupInProcess) {
+      for (spi::Envelope& envelope : envelopes) {
+        if (envelope.dedup_id.empty()) continue;
+        const bool fresh = seen_.insert(envelope.topic + "/" + envelope.dedup_id).second;
+        if (fresh) envelope.dedup_id.clear();  // the provider never hears of it
+      }
+    }
+    std::vector<spi::Envelope> copies;
+    if (mutant_ == Mutant::kPublishesTwice) {
+      for (const spi::Envelope& envelope : envelopes) {
+        if (envelope.dedup_id.empty()) copies.push_back(envelope);
+      }
+    }
+    auto answers = inner_->publish(envelopes, deadline);
+    if (!copies.empty() && answers.ok()) (void)inner_->publish(copies, deadline);
+    return answers;
+  }
+
+  Result<std::unique_ptr<spi::Subscription>> subscribe(const spi::SubscribeOptions& options) override {
+    auto inner = inner_->subscribe(options);
+    if (!inner) return inner;
+    return std::unique_ptr<spi::Subscription>(
+        std::make_unique<WrongSubscription>(std::move(*inner), inner_, mutant_));
+  }
+
+ private:
+  const Mutant mutant_;
+  std::set<std::string> seen_;
+};
+
+// ---- a wrong engine -------------------------------------------------------------------------------
+
+/// Takes the settlements out of units that also store something, and makes two calls of one.
+class HastySubscription final : public PlainSubscription {
+ public:
+  HastySubscription(std::unique_ptr<spi::Subscription> inner, std::shared_ptr<spi::Store> store,
+                    Mutant mutant)
+      : PlainSubscription(std::move(inner)), store_(std::move(store)), mutant_(mutant) {}
+
+  Result<spi::Received> receive(const spi::ReceiveRequest& request) override {
+    if (mutant_ == Mutant::kHidesErrors) {
+      auto received = inner_->receive(request);
+      return received.ok() ? std::move(received) : Result<spi::Received>(spi::Received{});
+    }
+    std::vector<spi::Unit> settle(request.units.begin(), request.units.end());
+    std::vector<spi::Unit> store = settle;
+    for (spi::Unit& unit : settle)
+      std::erase_if(unit.writes, [](const auto& w) { return !std::holds_alternative<spi::Settle>(w); });
+    for (spi::Unit& unit : store)
+      take_out<spi::Settle>(unit);
+    if (mutant_ == Mutant::kStoresThenSettles && !store.empty()) {
+      if (auto stored = store_->commit(store); !stored.ok()) return std::move(stored).error();
+    }
+    spi::ReceiveRequest first = request;
+    first.units = settle;
+    auto received = inner_->receive(first);
+    if (mutant_ == Mutant::kSettlesThenStores && received.ok() && !store.empty()) (void)store_->commit(store);
+    return received;
+  }
+
+ private:
+  const std::shared_ptr<spi::Store> store_;
+  const Mutant mutant_;
+};
+
+class HastyTransport final : public PlainTransport {
+ public:
+  HastyTransport(std::shared_ptr<spi::Transport> inner, std::shared_ptr<spi::Store> store, Mutant mutant)
+      : PlainTransport(std::move(inner)), store_(std::move(store)), mutant_(mutant) {}
+  Result<std::unique_ptr<spi::Subscription>> subscribe(const spi::SubscribeOptions& options) override {
+    auto inner = inner_->subscribe(options);
+    if (!inner) return inner;
+    return std::unique_ptr<spi::Subscription>(
+        std::make_unique<HastySubscription>(std::move(*inner), store_, mutant_));
+  }
+
+ private:
+  const std::shared_ptr<spi::Store> store_;
+  const Mutant mutant_;
+};
+
+class HastyStore final : public PlainStore {
+ public:
+  using PlainStore::PlainStore;
+  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units) override {
+    std::vector<spi::Unit> publish(units.begin(), units.end());
+    std::vector<spi::Unit> mark;
+    for (spi::Unit& unit : publish) {
+      const bool sends = has<spi::Publish>(unit) || has<spi::PutSchedule>(unit);
+      if (!has<spi::UpdateDeadLetter>(unit) || !sends) continue;
+      spi::Unit later = unit;
+      take_out<spi::Publish>(later);
+      take_out<spi::PutSchedule>(later);
+      mark.push_back(std::move(later));
+      take_out<spi::UpdateDeadLetter>(unit);
+    }
+    auto results = inner_->commit(publish);
+    if (!mark.empty() && results.ok()) (void)inner_->commit(mark);
+    return results;
+  }
+};
+
+/// Its monotonic time jumps with the wall.
+class WallClock final : public spi::Clock {
+ public:
+  explicit WallClock(std::shared_ptr<spi::Clock> inner) : inner_(std::move(inner)) {}
+  [[nodiscard]] TimePoint now() noexcept override { return inner_->now(); }
+  [[nodiscard]] MonotonicTime monotonic() noexcept override {
+    return MonotonicTime(std::chrono::duration_cast<Duration>(inner_->now().time_since_epoch()));
+  }
+  void wait_until(std::unique_lock<std::mutex>& lock, std::condition_variable& changed,
+                  MonotonicTime deadline) override {
+    inner_->wait_until(lock, changed, deadline);
+  }
+
+ private:
+  const std::shared_ptr<spi::Clock> inner_;
+};
+
+}  // namespace
+
+const char* name_of(Mutant mutant) noexcept { return kRows[static_cast<std::size_t>(mutant)].name; }
+const char* origin_of(Mutant mutant) noexcept { return kRows[static_cast<std::size_t>(mutant)].origin; }
+
+bool parse_mutant(std::string_view text, Mutant& mutant) noexcept {
+  for (std::size_t i = 0; i < kMutantCount; ++i) {
+    if (text != kRows[i].name) continue;
+    mutant = static_cast<Mutant>(i);
+    return true;
+  }
+  return false;
+}
+
+spi::Provider with_wrong_provider(spi::Provider provider, Mutant mutant, std::shared_ptr<spi::Clock> clock) {
+  switch (mutant) {
+    case Mutant::kNone:
+    case Mutant::kSettlesThenStores:
+    case Mutant::kStoresThenSettles:
+    case Mutant::kRedrivesInTwoSteps:
+    case Mutant::kHidesErrors:
+    case Mutant::kLeaseByWallClock:
+      return provider;
+    default:
+      break;
+  }
+  provider.store = std::make_shared<WrongStore>(std::move(provider.store), mutant, std::move(clock));
+  provider.transport = std::make_shared<WrongTransport>(std::move(provider.transport), mutant);
+  return provider;
+}
+
+spi::Provider with_wrong_engine(spi::Provider provider, Mutant mutant) {
+  switch (mutant) {
+    case Mutant::kSettlesThenStores:
+    case Mutant::kStoresThenSettles:
+    case Mutant::kHidesErrors:
+      provider.transport =
+          std::make_shared<HastyTransport>(std::move(provider.transport), provider.store, mutant);
+      break;
+    case Mutant::kRedrivesInTwoSteps:
+      provider.store = std::make_shared<HastyStore>(std::move(provider.store));
+      break;
+    default:
+      break;
+  }
+  return provider;
+}
+
+std::shared_ptr<spi::Clock> provider_clock(std::shared_ptr<spi::Clock> clock, Mutant mutant) {
+  if (mutant != Mutant::kLeaseByWallClock) return clock;
+  return std::make_shared<WallClock>(std::move(clock));
+}
+
+}  // namespace towline::simulation
