@@ -310,6 +310,18 @@ TEST(Core, ConsumersWithoutANameAreAsManyAsOneLikes) {
   EXPECT_EQ(world.core->consumers().size(), 2U);
 }
 
+TEST(Core, OfTenThousandConsumersOneMoreIsRefusedUntilOneIsClosed) {
+  World world;
+  const Handler handler = [](Delivery&) {};
+  ConsumerOptions options = group_options("");
+  for (int i = 0; i < 10'000; ++i)
+    ASSERT_TRUE(world.core->consume({"t"}, options, handler).ok()) << i;
+  EXPECT_EQ(code_of(world.core->consume({"t"}, options, handler)), ErrorCode::kLimitExceeded);
+  EXPECT_EQ(world.core->consumers().size(), 10'000U) << "the refused one is not among them";
+  (void)world.core->consumers().front()->close(0s);
+  EXPECT_TRUE(world.core->consume({"t"}, options, handler).ok());
+}
+
 TEST(Core, AConsumerWithABadPatternOptionOrHandlerIsRefusedBeforeItSubscribes) {
   World world;
   const Handler handler = [](Delivery&) {};

@@ -3,6 +3,7 @@
 
 #include "policy/partition.hpp"
 
+#include <algorithm>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 
 #include "base/ids.hpp"
 #include "base/random.hpp"
+#include "support/property.hpp"
 
 namespace towline::policy {
 namespace {
@@ -58,6 +60,29 @@ TEST(PartitionOf, SpreadsKeysEvenlyForAnyCount) {
     for (const int count : counts)
       EXPECT_NEAR(count, 1000, 190) << partition_count;
   }
+}
+
+TEST(PartitionOf, IsWithinTheCountAndDependsOnNothingButKeyAndCount) {
+  support::for_all([](const std::string& key, std::uint16_t any_count) {
+    const std::uint32_t count = std::max<std::uint32_t>(1, any_count);
+    const std::string copy = key;
+    RC_ASSERT(partition_of(key, count) < count);
+    RC_ASSERT(partition_of(copy, count) == partition_of(key, count));
+    RC_ASSERT(lane_of(key, count) < count);
+  });
+}
+
+TEST(PartitionOf, EveryByteOfAKeyMatters) {
+  int moved = 0, tried = 0;
+  support::for_all([&](std::string key) {
+    if (key.empty()) key = "k";
+    const std::uint32_t before = partition_of(key, 1u << 16);
+    const auto at = *rc::gen::inRange<std::size_t>(0, key.size());
+    key[at] = static_cast<char>(key[at] ^ (1 << *rc::gen::inRange(0, 8)));
+    moved += partition_of(key, 1u << 16) != before ? 1 : 0;
+    ++tried;
+  });
+  EXPECT_GE(moved, tried - 3) << "one of 65,536 may stay by chance";
 }
 
 TEST(PartitionOf, AnswersZeroForCountsZeroAndOne) {
