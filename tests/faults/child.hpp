@@ -48,6 +48,7 @@ Receipt publish_noted(Engine& engine, Notebook& notes, const Item& item, Message
 int run_worker(const Orders& orders);
 int run_publisher(const Orders& orders);
 int run_script(const Orders& orders);
+int run_mixed_publisher(const Orders& orders);
 int run_redrive(const Orders& orders);
 int run_full_disk(const Orders& orders);
 int run_stuck(const Orders& orders);

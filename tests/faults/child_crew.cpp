@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <optional>
 #include <stdexcept>
 #include <thread>
 
@@ -35,11 +36,14 @@ class Worker {
     if (item.kind == "abort") std::abort();
     const bool fails = (item.kind == "once" && delivery.attempt() == 1) ||
                        (item.kind == "always" && delivery.redrives() == 0) || item.kind == "permanent";
-    const bool refused = effects_ && !fails && !book_effect(delivery, item.number).ok();
-    note.what = refused ? "void" : fails ? "failed" : "done";
+    const Result<void> booked = effects_ && !fails ? book_effect(delivery, item.number) : Result<void>();
+    // Lost to somebody else: nothing to be done. Anything else must be tried again.
+    const bool refused = !booked.ok() && booked.error().code == ErrorCode::kLeaseLost;
+    note.what = refused ? "void" : fails || !booked.ok() ? "failed" : "done";
     note.at_us = monotonic_us();
     notes_.note(note);
     if (fails) throw HandlerError(item.kind == "permanent" ? "Permanent" : "Planned", "as planned");
+    if (!booked.ok() && !refused) throw HandlerError("StoreUnavailable", booked.error().to_string());
   }
 
  private:
@@ -56,6 +60,13 @@ int run_worker(const Orders& orders) {
   Consumer consumer =
       engine.consume(kTopic, member_options(orders), [&](Delivery& delivery) { worker.handle(delivery); })
           .value();
+  std::optional<Consumer> second;
+  if (orders.options.contains("second")) {
+    ConsumerOptions options = member_options(orders);
+    options.group = orders.text("second", "");
+    options.order = Order::kUnordered;
+    second = engine.consume(kTopic, options, [&](Delivery& delivery) { worker.handle(delivery); }).value();
+  }
   say("ready");
   wait_for_term();
   return engine.close(std::chrono::seconds(5)).value() == 0 ? 0 : 3;
@@ -99,6 +110,37 @@ int run_publisher(const Orders& orders) {
     }
   }
   return engine.close().ok() ? 0 : 3;
+}
+
+/// Publishes of every kind, one at a time, from `from` until it is ended: plain ones of a few keys, some that
+/// fail once or always, some delayed, some twice under an id that counts while the message is unfinished.
+int run_mixed_publisher(const Orders& orders) {
+  Notebook notes(orders.folder, orders.name);
+  Engine engine = open_engine(orders);
+  const std::int64_t key_count = orders.number("keys", 20);
+  const std::string prefix = orders.text("key_prefix", "k");
+  const auto pause = std::chrono::microseconds(orders.number("pause_us", 1000));
+  say("ready");
+  for (std::int64_t n = orders.number("from", 0);; ++n) {
+    Item item{n, prefix + std::to_string(n % key_count), n, "ok"};
+    if (n % 40 == 11) item.kind = "once";
+    if (n % 150 == 77) item.kind = "always";
+    Message message;
+    if (n % 20 == 3) item = {n, "-", 100 + n % 7 * 50, n % 40 == 3 ? "later" : "twice"};
+    if (item.key == "-") message.delay = std::chrono::milliseconds(item.sequence);
+    if (item.kind == "twice") {
+      message.dedup_id = "d" + std::to_string(n);
+      message.dedup_mode = DedupMode::kWhileUnfinished;
+    }
+    const Receipt first = publish_noted(engine, notes, item, message, 150);
+    if (item.kind == "twice" && first.acked()) {
+      message.topic = kTopic;
+      message.payload = to_payload(item, 150);
+      const Receipt again = engine.publish(std::move(message));
+      if (again.acked()) notes.note(again.duplicate && again.id == first.id ? "same" : "not_same", n);
+    }
+    std::this_thread::sleep_for(pause);  // sleeps: the pace of publishing
+  }
 }
 
 int run_redrive(const Orders& orders) {

@@ -76,7 +76,7 @@ class FullDisk {
       : orders_(orders),
         notes_(orders.folder, orders.name),
         engine_(open_engine(orders)),
-        filler_(orders.text("store", "."), orders.number("bytes", 16 << 20)) {
+        filler_(orders.text("store", "."), orders.number("bytes", 48 << 20)) {
     consumer_ = engine_
                     .consume(kTopic, member_options(orders),
                              [this](Delivery& delivery) {
@@ -99,7 +99,11 @@ class FullDisk {
 
   int run() {
     for (std::int64_t round = 1; round <= orders_.number("rounds", 2); ++round) {
-      filler_.grow(2 << 20);
+      // Something is in the store that can be settled. Then others take what is left, down to less than the
+      // engine wants to be free, or to nothing at all.
+      for (int i = 0; i < 40; ++i)
+        (void)publish(32 << 10);
+      filler_.grow(round % 2 == 1 ? 10 << 20 : 0);
       fill(round);
       settle(round);
       filler_.remove();
@@ -312,7 +316,7 @@ class SlowConsumer {
 
 int run_full_disk(const Orders& orders) {
   const std::string folder = orders.text("store", ".");
-  const std::int64_t bytes = orders.number("bytes", 16 << 20);
+  const std::int64_t bytes = orders.number("bytes", 48 << 20);
   if (orders.number("mount", 0) != 0) {
     try {
       mount_small(folder, bytes);

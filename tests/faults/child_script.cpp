@@ -23,11 +23,12 @@ class Script {
   int run() {
     auto engine = open();
     if (!engine) return 0;
+    note("opened", 0);
     publish(*engine);
     handle(*engine);
     change(*engine);
     if (orders_.number("after", 0) != 0) look_again(*engine);
-    const auto closed = engine->close(has_struck() ? 500ms : 5s);
+    const auto closed = engine->close(struck_ ? 300ms : 5s);
     note(closed.ok() ? "closed" : "not_closed", 0, closed.ok() ? "" : closed.error().to_string());
     note("calls", static_cast<std::int64_t>(call_count()), has_struck() ? "struck" : "");
     return 0;
@@ -147,6 +148,7 @@ class Script {
     const auto linger = std::chrono::milliseconds(orders_.number("linger_ms", 0));
     (void)support::eventually([] { return has_struck(); }, linger);
     if (!has_struck()) return;
+    struck_ = true;
     note("struck", 0, struck_file());
     set_plan({});
     const support::Stopwatch watch;
@@ -167,6 +169,7 @@ class Script {
   MessageId far_;
   std::atomic<std::size_t> ended_{0};
   std::atomic<bool> failed_{false};
+  bool struck_ = false;
 };
 
 }  // namespace

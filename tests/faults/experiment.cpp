@@ -37,6 +37,8 @@ std::uint64_t seed() {
 }
 
 std::optional<std::string> skip_reason(const std::string& id) {
+  if (const char* all = std::getenv("TOWLINE_ALL"); all != nullptr && std::string(all) == "1")
+    return std::nullopt;
   std::ifstream in(TOWLINE_FAULTS_CAPABILITIES);
   if (!in) throw std::runtime_error(std::string(TOWLINE_FAULTS_CAPABILITIES) + " cannot be read");
   for (std::string line; std::getline(in, line);) {

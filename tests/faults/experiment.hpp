@@ -38,7 +38,7 @@ template <typename T>
 [[nodiscard]] std::uint64_t seed();
 
 /// Why capabilities.txt passes over the experiment "FLT-12" or a part of it, "FLT-12.tmpfs"; nullopt: it is
-/// to be run.
+/// to be run. TOWLINE_ALL=1 in the environment: everything is.
 [[nodiscard]] std::optional<std::string> skip_reason(const std::string& id);
 
 #define TOWLINE_EXPERIMENT(id)                                                                   \

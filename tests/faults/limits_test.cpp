@@ -58,7 +58,7 @@ TEST_F(Limits, Flt12_AFullFileSystemRefusesPublishesAndGoesOnSettling) {
   TOWLINE_EXPERIMENT("FLT-12");
   TOWLINE_EXPERIMENT("FLT-12.tmpfs");
   ChildProcess child(support::sibling_program("fault_child"),
-                     {"full_disk", url(), ledgers(), "full", "mount=1", "store=" + stores(), "bytes=16777216",
+                     {"full_disk", url(), ledgers(), "full", "mount=1", "store=" + stores(), "bytes=50331648",
                       "rounds=" + std::to_string(sized(2, 5))});
   const auto line = child.read_line(20s);
   ASSERT_TRUE(line.has_value());
@@ -73,7 +73,7 @@ TEST_F(Limits, Flt12_AFullQuotaRefusesPublishesAndGoesOnSettling) {
   TOWLINE_EXPERIMENT("FLT-12");
   TOWLINE_EXPERIMENT("FLT-12.quota");
   ChildProcess child = start(
-      "full_disk", "full", {"store=" + stores(), "bytes=16777216", "rounds=" + std::to_string(sized(2, 5))});
+      "full_disk", "full", {"store=" + stores(), "bytes=50331648", "rounds=" + std::to_string(sized(2, 5))});
   const auto status = child.wait(sized(60s, 300s));
   EXPECT_TRUE(status && status->clean());
   judge_full_disk("FLT-12 disk_full quota");

@@ -19,7 +19,8 @@ namespace fs = std::filesystem;
 class Power : public Experiment {
  protected:
   struct Sum {
-    std::uint64_t seeds = 0, acked = 0, lost_seeds = 0, bad_seeds = 0, sectors_lost = 0, sectors_torn = 0;
+    std::uint64_t seeds = 0, acked = 0, lost_seeds = 0, bad_seeds = 0, unmade = 0, sectors_lost = 0,
+                  sectors_torn = 0;
   };
 
   /// In memory where there is some: what is made here is read once.
@@ -59,6 +60,10 @@ class Power : public Experiment {
     const std::string file = store + "/store.db";
     const Survey found = survey("sqlite:" + file, file, notes);
     ++sum.seeds;
+    if (found.unmade && skip_reason("FLT-04.making")) {
+      ++sum.unmade;
+      return;
+    }
     sum.acked += found.acked;
     sum.lost_seeds += found.lost > 0 ? 1 : 0;
     sum.bad_seeds += found.clean() ? 0 : 1;
@@ -91,7 +96,7 @@ class Power : public Experiment {
   static std::string figures(const Sum& sum) {
     return "\"seeds\":" + std::to_string(sum.seeds) + ",\"acked\":" + std::to_string(sum.acked) +
            ",\"lost_seeds\":" + std::to_string(sum.lost_seeds) +
-           ",\"bad_seeds\":" + std::to_string(sum.bad_seeds) +
+           ",\"bad_seeds\":" + std::to_string(sum.bad_seeds) + ",\"unmade\":" + std::to_string(sum.unmade) +
            ",\"sectors_lost\":" + std::to_string(sum.sectors_lost) +
            ",\"sectors_torn\":" + std::to_string(sum.sectors_torn);
   }

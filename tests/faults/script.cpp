@@ -2,6 +2,7 @@
 
 #include "faults/script.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <map>
 #include <mutex>
@@ -267,6 +268,13 @@ Survey survey(const std::string& url, const std::string& database, const std::ve
       for (const std::string& row : ask_sqlite(database, "SELECT number FROM effect"))
         ++found.effects[std::stoll(row)];
     }
+  } catch (const Exception& error) {
+    const bool opened =
+        std::any_of(notes.begin(), notes.end(), [](const Note& note) { return note.what == "opened"; });
+    result.unmade = !opened && error.code() == ErrorCode::kNotAStore;
+    result.findings.push_back(std::string("the store cannot be opened: ") + error.what());
+    if (!result.unmade) ++result.lost;
+    return result;
   } catch (const std::exception& error) {
     result.findings.push_back(std::string("the store cannot be used: ") + error.what());
     ++result.lost;

@@ -36,6 +36,8 @@ struct Survey {
   std::uint64_t recovered = 0;        ///< unknown, and there
   std::uint64_t lost = 0;             ///< promised, and not there
   std::vector<std::string> findings;  ///< every disagreement, losses among them
+  /// The store was still being made when it ended, and what is there is refused as none.
+  bool unmade = false;
   [[nodiscard]] bool clean() const noexcept { return findings.empty(); }
   [[nodiscard]] std::string to_string() const;
 };

@@ -3,6 +3,7 @@
 
 #include "faults/syscalls.hpp"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -17,6 +18,8 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -72,19 +75,23 @@ void trace(State& now, char kind, const std::string& name, std::uint64_t offset,
   if (kind != 'o') put(now, kind, found->second, offset, bytes);
 }
 
+std::uint64_t used_of(const std::string& folder) {
+  std::uint64_t used = 0;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    const auto size = entry.file_size(ignored);
+    if (!ignored) used += size;
+  }
+  return used;
+}
+
 bool over_quota(State& now, int fd, std::uint64_t end) {
   if (now.quota_bytes == 0) return false;
   const std::string name = name_of(fd);
   if (!name.starts_with(now.quota_folder)) return false;
   struct stat info {};
   if (::fstat(fd, &info) != 0 || end <= static_cast<std::uint64_t>(info.st_size)) return false;
-  std::uint64_t used = end - static_cast<std::uint64_t>(info.st_size);
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(now.quota_folder, ignored)) {
-    const auto size = entry.file_size(ignored);
-    if (!ignored) used += size;
-  }
-  return used > now.quota_bytes;
+  return used_of(now.quota_folder) + end - static_cast<std::uint64_t>(info.st_size) > now.quota_bytes;
 }
 
 /// Counts the call and kills, or says with which errno it fails (0: it does not).
@@ -251,6 +258,28 @@ int remove_file(const char* path) {
   return static_cast<int>(done);
 }
 
+/// What statvfs(3) answers, of the quota where there is one.
+template <typename Answer>
+int look_at_disk(const char* path, Answer* answer) {
+  struct statfs system {};
+  if (::syscall(SYS_statfs, path, &system) != 0) return -1;
+  *answer = {};
+  answer->f_bsize = static_cast<unsigned long>(system.f_bsize);
+  answer->f_frsize = static_cast<unsigned long>(system.f_frsize != 0 ? system.f_frsize : system.f_bsize);
+  answer->f_blocks = system.f_blocks;
+  answer->f_bfree = system.f_bfree;
+  answer->f_bavail = system.f_bavail;
+  State& now = state();
+  const std::lock_guard guard(now.mutex);
+  if (now.quota_bytes != 0 && std::string_view(path).starts_with(now.quota_folder)) {
+    const std::uint64_t used = used_of(now.quota_folder);
+    answer->f_frsize = 4096;
+    answer->f_blocks = now.quota_bytes / 4096;
+    answer->f_bfree = answer->f_bavail = (now.quota_bytes - std::min(used, now.quota_bytes)) / 4096;
+  }
+  return 0;
+}
+
 int reserve(int fd, std::int64_t offset, std::int64_t length) {
   State& now = state();
   const std::lock_guard guard(now.mutex);
@@ -268,6 +297,12 @@ ssize_t pwrite(int fd, const void* bytes, size_t length, off_t offset) {
 }
 ssize_t pwrite64(int fd, const void* bytes, size_t length, off64_t offset) {
   return towline::faults::write_at(fd, bytes, length, offset);
+}
+int statvfs(const char* path, struct statvfs* answer) noexcept {
+  return towline::faults::look_at_disk(path, answer);
+}
+int statvfs64(const char* path, struct statvfs64* answer) noexcept {
+  return towline::faults::look_at_disk(path, answer);
 }
 int fsync(int fd) { return towline::faults::sync_file(fd, SYS_fsync); }
 int fdatasync(int fd) { return towline::faults::sync_file(fd, SYS_fdatasync); }
