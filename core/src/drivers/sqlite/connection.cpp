@@ -63,6 +63,9 @@ void Connection::close(bool checkpoint) noexcept {
   for (const auto& [sql, statement] : prepared_)
     sqlite3_finalize(statement);
   prepared_.clear();
+  for (const auto& [sql, statement] : user_prepared_)
+    sqlite3_finalize(statement);
+  user_prepared_.clear();
   if (raw_ == nullptr) return;
   sqlite3_db_config(raw_, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, checkpoint ? 0 : 1, nullptr);
   sqlite3_close_v2(raw_);
@@ -71,6 +74,7 @@ void Connection::close(bool checkpoint) noexcept {
 
 void Connection::abandon() noexcept {
   prepared_.clear();
+  user_prepared_.clear();
   raw_ = nullptr;
 }
 
@@ -130,6 +134,37 @@ sqlite3_stmt* Connection::prepared(const char* sql) {
     return nullptr;
   }
   prepared_.emplace(sql, statement);
+  return statement;
+}
+
+sqlite3_stmt* Connection::prepared_for_user(std::string_view sql, int& code) {
+  constexpr std::size_t kRememberedMax = 64;
+  code = SQLITE_OK;
+  std::string text(sql);
+  if (const auto known = user_prepared_.find(text); known != user_prepared_.end()) return known->second;
+  sqlite3_stmt* statement = nullptr;
+  const char* tail = nullptr;
+  code = sqlite3_prepare_v3(raw_, text.c_str(), -1, SQLITE_PREPARE_PERSISTENT, &statement, &tail);
+  if (code != SQLITE_OK) return nullptr;
+  if (statement == nullptr) {
+    code = SQLITE_EMPTY;
+    return nullptr;
+  }
+  // What follows may be blanks and comments only.
+  sqlite3_stmt* second = nullptr;
+  const bool ends = sqlite3_prepare_v2(raw_, tail, -1, &second, nullptr) == SQLITE_OK && second == nullptr;
+  sqlite3_finalize(second);
+  if (!ends) {
+    sqlite3_finalize(statement);
+    code = SQLITE_MISUSE;
+    return nullptr;
+  }
+  if (user_prepared_.size() >= kRememberedMax) {
+    for (const auto& [old, forgotten] : user_prepared_)
+      sqlite3_finalize(forgotten);
+    user_prepared_.clear();
+  }
+  user_prepared_.emplace(std::move(text), statement);
   return statement;
 }
 

@@ -64,11 +64,22 @@ class Connection {
   /// Prepared once per connection. `sql` must be a literal: it is remembered by its address. Null after a
   /// failure.
   [[nodiscard]] sqlite3_stmt* prepared(const char* sql);
+  /// The same for a text of the user's, remembered by its content; at most so many. Null: *code says why.
+  /// More than one statement is SQLITE_MISUSE, none SQLITE_EMPTY.
+  [[nodiscard]] sqlite3_stmt* prepared_for_user(std::string_view sql, int& code);
+
+  /// Set while SQL of the user's is prepared or run; the authorizer looks at it.
+  bool runs_user_sql = false;
+  using Authorizer = int (*)(void*, int, const char*, const char*, const char*, const char*);
+  /// Once, before anything is prepared: changing an authorizer throws away all prepared statements. The
+  /// authorizer gets this connection.
+  void authorize_by(Authorizer authorizer) { sqlite3_set_authorizer(raw_, authorizer, this); }
 
  private:
   sqlite3* raw_ = nullptr;
   Failure failure_;
   std::unordered_map<const char*, sqlite3_stmt*> prepared_;
+  std::unordered_map<std::string, sqlite3_stmt*> user_prepared_;
 };
 
 struct Blob {

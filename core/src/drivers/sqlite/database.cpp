@@ -383,20 +383,49 @@ void Database::wake_due_waiters() {
   }
 }
 
+/// The disk refused part of a checkpoint: what the file holds is not known, and a second sync would be
+/// answered well although the pages are gone. Only the log has everything, so nobody may empty it any more.
+class Database::StopOp final : public Op {
+ public:
+  StopOp(Database& database, Failure failure) : Op({}), database_(database), failure_(std::move(failure)) {
+    looks = true;
+  }
+  Look look(Tx&) override {
+    if (!database_.stopped_) database_.stop(failure_);
+    return Look::kDone;
+  }
+  void apply(Tx&) override {}
+
+ private:
+  Database& database_;
+  const Failure failure_;
+};
+
+Failure Database::checkpoint(Connection& connection, int mode, int* in_log, int* done) {
+  const int code = sqlite3_wal_checkpoint_v2(connection.raw(), nullptr, mode, in_log, done);
+  connection.forget_failure();
+  if (code == SQLITE_OK || (code & 0xff) == SQLITE_BUSY || (code & 0xff) == SQLITE_LOCKED) return {};
+  connection.fail(code);
+  Failure failure = connection.failure();
+  connection.forget_failure();
+  return is_fatal(failure) ? failure : Failure{};
+}
+
 void Database::checkpoint_if_large() {
   const std::int64_t frames = wal_frames_.load(std::memory_order_relaxed);
+  Failure failure;
   if (!settings_.threads) {
     if (frames < kInlineCheckpointFrames) return;
-    sqlite3_wal_checkpoint_v2(sql_.raw(), nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
+    failure = checkpoint(sql_, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
     wal_frames_.store(0);
-    return;
+  } else {
+    if (frames * settings_.page_size < kWalBytesMax || has_stopped_.load()) return;
+    // Waits for nobody: a reader that is in the way now will be gone a few batches later.
+    sqlite3_busy_timeout(sql_.raw(), 0);
+    failure = checkpoint(sql_, SQLITE_CHECKPOINT_RESTART, nullptr, nullptr);
+    sqlite3_busy_timeout(sql_.raw(), kBusyTimeoutMs);
   }
-  if (frames * settings_.page_size < kWalBytesMax) return;
-  // Waits for nobody: a reader that is in the way now will be gone a few batches later.
-  sqlite3_busy_timeout(sql_.raw(), 0);
-  sqlite3_wal_checkpoint_v2(sql_.raw(), nullptr, SQLITE_CHECKPOINT_RESTART, nullptr, nullptr);
-  sqlite3_busy_timeout(sql_.raw(), kBusyTimeoutMs);
-  sql_.forget_failure();
+  if (failure.code != SQLITE_OK) stop(failure);
 }
 
 void Database::checkpoint_loop() {
@@ -413,8 +442,12 @@ void Database::checkpoint_loop() {
     lock.unlock();
     int in_log = 0;
     int done = 0;
-    const int code = sqlite3_wal_checkpoint_v2(own.raw(), nullptr, SQLITE_CHECKPOINT_PASSIVE, &in_log, &done);
-    if (code == SQLITE_OK && in_log == done) {
+    Failure failure = checkpoint(own, SQLITE_CHECKPOINT_PASSIVE, &in_log, &done);
+    if (failure.code != SQLITE_OK) {
+      has_stopped_.store(true);
+      StopOp op(*this, std::move(failure));
+      run(op);
+    } else if (in_log == done) {
       std::int64_t expected = in_log;
       wal_frames_.compare_exchange_strong(expected, 0);
     }

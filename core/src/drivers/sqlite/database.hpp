@@ -80,6 +80,7 @@ class Database {
  private:
   class ReaderLease;
   class HearOp;
+  class StopOp;
   [[nodiscard]] Result<void> connect(bool first);
   [[nodiscard]] Result<void> check_after_crash();
   void note_findings();
@@ -104,6 +105,8 @@ class Database {
   void stop(const Failure& failure);
   void publish_effects(Tx& tx);
   void wake_due_waiters();
+  /// A failure that leaves open what the disk holds; others are left for the next time.
+  [[nodiscard]] static Failure checkpoint(Connection& connection, int mode, int* in_log, int* done);
   void checkpoint_if_large();
   void checkpoint_loop();
   void hear_loop();

@@ -9,7 +9,7 @@
 
 #include <sys/stat.h>
 
-#include "drivers/sqlite/database.hpp"
+#include "drivers/sqlite/provider.hpp"
 #include "drivers/sqlite/schema.hpp"
 #include "drivers/sqlite/topics.hpp"
 
@@ -81,6 +81,7 @@ Result<void> Database::connect(bool first) {
   if (!sql_.open(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, vfs)) {
     return to_error(sql_.failure(), "opening " + path);
   }
+  restrict_user_sql(sql_);
   if (!configure(sql_)) return to_error(sql_.failure(), "configuring " + path);
   const SchemaFound found = inspect_schema(sql_, migrations());
   if (!sql_.ok()) return to_error(sql_.failure(), "reading the schema of " + path);

@@ -18,9 +18,10 @@ constexpr const char* kInsertBodyMessage = "INSERT INTO message(seq, body_id) VA
 constexpr const char* kInsertRun =
     "INSERT INTO message(seq, count, published_us, payload) VALUES(?1, ?2, ?3, ?4)";
 /// From the row on that has the first of them, which may begin before it.
-constexpr const char* kSelectMessages = "SELECT seq, body_id, " TOWLINE_ENVELOPE_COLUMNS(
-    "id") ", count FROM message WHERE seq >= coalesce((SELECT seq FROM message WHERE seq <= ?1 + 1"
-          " AND seq > ?3 ORDER BY seq DESC LIMIT 1), ?1 + 1) AND seq <= ?2 ORDER BY seq";
+constexpr const char* kSelectMessages =
+    "SELECT seq, body_id, " TOWLINE_ENVELOPE_COLUMNS("id") ", count FROM message"
+    " WHERE seq <= ?2 AND seq >= coalesce((SELECT seq FROM message WHERE seq <= ?1 + 1 AND seq > ?3"
+    " ORDER BY seq DESC LIMIT 1), ?1 + 1) ORDER BY seq";
 constexpr const char* kSelectBody =
     "SELECT " TOWLINE_ENVELOPE_COLUMNS("coalesce(message_id, record_id)") " FROM body WHERE body_id = ?1";
 constexpr const char* kFindDedup =

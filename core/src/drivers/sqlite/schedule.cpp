@@ -29,7 +29,8 @@ constexpr const char* kFindWaiting =
     "group_id, extras IS NOT NULL "
     "FROM body b"
     " WHERE record_id = ?1 AND (order_key IS NOT NULL OR EXISTS("
-    "SELECT 1 FROM schedule s WHERE s.due_us = b.due_us AND s.body_id = b.body_id)) LIMIT 1";
+    "SELECT 1 FROM schedule s WHERE s.due_us = b.due_us AND s.body_id = b.body_id))"
+    " AND NOT EXISTS(SELECT 1 FROM cancelled c WHERE c.body_id = b.body_id) LIMIT 1";
 constexpr const char* kInsertBody =
     "INSERT INTO body(record_id, topic_id, priority, due_us, order_key, version, skip_if_late_by_us, "
     TOWLINE_ENVELOPE_COLUMNS("message_id") ") VALUES(?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, ?11, ?12, "
@@ -49,6 +50,13 @@ constexpr const char* kClaimBody =
     "UPDATE body SET due_us = ?2, promised_us = ?3, version = version + 1 WHERE body_id = ?1";
 constexpr const char* kDue =
     "SELECT due_us, body_id, log_id FROM schedule WHERE due_us <= ?1 ORDER BY due_us, body_id LIMIT ?2";
+constexpr const char* kAnyCancelled = "SELECT 1 FROM cancelled LIMIT 1";
+constexpr const char* kIsCancelled = "SELECT 1 FROM cancelled WHERE body_id = ?1";
+constexpr const char* kCancel = "INSERT INTO cancelled VALUES(?1)";
+constexpr const char* kForgetCancelled = "DELETE FROM cancelled WHERE body_id = ?1";
+constexpr const char* kCancelled =
+    "SELECT c.body_id, b.due_us FROM cancelled c LEFT JOIN body b ON b.body_id = c.body_id ORDER BY c.body_id"
+    " LIMIT ?1";
 constexpr const char* kNextDue = "SELECT due_us FROM schedule ORDER BY due_us LIMIT 1";
 constexpr const char* kRule =
     "SELECT skip_if_late_by_us, topic_id, priority, promised_us FROM body WHERE body_id = ?1";
@@ -247,6 +255,12 @@ void erase_schedule(Tx& tx, const spi::EraseSchedule& write) {
   if (record && record->envelope.dedup_mode == DedupMode::kWhileUnfinished) {
     forget_dedup(tx, {record->envelope.topic, record->envelope.dedup_id, record->envelope.id});
   }
+  if (write.version == 0 && !waiting->parked && !waiting->claimed) {
+    // Its rows lie in three places; noting it is one place, and they go later, in the order they lie in.
+    execute(tx.sql, kCancel, waiting->body_id);
+    --tx.scheduled;
+    return;
+  }
   if (waiting->claimed && write.version != 0 && !waiting->addressed) {
     remember_fired(tx, blob_of(write.id).bytes);
   }
@@ -307,6 +321,40 @@ TimePoint next_due(Tx& tx) {
   return catalog.next_due;
 }
 
+namespace {
+
+void remove_cancelled(Tx& tx, std::int64_t body_id) {
+  execute(tx.sql, kDeleteBody, body_id);
+  execute(tx.sql, kForgetCancelled, body_id);
+}
+
+/// Takes out what was cancelled.
+void drop_cancelled(Tx& tx, std::vector<Due>& due) {
+  if (due.empty() || !select_integer(tx.sql, kAnyCancelled)) return;
+  std::erase_if(due, [&](const Due& one) {
+    if (!select_integer(tx.sql, kIsCancelled, one.body_id)) return false;
+    remove_cancelled(tx, one.body_id);
+    return true;
+  });
+}
+
+}  // namespace
+
+std::uint64_t sweep_cancelled(Tx& tx, std::size_t count_max) {
+  std::vector<std::pair<std::int64_t, std::int64_t>> cancelled;
+  {
+    Query rows(tx.sql, kCancelled, count_max);
+    while (rows.row())
+      cancelled.emplace_back(rows.integer(0), rows.integer(1));
+  }
+  for (const auto& [body_id, due_us] : cancelled) {
+    execute(tx.sql, kDeleteDue, due_us, body_id);
+    remove_cancelled(tx, body_id);
+  }
+  if (!cancelled.empty()) tx.catalog.due_generation = kNoGeneration;
+  return cancelled.size();
+}
+
 void take_due(Tx& tx, const spi::DueRequest& request, bool promote, spi::DueBatch& out) {
   std::vector<Due> due;
   {
@@ -318,6 +366,7 @@ void take_due(Tx& tx, const spi::DueRequest& request, bool promote, spi::DueBatc
   }
   if (!due.empty()) {
     execute(tx.sql, kDeleteDueUpTo, to_us(due.back().at), due.back().body_id);
+    drop_cancelled(tx, due);
     tx.scheduled -= static_cast<std::int64_t>(due.size());
     tx.catalog.due_generation = kNoGeneration;
   }
@@ -384,7 +433,7 @@ void list_due(Connection& sql, ListState& state, std::int64_t after_us, std::int
     // The narrow row says enough to pass over the other topics.
     const bool other = !state.query.topic.empty() && !rows.is_null(2) &&
                        std::find(logs.begin(), logs.end(), rows.integer(2)) == logs.end();
-    if (other) continue;
+    if (other || select_integer(sql, kIsCancelled, rows.integer(1))) continue;
     auto record = read_record(sql, rows.integer(1), false);
     if (!record || !matches(*record, state.query)) continue;
     if (state.query.key && record->envelope.key != state.query.key) continue;

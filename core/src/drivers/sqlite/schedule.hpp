@@ -35,7 +35,10 @@ void unpark_next(Tx& tx, const spi::UnparkNext& write);
 [[nodiscard]] bool is_blocked(Connection& sql, const std::string& group, const std::string& topic,
                               std::uint32_t partition, const std::string& key);
 
-/// The earliest due time; kNever: none.
+/// Removes what is left of cancelled records; how many.
+std::uint64_t sweep_cancelled(Tx& tx, std::size_t count_max);
+
+/// The earliest due time, also of what was cancelled; kNever: none.
 [[nodiscard]] TimePoint next_due(Tx& tx);
 /// Takes what is due: moves it to the logs (`promote`), or claims it and returns it.
 void take_due(Tx& tx, const spi::DueRequest& request, bool promote, spi::DueBatch& out);

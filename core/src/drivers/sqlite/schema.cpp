@@ -1,6 +1,5 @@
 // One statement list per version. Names are for people: everything is a plain table that sqlite3 shows; `_us`
-// columns are microseconds since 1970 (UTC). README.md says what the tables mean and which rows may be edited
-// by hand.
+// columns are microseconds since 1970 (UTC). README.md says what the tables mean.
 //
 // Where the payload of a message lies decides the speed, so these are the rules the tables follow:
 //   - `message` is only appended to and only deleted from its low end; seq = log id << 40 | position in the
@@ -156,6 +155,9 @@ CREATE TABLE schedule(
   body_id INTEGER NOT NULL,
   log_id INTEGER,                 -- NULL: the body has a misfire rule or is claimed, look there
   PRIMARY KEY(due_us, body_id)) WITHOUT ROWID;
+
+CREATE TABLE cancelled(           -- bodies that will never fire; removed with their rows now and then
+  body_id INTEGER PRIMARY KEY);
 
 CREATE TABLE fired(               -- ids of delayed messages that fired, for a day
   id INTEGER PRIMARY KEY,

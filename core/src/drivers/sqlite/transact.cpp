@@ -6,7 +6,6 @@
 // unit, takes only that back. Units are checked before the first of their writes, because what is known in
 // memory of the queues is not part of a savepoint.
 
-#include <array>
 #include <exception>
 
 #include "drivers/sqlite/dead_letters.hpp"
@@ -17,12 +16,15 @@
 namespace towline::drivers::sqlite {
 namespace {
 
-constexpr std::array<std::string_view, 25> kOwnTables = {
-    "meta",         "topic",     "log",       "message",          "grp",
-    "interest",     "grp_topic", "cursor",    "partition_cursor", "member",
-    "member_topic", "ownership", "claim",     "redelivery",       "body",
-    "schedule",     "fired",     "key_block", "dead_letter",      "dead_letter_count",
-    "idempotency",  "inbox",     "dedup",     "counter",          "sqlite_master"};
+constexpr std::string_view kOwnTables[] = {"meta",        "topic",        "log",
+                                           "message",     "grp",          "interest",
+                                           "grp_topic",   "cursor",       "partition_cursor",
+                                           "member",      "member_topic", "ownership",
+                                           "claim",       "redelivery",   "body",
+                                           "schedule",    "cancelled",    "fired",
+                                           "key_block",   "dead_letter",  "dead_letter_count",
+                                           "idempotency", "inbox",        "dedup",
+                                           "counter",     "sqlite_master"};
 
 bool is_own(const char* table) {
   const std::string_view name = table == nullptr ? std::string_view() : std::string_view(table);
@@ -34,9 +36,16 @@ bool is_own(const char* table) {
   return false;
 }
 
-/// What the user's SQL may do: anything with tables of the user's own, and reading ours.
-int authorize(void*, int action, const char* first, const char* second, const char*, const char*) {
+/// What the user's SQL may do: anything with tables of the user's own, and reading ours. Nothing temporary: a
+/// temporary table with the name of one of ours would hide it from the engine, which uses this connection
+/// too.
+int authorize(void* connection, int action, const char* first, const char* second, const char*, const char*) {
+  if (!static_cast<const Connection*>(connection)->runs_user_sql) return SQLITE_OK;
   switch (action) {
+    case SQLITE_CREATE_TEMP_TABLE:
+    case SQLITE_CREATE_TEMP_INDEX:
+    case SQLITE_CREATE_TEMP_TRIGGER:
+    case SQLITE_CREATE_TEMP_VIEW:
     case SQLITE_ATTACH:
     case SQLITE_DETACH:
     case SQLITE_PRAGMA:
@@ -67,16 +76,10 @@ class UserSql final : public spi::SqlSession {
 
   Result<std::vector<std::vector<Value>>> execute(std::string_view text,
                                                   std::span<const Value> parameters) override {
-    sqlite3_set_authorizer(sql_.raw(), authorize, nullptr);
-    sqlite3_stmt* statement = nullptr;
-    const char* tail = nullptr;
-    const int prepared =
-        sqlite3_prepare_v2(sql_.raw(), text.data(), static_cast<int>(text.size()), &statement, &tail);
-    sqlite3_set_authorizer(sql_.raw(), nullptr, nullptr);
-    if (prepared != SQLITE_OK) return failed("the statement was refused");
-    if (statement == nullptr) return Error{ErrorCode::kInvalidArgument, "the statement is empty"};
-    auto rows = bind_and_step(statement, parameters);
-    sqlite3_finalize(statement);
+    // Also while it runs: a statement is prepared again when the schema has changed.
+    sql_.runs_user_sql = true;
+    auto rows = run(text, parameters);
+    sql_.runs_user_sql = false;
     return rows;
   }
 
@@ -95,6 +98,21 @@ class UserSql final : public spi::SqlSession {
     if ((code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_FULL || (code & 0xff) == SQLITE_CORRUPT)
       fatal_code = code;
     return {ErrorCode::kInvalidArgument, std::string(doing) + ": " + sqlite3_errmsg(sql_.raw()), code};
+  }
+
+  Result<std::vector<std::vector<Value>>> run(std::string_view text, std::span<const Value> parameters) {
+    int code = SQLITE_OK;
+    sqlite3_stmt* statement = sql_.prepared_for_user(text, code);
+    if (code == SQLITE_EMPTY) return Error{ErrorCode::kInvalidArgument, "the statement is empty"};
+    if (code == SQLITE_MISUSE) {
+      return Error{ErrorCode::kInvalidArgument,
+                   "the text has more than one statement; execute them one by one"};
+    }
+    if (statement == nullptr) return failed("the statement was refused");
+    auto rows = bind_and_step(statement, parameters);
+    sqlite3_reset(statement);
+    sqlite3_clear_bindings(statement);
+    return rows;
   }
 
   Result<std::vector<std::vector<Value>>> bind_and_step(sqlite3_stmt* statement,
@@ -165,15 +183,15 @@ class TransactOp final : public Op {
 
   void apply(Tx& tx) override {
     end_dead_letter_leases(tx);
-    if (!tx.sql.run("SAVEPOINT towline_user")) return;
+    if (!execute(tx.sql, "SAVEPOINT towline_user")) return;
     UserSql session(tx.sql);
     t_leads = true;
     result = call(session);
     t_leads = false;
     if (session.fatal_code != SQLITE_OK) return tx.sql.fail(session.fatal_code);
     if (result) result = add_units(tx, std::move(session.writes));
-    if (!result) tx.sql.run("ROLLBACK TO towline_user");
-    tx.sql.run("RELEASE towline_user");
+    if (!result) execute(tx.sql, "ROLLBACK TO towline_user");
+    execute(tx.sql, "RELEASE towline_user");
   }
 
   void undo(Tx&) override { result = Error{ErrorCode::kInternal, "the transaction was rolled back"}; }
@@ -211,6 +229,8 @@ class TransactOp final : public Op {
 }  // namespace
 
 bool leads_transaction() noexcept { return t_leads; }
+
+void restrict_user_sql(Connection& connection) { connection.authorize_by(&authorize); }
 
 Result<void> SqliteStore::transact(const std::function<Result<void>(spi::SqlSession&)>& body,
                                    std::span<const spi::Unit> units, spi::Subscription* settle) {
