@@ -97,6 +97,8 @@ class CrewOfWorkers : public Experiment {
     Expectation expected;
     expected.key_ordered = true;
     expected.attempts_max = 2;
+    // Renewed at a third of its length, so two thirds are left at least.
+    expected.lease_end_us = Duration(kLease).count() * 2 / 3;
     return expected;
   }
 };
@@ -150,8 +152,12 @@ TEST_F(CrewOfWorkers, Flt01_WorkersAreKilledAndNothingIsLostDoubledOrOutOfOrder)
   EXPECT_TRUE(rested) << held_by(engine).to_string();
   EXPECT_EQ(judged.acked, static_cast<std::uint64_t>(count));
   EXPECT_GE(judged.kills_into_work * 2, killed) << "most kills found nobody at work";
-  EXPECT_LE(judged.duplicates, killed * 8) << "more than what was in hand";
-  EXPECT_LE(judged.resume_p(0.99), Duration(kLease + 1s).count()) << "later than a lease and a second";
+  EXPECT_LE(judged.duplicates - judged.lease_ends, killed * 8) << "more than what was in hand";
+  if (!skip_reason("FLT-01.stall")) {
+    EXPECT_EQ(judged.lease_ends, 0U) << "a process that lives could not renew its leases in time";
+  }
+  // The rest of a second is for what waits before it; a small run on a busy machine gets more.
+  EXPECT_LE(judged.resume_p(0.99), Duration(kLease + sized(3s, 1s)).count()) << "long after the lease";
   EXPECT_TRUE(held_by(engine).dead_letters.empty());
   ASSERT_TRUE(engine.close().ok());
   EXPECT_EQ(integrity_of(database()), "ok");

@@ -48,6 +48,7 @@ class Hammer : public Experiment {
     expected.groups = {group};
     expected.key_ordered = group == "ordered";
     expected.attempts_max = kAttemptsMax;
+    expected.lease_end_us = 500'000 * 2 / 3;
     expected.dead = dead;
     return judge(notes, expected);
   }

@@ -136,9 +136,12 @@ class Judge {
       }
       ++result_.duplicates;
       const auto killed = killed_.find(before.start->source);
-      const bool explained = !expected_.only_kills_explain ||
-                             (killed != killed_.end() && killed->second <= now.start->at_us) ||
-                             before.end == "void";
+      const bool was_killed =
+          (killed != killed_.end() && killed->second <= now.start->at_us) || before.end == "void";
+      const bool lease_ended = !was_killed && expected_.lease_end_us != 0 &&
+                               now.start->at_us - before.start->at_us >= expected_.lease_end_us;
+      result_.lease_ends += lease_ended ? 1 : 0;
+      const bool explained = was_killed || lease_ended || !expected_.only_kills_explain;
       if (!explained)
         find(result_.unexplained, name + " was handled again by " + now.start->source + " although " +
                                       before.start->source + " (" + before.end + ") was not killed");
@@ -204,7 +207,7 @@ std::string Judgement::to_string() const {
   std::ostringstream out;
   out << "\"acked\":" << acked << ",\"handled\":" << handled << ",\"kills\":" << kills
       << ",\"kills_into_work\":" << kills_into_work << ",\"lost\":" << lost
-      << ",\"unexpected\":" << unexpected << ",\"dup\":" << duplicates
+      << ",\"unexpected\":" << unexpected << ",\"dup\":" << duplicates << ",\"lease_ends\":" << lease_ends
       << ",\"unexplained_dup\":" << unexplained << ",\"order_violations\":" << order
       << ",\"overlaps\":" << overlaps << ",\"wrong_attempts\":" << attempts
       << ",\"resume_ms\":{\"p50\":" << resume_p(0.5) / 1000 << ",\"p99\":" << resume_p(0.99) / 1000

@@ -18,6 +18,8 @@ struct Expectation {
   std::uint32_t attempts_max = 1;
   /// False: where calls to the store fail, a second handling needs to be marked, and no kill explains it.
   bool only_kills_explain = true;
+  /// Not 0: so long after a handling began its lease may have ended, which explains a second one too.
+  std::int64_t lease_end_us = 0;
   /// Numbers that are dead letters of every group at the end, as the listing says; they need no handling.
   std::set<std::int64_t> dead = {};
 };
@@ -27,6 +29,7 @@ struct Judgement {
   std::uint64_t lost = 0;         ///< acknowledged, neither handled nor dead
   std::uint64_t unexpected = 0;   ///< handled, and never published or rejected
   std::uint64_t duplicates = 0;   ///< handled again under the same attempt
+  std::uint64_t lease_ends = 0;   ///< of those: the lease of one that was not killed had ended
   std::uint64_t unexplained = 0;  ///< of those: no kill explains it, or it was not marked as redelivered
   std::uint64_t order = 0;        ///< a first start before that of an earlier message of its key
   std::uint64_t overlaps = 0;     ///< two handlers of one key at once
