@@ -1,0 +1,100 @@
+// Opening a file: what its parameters may say, what they do to the file, and that what is not a store is
+// left as it was.
+
+#include <fstream>
+#include <iterator>
+
+#include "drivers/sqlite/connection.hpp"
+#include "unit/drivers/sqlite/world.hpp"
+
+namespace towline::drivers::sqlite::testing {
+namespace {
+
+class SqliteOpen : public ::testing::Test {
+ protected:
+  [[nodiscard]] Result<spi::Provider> open(Parameters parameters = {}) const {
+    spi::DriverOptions options;
+    options.location = file();
+    options.parameters = std::move(parameters);
+    options.clock = std::make_shared<VirtualClock>();
+    options.threads = false;
+    return open_sqlite(options);
+  }
+  [[nodiscard]] std::string file() const { return folder.file("store.db"); }
+  void write(const std::string& text) const { std::ofstream(file(), std::ios::binary) << text; }
+  [[nodiscard]] std::string bytes() const {
+    std::ifstream in(file(), std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+
+  support::TempDir folder;
+};
+
+TEST_F(SqliteOpen, MakesAFileThatSurvivesALossOfPowerUnlessItIsToldOtherwise) {
+  const auto safe = open();
+  ASSERT_TRUE(safe.ok()) << safe.error().to_string();
+  EXPECT_TRUE(safe->transport->capabilities().durable);
+  EXPECT_TRUE(safe->transport->capabilities().survives_power_loss);
+  EXPECT_TRUE(safe->transport->capabilities().is_store);
+  EXPECT_TRUE(safe->transport->capabilities().runs_sql);
+}
+
+TEST_F(SqliteOpen, WithoutSyncingEachCommitItSaysThatPowerMayCostSomething) {
+  const auto quick = open({{"synchronous", "normal"}});
+  ASSERT_TRUE(quick.ok()) << quick.error().to_string();
+  EXPECT_TRUE(quick->transport->capabilities().durable);
+  EXPECT_FALSE(quick->transport->capabilities().survives_power_loss);
+}
+
+TEST_F(SqliteOpen, ParametersThatItDoesNotKnowOrCannotReadAreRefusedAndNoFileIsMade) {
+  for (const auto& [name, value] : Parameters{{"mode", "memory"},
+                                              {"synchronous", "off"},
+                                              {"synchronous", ""},
+                                              {"journal_mode", "delete"}}) {
+    const auto refused = open({{name, value}});
+    ASSERT_FALSE(refused.ok()) << name << "=" << value;
+    EXPECT_EQ(refused.error().code, ErrorCode::kInvalidConfig) << refused.error().to_string();
+    EXPECT_NE(refused.error().message.find(name), std::string::npos) << refused.error().message;
+  }
+  EXPECT_FALSE(std::ifstream(file()).good());
+}
+
+TEST_F(SqliteOpen, WhatIsNotAStoreIsLeftAsItWas) {
+  for (const std::string& text : {std::string("x"), std::string("hello, this is a letter"),
+                                  std::string("SQLite format 3\0", 16), std::string(8192, '\0')}) {
+    write(text);
+    const auto refused = open();
+    ASSERT_FALSE(refused.ok()) << text.size() << " bytes";
+    EXPECT_EQ(refused.error().code, ErrorCode::kNotAStore) << refused.error().to_string();
+    EXPECT_EQ(bytes(), text);
+  }
+}
+
+TEST_F(SqliteOpen, AnEmptyFileBecomesAStore) {
+  write("");
+  EXPECT_TRUE(open().ok());
+}
+
+TEST_F(SqliteOpen, TheSettingsThatDurabilityRestsOnAreInTheFile) {
+  ASSERT_TRUE(open().ok());
+  Connection look;
+  ASSERT_TRUE(look.open(file(), SQLITE_OPEN_READWRITE, nullptr));
+  EXPECT_EQ(look.ask("PRAGMA journal_mode"), "wal");
+  EXPECT_EQ(look.ask("PRAGMA integrity_check"), "ok");
+}
+
+TEST_F(SqliteOpen, WhatOneEngineStoredAnotherOneFinds) {
+  {
+    World world;
+    world.publish(1, 3);
+    auto subscription = world.subscribe();
+    world.shut();
+    subscription.reset();
+    world.open();
+    auto again = world.subscribe();
+    EXPECT_EQ(world.take(*again), range(1, 3));
+  }
+}
+
+}  // namespace
+}  // namespace towline::drivers::sqlite::testing
