@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "simulation/faults.hpp"
 #include "simulation/tracks.hpp"
 
 namespace towline::simulation {
@@ -246,7 +247,28 @@ void check_delays(Tracks& tracks) {
   }
 }
 
-void check_dead_letters(Tracks& tracks, const FinalState&) {
+/// What was stored as a dead letter is found in the dump, whatever became of it since.
+void check_kept(Tracks& tracks, const FinalState& end) {
+  for (const Record& r : tracks.history()) {
+    if (r.event == Event::kRemoved && r.number > 0) return;  // the janitor takes them in its own order
+  }
+  std::set<std::pair<std::uint32_t, std::uint32_t>> kept;
+  for (const DeadLetter& letter : end.dead_letters)
+    kept.emplace(number_of(letter.payload), number_in(letter.group));
+  for (std::uint32_t m = 0; m < tracks.message_count(); ++m) {
+    for (std::uint32_t g = 0; g < tracks.group_count(); ++g) {
+      const auto& stored = tracks.track(m, g).stored;
+      const bool died = std::any_of(stored.begin(), stored.end(), [&](std::size_t index) {
+        return tracks.at(index).verb == Verb::kDeadLetter;
+      });
+      if (died && !kept.contains({m, g}))
+        tracks.find("K8", "the dead letter of " + called(m, g) + " is gone");
+    }
+  }
+}
+
+void check_dead_letters(Tracks& tracks, const FinalState& end) {
+  check_kept(tracks, end);
   const Facts& facts = tracks.facts();
   for (std::uint32_t m = 0; m < tracks.message_count(); ++m) {
     for (std::uint32_t g = 0; g < tracks.group_count(); ++g) {

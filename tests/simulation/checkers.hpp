@@ -39,6 +39,8 @@ struct Facts {
   bool only_handlers_kill = false;
   /// Provider calls may fail or stall.
   bool calls_may_fail = false;
+  /// Leases are written down in wall-clock time, and the wall clock jumps: then they end early or late.
+  bool leases_may_jump = false;
   /// A process may stand still for longer than a handler's time.
   bool may_stand_still = false;
   double healed_by_redrive = 0;

@@ -207,6 +207,7 @@ void check_order(Tracks& tracks) {
 
 void check_leases(Tracks& tracks) {
   if (tracks.facts().world == WorldKind::kSplit) return;  // two copies of one id may be about
+  if (tracks.facts().leases_may_jump) return;
   for (std::uint32_t m = 0; m < tracks.message_count(); ++m) {
     for (std::uint32_t g = 0; g < tracks.group_count(); ++g) {
       const auto& holdings = tracks.track(m, g).holdings;
@@ -260,6 +261,7 @@ class IdempotencyCheck {
         if (r.answer == Answer::kCompleted) read(key, r, index);
         break;
       case Event::kEnding:
+        ended_[r.session] = index;
         if (r.lease == key.fence) ++key.releases;
         ++key.maybe[r.number];
         break;
@@ -322,7 +324,8 @@ class IdempotencyCheck {
     --key.maybe[r.number];
     if (r.answer == Answer::kUnknown) return;
     if (r.answer == Answer::kOk) {
-      if (r.lease != key.fence && key.held && key.releases == 0) find(r, ": given up by somebody else");
+      const bool taken_before = key.fence_known_at < ended_[r.session];
+      if (r.lease < key.fence && taken_before) find(r, ": given up by somebody else");
       if (r.lease == key.fence) key.held = false;
     } else if (r.lease == key.fence) {
       --key.releases;
@@ -331,7 +334,7 @@ class IdempotencyCheck {
 
   Tracks& tracks_;
   std::map<std::uint32_t, KeyLife> keys_;
-  std::map<std::uint32_t, std::size_t> began_;  ///< by client
+  std::map<std::uint32_t, std::size_t> began_, ended_;  ///< by client
 };
 
 }  // namespace

@@ -444,6 +444,19 @@ TEST(CheckerK8, ADeadLetterWithAReasonThatItsHandlerNeverGaveIsFound) {
   }
 }
 
+TEST(CheckerK8, ADeadLetterThatIsNowhereInTheDumpIsFound) {
+  Story story = clean(1);
+  story.facts.messages[0].behaviour[0] = {Mood::kRejects, kAlways, {}};
+  const std::uint64_t lease = story.hand_out(0);
+  story.start(0, lease);
+  story.finish(0, lease, Verb::kReject);
+  story.dead(0, DeadLetterReason::kManual);
+  story.settle(lease, Verb::kDeadLetter);
+  EXPECT_EQ(story.findings(), "");
+  story.end.dead_letters.clear();
+  EXPECT_EQ(story.finds("K8", "the dead letter of m0/g0 is gone"), 1U) << story.findings();
+}
+
 // ---- K9 -----------------------------------------------------------------------------------------
 
 TEST(CheckerK9, HoldersOneAfterAnotherAreClean) {

@@ -9,6 +9,7 @@
 
 #include "simulation/checkers.hpp"
 #include "simulation/clock.hpp"
+#include "simulation/faults.hpp"
 
 namespace towline::simulation {
 
@@ -95,6 +96,11 @@ class Story {
   }
   void dead(std::uint32_t message, DeadLetterReason reason, std::uint32_t crashes = 0) {
     store(message, Verb::kDeadLetter, 0, crashes).reason = static_cast<std::uint8_t>(reason);
+    DeadLetter letter;
+    letter.payload = payload_of(message);
+    letter.group = "g0";
+    letter.status = DeadLetterStatus::kResolved;
+    end.dead_letters.push_back(letter);
   }
   /// One handling from beginning to end.
   void handle(std::uint32_t message, Verb verb = Verb::kAck, std::uint32_t attempt = 1) {

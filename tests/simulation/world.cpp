@@ -73,6 +73,7 @@ World::World(Plan plan, Mutant mutant, Trace trace)
   const auto has = [&](Fault fault) { return plan_.has(fault); };
   if (has(Fault::kSkew)) facts_.skew_max += std::chrono::seconds(4);
   if (has(Fault::kStepClock)) facts_.skew_max += std::chrono::hours(24);
+  facts_.leases_may_jump = plan_.world == WorldKind::kSqlite && has(Fault::kStepClock);
   facts_.calls_may_fail = has(Fault::kFailBefore) || has(Fault::kFailAfter) || has(Fault::kStall);
   facts_.may_stand_still = has(Fault::kPause) || has(Fault::kStall);
   facts_.only_handlers_kill = !facts_.calls_may_fail && !facts_.may_stand_still && !has(Fault::kDieBefore) &&
