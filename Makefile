@@ -19,7 +19,7 @@ help:
 	@echo 'make clean              remove build/ (.deps/ stays)'
 
 demo:
-	@scripts/bootstrap core
+	@scripts/bootstrap core </dev/null
 	@scripts/build release towline_demo
 	@build/release/demo/towline_demo $(if $(INPUT),--input '$(INPUT)') $(ARGS)
 

@@ -205,14 +205,21 @@ class RunningWorld {
   std::shared_ptr<Core> core;
 };
 
-/// Something that one thread waits for and another one opens.
+/// Something that one thread waits for and another one opens. It goes only when everybody has left it: the
+/// thread of a stuck handler may outlive its consumer, and must not wake up in the memory of the next test.
 class Gate {
  public:
+  Gate() = default;
+  Gate(const Gate&) = delete;
+  Gate& operator=(const Gate&) = delete;
+  ~Gate() {
+    open();
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return waiting_ == 0; });
+  }
   void open() {
-    {
-      const std::lock_guard lock(mutex_);
-      open_ = true;
-    }
+    const std::lock_guard lock(mutex_);
+    open_ = true;
     changed_.notify_all();
   }
   void wait() {
@@ -221,6 +228,7 @@ class Gate {
     changed_.notify_all();
     changed_.wait(lock, [&] { return open_; });
     --waiting_;
+    changed_.notify_all();
   }
   /// Until so many wait at once.
   void await_waiting(int count = 1) {
