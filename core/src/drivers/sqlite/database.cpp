@@ -75,6 +75,16 @@ bool reads(const Session& session, const TopicState* topic) {
                             [](const TopicState* a, const TopicState* b) { return a->id < b->id; });
 }
 
+/// The time of a transaction. An op of the driver's own may have none, and must never set the clock back: what
+/// is first seen at time zero has run out by the next look.
+Moment latest(std::span<Op* const> ops) {
+  Moment now = ops.front()->now;
+  for (const Op* op : ops) {
+    if (op->now.monotonic > now.monotonic) now = op->now;
+  }
+  return now;
+}
+
 /// What can be told of those who are kept from writing: they did not write.
 Error locked() {
   return {ErrorCode::kTimeout,
@@ -168,7 +178,7 @@ bool Database::look_at(const Writer::Batch& batch) {
   for (const Op* op : batch)
     (op->looks ? looks : writes) = true;
   if (!looks) return true;
-  Tx tx{sql_, catalog_, batch.front()->now};
+  Tx tx{sql_, catalog_, latest(batch)};
   refresh(tx);
   for (Op* op : batch) {
     if (!op->looks) continue;
@@ -267,13 +277,14 @@ void Database::finish(Tx& tx) {
 }
 
 bool Database::run_transaction(std::span<Op* const> ops, Failure& failure) {
-  Tx tx{sql_, catalog_, ops.front()->now};
+  Tx tx{sql_, catalog_, latest(ops)};
   refresh(tx);
   if (std::any_of(ops.begin(), ops.end(), [](const Op* op) { return op->tidies; })) {
     expire(tx);
     deal_partitions(tx);
   }
-  const Error* full = room_.full(std::chrono::steady_clock::now());
+  const std::int64_t owed = wal_frames_.load(std::memory_order_relaxed) * settings_.page_size;
+  const Error* full = room_.full(std::chrono::steady_clock::now(), static_cast<std::uint64_t>(owed));
   for (const bool late : {false, true}) {
     for (Op* op : ops) {
       if (op->late != late || op->looked_ == Look::kDone || !sql_.ok()) continue;

@@ -53,15 +53,16 @@ bool DiskRoom::keep() {
   return made;
 }
 
-const Error* DiskRoom::full(std::chrono::steady_clock::time_point now) {
+const Error* DiskRoom::full(std::chrono::steady_clock::time_point now, std::uint64_t owed_bytes) {
   if (bytes_ == 0) return full_ ? &*full_ : nullptr;
   if (now >= next_look_) {
     next_look_ = now + kLookInterval;
     const std::uint64_t free = free_bytes();
-    if (free < bytes_) {
+    if (free < bytes_ + owed_bytes) {
       full_ = Error{ErrorCode::kStorageFull,
                     "the disk of " + directory_ + " has " + std::to_string(free) +
-                        " bytes left, less than disk_reserve_bytes=" + std::to_string(bytes_) +
+                        " bytes left, less than disk_reserve_bytes=" + std::to_string(bytes_) + " and " +
+                        std::to_string(owed_bytes) + " of the write-ahead log" +
                         "; make room: publishing is refused, settling goes on"};
     } else if (!given_up_ || keep()) {
       full_.reset();

@@ -46,6 +46,9 @@ Result<void> check_header(const std::string& path) {
   if (file < 0) return Error{ErrorCode::kIoError, path + " cannot be read: " + std::strerror(errno), errno};
   const ssize_t size = ::read(file, header, sizeof header);
   ::close(file);
+  // A store that was being made when the power went has its first page in the rollback journal.
+  struct stat journal {};
+  if (::stat((path + "-journal").c_str(), &journal) == 0 && journal.st_size > 0) return {};
   if (size != static_cast<ssize_t>(sizeof header) || std::memcmp(header, "SQLite format 3", 16) != 0)
     return refuse(ErrorCode::kNotAStore, path, "is not a towline store; name another file");
   const std::uint32_t application = big_endian(header + kApplicationId);

@@ -16,6 +16,11 @@ constexpr std::uint64_t kExpires = 2;
 constexpr std::uint64_t kHasExtras = 4;
 constexpr std::size_t kIdSize = sizeof(MessageId::bytes);
 
+/// Damaged bytes may say anything; they must not run over.
+std::int64_t sum(std::int64_t a, std::int64_t b) noexcept {
+  return static_cast<std::int64_t>(static_cast<std::uint64_t>(a) + static_cast<std::uint64_t>(b));
+}
+
 }  // namespace
 
 bool fits_run(const spi::Envelope& envelope) noexcept {
@@ -62,10 +67,10 @@ RunReader::Message RunReader::next() {
   base::ByteReader reader(bytes);
   const std::uint64_t flags = reader.varint();
   message.partition = static_cast<std::uint32_t>(reader.varint());
-  message.published_us = published_us_ + reader.signed_varint();
+  message.published_us = sum(published_us_, reader.signed_varint());
   message.id = reader.raw(kIdSize);
   if ((flags & kHasKey) != 0) message.key = reader.text();
-  if ((flags & kExpires) != 0) message.expires_us = message.published_us + reader.signed_varint();
+  if ((flags & kExpires) != 0) message.expires_us = sum(message.published_us, reader.signed_varint());
   if ((flags & kHasExtras) != 0) message.extras = reader.text();
   message.whole = reader.ok() && message.id.size() == kIdSize;
   message.payload = message.whole ? bytes.substr(bytes.size() - reader.remaining()) : bytes;

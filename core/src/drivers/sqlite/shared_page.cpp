@@ -12,6 +12,7 @@
 #include <climits>
 #include <cstring>
 #include <ctime>
+#include <utility>
 
 #include <fcntl.h>
 #include <signal.h>
@@ -27,7 +28,8 @@ namespace {
 constexpr std::uint32_t kMagic = 0x544f5743;  // the layout below
 constexpr std::size_t kSize = 4'096;
 constexpr std::size_t kSlotCount = 60;
-constexpr std::int64_t kFairUs = 300;
+/// Longer than it takes to schedule somebody who was woken.
+constexpr std::int64_t kFairUs = 2'000;
 constexpr std::int64_t kUsPerSecond = 1'000'000;
 
 Error io_error(const std::string& path, const char* doing, int code) {
@@ -167,12 +169,9 @@ void SharedPage::stop_listening() noexcept {
 }
 
 bool SharedPage::try_turn() noexcept {
-  if (contended_) be_fair();
-  contended_ = false;
-  if (!set_lock(file_, F_WRLCK)) {
-    contended_ = true;
-    return false;
-  }
+  // Only after a turn of its own: who waits for one must take what it can get.
+  if (std::exchange(had_turn_, false)) be_fair();
+  if (!set_lock(file_, F_WRLCK)) return errno != EAGAIN && errno != EACCES;
   layout_->turns.fetch_add(1);
   return true;
 }
@@ -181,7 +180,7 @@ void SharedPage::end_turn() noexcept {
   set_lock(file_, F_UNLCK);
   turns_seen_ = layout_->turns.fetch_add(1) + 1;
   if (layout_->turn_waiters.load() == 0) return;
-  contended_ = true;
+  had_turn_ = true;
   futex_wake(layout_->turns, 1, Reach::kProcesses);
 }
 

@@ -60,7 +60,7 @@ class SharedPage {
   Slot* slot_ = nullptr;
   std::uint32_t heard_ = 0;       // of the listening thread
   std::uint32_t turns_seen_ = 0;  // of the leader, as the next
-  bool contended_ = false;
+  bool had_turn_ = false;  // and others waited for its end
 };
 
 }  // namespace towline::drivers::sqlite

@@ -93,6 +93,10 @@ Seq bound_of(Tx& tx, LogState& log, const std::unordered_map<std::int64_t, Seq>&
   if (topic.kind == spi::TopicKind::kBus) {
     return std::max(older_than(tx, log, log.last, tx.now.wall - kBusAge), log.last - kBusCount);
   }
+  if (topic.kind == spi::TopicKind::kLog) {
+    if (topic.retention <= Duration(0)) return log.trimmed;
+    return older_than(tx, log, log.last, tx.now.wall - topic.retention);
+  }
   const std::optional<Seq> done = done_by_all(tx, log, in_hand);
   if (!done) return log.trimmed;
   Seq bound = *done;

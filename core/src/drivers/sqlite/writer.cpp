@@ -29,6 +29,7 @@ Writer::Batch Writer::take(const Op& own) {
         batch.empty() || (count + op->count <= bounds_.count_max && bytes + op->bytes <= bounds_.bytes_max);
     if (!fits) break;
     queue_.pop_front();
+    op->state_.store(Op::kTaken, std::memory_order_relaxed);
     batch.push_back(op);
     count += op->count;
     bytes += op->bytes;
@@ -54,6 +55,8 @@ void Writer::finish(Op& op) noexcept {
 
 void Writer::put_back(std::span<Op* const> ops) {
   const std::lock_guard lock(mutex_);
+  for (Op* op : ops)
+    op->state_.store(Op::kQueued, std::memory_order_relaxed);
   queue_.insert(queue_.begin(), ops.begin(), ops.end());
 }
 
@@ -101,20 +104,29 @@ void Writer::submit(Op& op) {
   op.patient_until_ = std::chrono::steady_clock::now() + std::min(op.patience, kPatienceMax);
   std::unique_lock lock(mutex_);
   queue_.push_back(&op);
-  while (op.state_.load(std::memory_order_acquire) != Op::kDone) {
+  for (;;) {
     if (!lock.owns_lock()) lock.lock();
-    // It may have been taken while the lock was not held; `led_` says so, or the state.
-    if (led_ || op.state_.load(std::memory_order_acquire) == Op::kDone) {
-      std::uint32_t led_by_another = Op::kMayLead;
-      op.state_.compare_exchange_strong(led_by_another, Op::kQueued, std::memory_order_relaxed);
-    } else if (queue_.front()->alone && queue_.front() != &op) {
+    std::uint32_t state = op.state_.load(std::memory_order_acquire);
+    if (state == Op::kMayLead) {
+      op.state_.store(Op::kQueued, std::memory_order_relaxed);
+      state = Op::kQueued;
+    }
+    if (state == Op::kQueued && !led_) {
+      // It is in the queue, so the queue is not empty.
+      if (!queue_.front()->alone || queue_.front() == &op) {
+        lead(lock, op);
+        if (op.state_.load(std::memory_order_relaxed) == Op::kDone) return;
+        continue;
+      }
       let_lead(*queue_.front());
-    } else {
-      lead(lock, op);
-      continue;
     }
     lock.unlock();
-    futex_wait(op.state_, Op::kQueued, -1, Reach::kThreads);
+    // A batch that takes it changes its state without waking; the end of that batch wakes.
+    while (state == Op::kQueued || state == Op::kTaken) {
+      futex_wait(op.state_, state, -1, Reach::kThreads);
+      state = op.state_.load(std::memory_order_acquire);
+    }
+    if (state == Op::kDone) return;
   }
 }
 

@@ -68,8 +68,9 @@ class Op {
   Look looked_ = Look::kWrite;
   std::chrono::steady_clock::time_point patient_until_{};
   static constexpr std::uint32_t kQueued = 0;
-  static constexpr std::uint32_t kMayLead = 1;
-  static constexpr std::uint32_t kDone = 2;
+  static constexpr std::uint32_t kMayLead = 1;  ///< queued, and told to look whether it can lead
+  static constexpr std::uint32_t kTaken = 2;    ///< in somebody's batch
+  static constexpr std::uint32_t kDone = 3;
   Word state_{kQueued};
 };
 

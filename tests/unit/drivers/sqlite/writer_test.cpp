@@ -1,0 +1,131 @@
+// Who leads, who waits, and that nobody's op is run twice, forgotten, or run on another thread when it must
+// not be.
+
+#include "drivers/sqlite/writer.hpp"
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+namespace towline::drivers::sqlite {
+namespace {
+
+class CountedOp final : public Op {
+ public:
+  explicit CountedOp(bool is_alone = false) : Op({}) { alone = is_alone; }
+  void apply(Tx&) override {}
+  int runs = 0;
+  std::thread::id ran_on;
+};
+
+void run_all(Writer::Batch& batch) {
+  for (Op* op : batch) {
+    auto& counted = static_cast<CountedOp&>(*op);
+    ++counted.runs;
+    counted.ran_on = std::this_thread::get_id();
+  }
+}
+
+TEST(SqliteWriter, OfManyThreadsEachOpIsRunOnce) {
+  std::atomic<int> leaders{0}, empty{0}, most{0};
+  Writer writer({100, 1 << 20}, [&](Writer::Batch& batch, const Op&) {
+    EXPECT_EQ(++leaders, 1) << "two lead at once";
+    if (batch.empty()) ++empty;
+    most = std::max(most.load(), static_cast<int>(batch.size()));
+    run_all(batch);
+    --leaders;
+  });
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 8; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 5'000; ++i) {
+        CountedOp op(t == 0 && i % 7 == 0);
+        writer.submit(op);
+        ASSERT_EQ(op.runs, 1);
+        ASSERT_TRUE(!op.alone || op.ran_on == std::this_thread::get_id());
+      }
+    });
+  }
+  for (std::thread& thread : threads)
+    thread.join();
+  EXPECT_EQ(empty, 0) << "somebody led without having anything to write";
+}
+
+TEST(SqliteWriter, ABatchKeepsItsBoundsAndTheOneThatIsTooLargeGoesByItself) {
+  std::vector<std::size_t> counts;
+  Writer writer({10, 1'000}, [&](Writer::Batch& batch, const Op&) {
+    std::size_t count = 0;
+    for (const Op* op : batch)
+      count += op->count;
+    counts.push_back(count);
+    run_all(batch);
+  });
+  CountedOp large;
+  large.count = 50;
+  writer.submit(large);
+  CountedOp small;
+  writer.submit(small);
+  EXPECT_EQ(counts, (std::vector<std::size_t>{50, 1}));
+}
+
+TEST(SqliteWriter, WhatIsPutBackIsRunByWhoeverLeadsNext) {
+  std::atomic<int> refused{0};
+  Writer* self = nullptr;
+  Writer writer({100, 1 << 20}, [&](Writer::Batch& batch, const Op& own) {
+    // Every third batch: the leader's own is given up, the others go on waiting.
+    if (++refused % 3 == 0) {
+      Writer::Batch others;
+      for (Op* op : batch) {
+        if (op != &own) others.push_back(op);
+      }
+      std::erase_if(batch, [&](const Op* op) { return op != &own; });
+      self->put_back(others);
+    }
+    run_all(batch);
+  });
+  self = &writer;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 6; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 3'000; ++i) {
+        CountedOp op;
+        writer.submit(op);
+        ASSERT_EQ(op.runs, 1);
+      }
+    });
+  }
+  for (std::thread& thread : threads)
+    thread.join();
+}
+
+TEST(SqliteWriter, WhatWaitsBehindALockedStoreIsGivenUpWhenItsPatienceEnds) {
+  std::atomic<bool> leading{false}, behind{false};
+  Writer* self = nullptr;
+  Writer writer({100, 1 << 20}, [&](Writer::Batch& batch, const Op&) {
+    if (!leading.exchange(true)) {
+      const Error error{ErrorCode::kTimeout, "locked"};
+      while (!behind)
+        self->give_up_queued(std::chrono::steady_clock::now(), error);
+    }
+    run_all(batch);
+  });
+  self = &writer;
+  CountedOp first;
+  std::thread leader([&] { writer.submit(first); });
+  while (!leading)
+    std::this_thread::yield();
+  CountedOp second;
+  second.patience = std::chrono::milliseconds(1);
+  writer.submit(second);
+  behind = true;
+  leader.join();
+  EXPECT_EQ(first.runs, 1);
+  EXPECT_EQ(second.runs, 0);
+  ASSERT_TRUE(second.error.has_value());
+  EXPECT_EQ(second.error->code, ErrorCode::kTimeout);
+}
+
+}  // namespace
+}  // namespace towline::drivers::sqlite
