@@ -75,8 +75,8 @@ bool reads(const Session& session, const TopicState* topic) {
                             [](const TopicState* a, const TopicState* b) { return a->id < b->id; });
 }
 
-/// The time of a transaction. An op of the driver's own may have none, and must never set the clock back: what
-/// is first seen at time zero has run out by the next look.
+/// The time of a transaction. An op of the driver's own may have none, and must never set the clock back:
+/// what is first seen at time zero has run out by the next look.
 Moment latest(std::span<Op* const> ops) {
   Moment now = ops.front()->now;
   for (const Op* op : ops) {
