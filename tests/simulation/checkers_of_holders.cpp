@@ -111,6 +111,47 @@ void check_first_starts(Tracks& tracks, std::uint32_t g) {
   }
 }
 
+/// Whether what waited for its next attempt was given up, by the engine or an operator, in this part of the
+/// history.
+bool gave_up(const Tracks& tracks, std::uint32_t m, std::uint32_t g, std::size_t after, std::size_t before) {
+  const auto within = [&](std::size_t index) { return after < index && index < before; };
+  const auto& stored = tracks.track(m, g).stored;
+  const auto& cancels = tracks.publication(m).cancels;
+  return std::any_of(stored.begin(), stored.end(),
+                     [&](std::size_t index) {
+                       return within(index) && tracks.at(index).verb == Verb::kDeadLetter;
+                     }) ||
+         std::any_of(cancels.begin(), cancels.end(), within);
+}
+
+/// While a failed message waits for its next attempt nothing else of its key may start.
+void check_blocked_keys(Tracks& tracks, std::uint32_t g) {
+  if (tracks.facts().world == WorldKind::kSplit) return;
+  std::map<std::pair<std::uint32_t, std::int32_t>, std::vector<std::uint32_t>> by_key;
+  for (std::uint32_t m = 0; m < tracks.message_count(); ++m) {
+    const MessagePlan& message = tracks.facts().messages[m];
+    if (message.key >= 0 && !was_let_through(tracks, m, g)) by_key[{message.topic, message.key}].push_back(m);
+  }
+  for (const auto& [key, members] : by_key) {
+    std::vector<std::pair<std::size_t, std::uint32_t>> starts;
+    for (const std::uint32_t m : members) {
+      for (const Handling& handling : tracks.track(m, g).handlings) {
+        if (!handling.zombie) starts.emplace_back(handling.start, m);
+      }
+    }
+    std::sort(starts.begin(), starts.end());
+    for (const std::uint32_t m : members) {
+      for (const std::size_t stored : tracks.track(m, g).stored) {
+        if (tracks.at(stored).verb != Verb::kRetry) continue;
+        const auto next = std::upper_bound(starts.begin(), starts.end(), std::pair(stored, UINT32_MAX));
+        if (next == starts.end() || next->second == m || gave_up(tracks, m, g, stored, next->first)) continue;
+        tracks.find("K3", called(next->second, g) + " was handled while m" + std::to_string(m) +
+                              " of the same key waited for its next attempt");
+      }
+    }
+  }
+}
+
 std::uint32_t ended_holdings(const Tracks& tracks, const Track& track, std::size_t before) {
   std::uint32_t count = 0;
   for (const Holding& holding : track.holdings) {
@@ -190,6 +231,7 @@ void check_order(Tracks& tracks) {
   for (std::uint32_t g = 0; g < tracks.group_count(); ++g) {
     if (tracks.facts().groups[g].options.order == Order::kUnordered) continue;
     check_first_starts(tracks, g);
+    check_blocked_keys(tracks, g);
     std::map<std::pair<std::uint32_t, std::int32_t>, std::vector<Interval>> by_key;
     for (std::uint32_t m = 0; m < tracks.message_count(); ++m) {
       const MessagePlan& message = tracks.facts().messages[m];

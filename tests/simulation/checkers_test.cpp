@@ -251,6 +251,33 @@ TEST(CheckerK3, TwoHandlersOfOneKeyAtOnceAreFound) {
       << story.findings();
 }
 
+TEST(CheckerK3, WhatOvertakesAFailedMessageThatWaitsForItsNextAttemptIsFound) {
+  Story story = clean(3);
+  story.facts.messages[0].behaviour[0] = {Mood::kFails, 1, {}};
+  story.facts.messages[2].key = 7;
+  story.handle(0, Verb::kFail);
+  story.handle(2);
+  EXPECT_EQ(story.finds("K3", "waited for its next attempt"), 0U) << story.findings();
+  Story late = story;
+  late.handle(0, Verb::kAck, 2);
+  late.handle(1);
+  EXPECT_EQ(late.findings(), "");
+  story.handle(1);
+  story.handle(0, Verb::kAck, 2);
+  EXPECT_EQ(story.finds("K3", "m1/g0 was handled while m0 of the same key waited for its next attempt"), 1U)
+      << story.findings();
+}
+
+TEST(CheckerK3, WhatIsGivenUpWhileItWaitsHoldsItsKeyNoLonger) {
+  Story story = clean(2);
+  story.facts.messages[0].behaviour[0] = {Mood::kFails, 1, {}};
+  story.facts.messages[0].ttl = milliseconds(1);
+  story.handle(0, Verb::kFail);
+  story.dead(0, DeadLetterReason::kExpired);
+  story.handle(1);
+  EXPECT_EQ(story.finds("K3", ""), 0U) << story.findings();
+}
+
 TEST(CheckerK3, AHandlerWhoseSubscriptionClosedDoesNotCountAsRunning) {
   Story story = clean(1);
   const std::uint64_t first = story.hand_out(0);
