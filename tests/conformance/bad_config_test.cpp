@@ -74,6 +74,8 @@ TEST_P(BadConfig, Bad17_RetryPoliciesThatCannotWork) {
   RetryOptions retry;
   retry.initial_delay = -1s;
   expect_bad_retry(retry, {"initial_delay_ms"});
+  retry.initial_delay = 0s;
+  expect_bad_retry(retry, {"initial_delay_ms", "more than 0", "fixed"});
   retry = {};
   retry.initial_delay = 25h;
   expect_bad_retry(retry, {"initial_delay_ms"});

@@ -124,8 +124,8 @@ TEST_P(Retry, Conf33_ManyAttemptsWithHugeGrowthDoNotOverflow) {
   Engine engine = open();
   ConsumerOptions options = member();
   options.retry = policy(BackoffKind::kExponential);
-  options.retry.initial_delay = 0ms;
-  options.retry.delay_max = 0ms;
+  options.retry.initial_delay = 1us;
+  options.retry.delay_max = 1us;
   options.retry.multiplier = 1000.0;
   options.retry.max_attempts = scaled(200);
   Recorder seen;

@@ -29,7 +29,9 @@ RetryOptions draw_retry(Dice& dice) {
   retry.kind = dice.pick(
       {BackoffKind::kFixed, BackoffKind::kLinear, BackoffKind::kExponential, BackoffKind::kFibonacci});
   retry.max_attempts = dice.pick<std::int64_t>({1, 2, 3, 6});
-  retry.initial_delay = dice.pick<Duration>({Duration(0), milliseconds(10), milliseconds(500)});
+  retry.initial_delay =
+      dice.pick<Duration>({retry.kind == BackoffKind::kFixed ? Duration(0) : milliseconds(1),
+                           milliseconds(10), milliseconds(500)});
   retry.delay_max = dice.pick<Duration>({milliseconds(500), seconds(2)});
   retry.jitter = dice.pick({JitterKind::kNone, JitterKind::kProportional, JitterKind::kFull,
                             JitterKind::kEqual, JitterKind::kDecorrelated});

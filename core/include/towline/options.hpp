@@ -99,7 +99,8 @@ struct RetryOptions {
   BackoffKind kind = BackoffKind::kExponential;
   /// Attempts in all, the first one included; then the message becomes a dead letter. [1, 1000000]
   std::int64_t max_attempts = 6;
-  /// b: the wait before the first retry. [0, 86400000] Milliseconds in the table.
+  /// b: the wait before the first retry; 0 only where the kind does not grow from it. [0, 86400000]
+  /// Milliseconds in the table.
   Duration initial_delay = std::chrono::milliseconds(1000);
   /// m: growth of kExponential. [1.0, 1000.0]
   double multiplier = 2.0;

@@ -148,6 +148,13 @@ Result<void> check_retry(const RetryOptions& options) {
   if (options.kind == BackoffKind::kCustom && !options.custom) {
     return bad("retry.kind is custom, but retry.custom is not set; give a function");
   }
+  const bool grows = options.kind == BackoffKind::kLinear || options.kind == BackoffKind::kExponential ||
+                     options.kind == BackoffKind::kFibonacci;
+  if (grows && options.initial_delay <= Duration(0)) {
+    return bad(
+        "retry.initial_delay_ms is 0, but must be more than 0 where retry.kind grows from it (linear, "
+        "exponential, fibonacci); take retry.kind fixed for retries without a wait");
+  }
   const bool uses_initial_delay =
       options.kind != BackoffKind::kSequence && options.kind != BackoffKind::kCustom;
   if (uses_initial_delay && options.delay_max < options.initial_delay) {

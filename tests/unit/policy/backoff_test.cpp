@@ -266,6 +266,19 @@ TEST(CheckRetry, RefusesOptionsThatContradictEachOther) {
   expect_contradiction(options_of(BackoffKind::kCustom), "retry.custom is not set");
 }
 
+TEST(CheckRetry, ZeroIsNothingToGrowFrom) {
+  for (const BackoffKind kind : {BackoffKind::kLinear, BackoffKind::kExponential, BackoffKind::kFibonacci}) {
+    RetryOptions options = options_of(kind);
+    options.initial_delay = 0s;
+    expect_contradiction(options, "retry.initial_delay_ms is 0, but must be more than 0");
+    options.initial_delay = 1us;
+    EXPECT_TRUE(check_retry(options).ok());
+  }
+  RetryOptions fixed = options_of(BackoffKind::kFixed);
+  fixed.initial_delay = 0s;
+  EXPECT_TRUE(check_retry(fixed).ok()) << "each retry at once is a choice";
+}
+
 TEST(CheckRetry, DoesNotMindAnInitialDelayThatIsNotUsed) {
   RetryOptions options = options_of(BackoffKind::kSequence);
   options.sequence = {1ms};
