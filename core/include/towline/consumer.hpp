@@ -137,7 +137,8 @@ class SqlTransaction {
   virtual Result<std::vector<std::vector<Value>>> execute(std::string_view sql,
                                                           std::span<const Value> parameters = {}) = 0;
   virtual Result<MessageId> publish(Message message) = 0;
-  /// Stores the result of an idempotency key with the effect.
+  /// Stores the result of an idempotency key with the effect. Errors: kInvalidKey, kInvalidName,
+  /// kPayloadTooLarge.
   virtual Result<void> complete(std::string_view scope, std::string_view key, Bytes result) = 0;
 };
 

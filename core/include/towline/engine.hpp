@@ -85,7 +85,8 @@ class Engine {
   /// waits in the store's schedule, and `receipt.id` cancels it.
   Receipt publish(Message message);
   /// One receipt per message, in order. Invalid messages are rejected, the others stored; all stored ones
-  /// together. Errors of the whole call: kBatchTooLarge.
+  /// together. Errors of the whole call: kBatchTooLarge, and what every call of a closed, forked or stopped
+  /// engine answers (kClosed, kForked, kIoError).
   Result<std::vector<Receipt>> publish_batch(std::vector<Message> messages);
   /// Publishes, and while the outcome is not `acked` tries again by `retry`, sleeping in the calling thread
   /// at most until `deadline`. What is unknown is repeated only under a dedup id, which is made when there is

@@ -56,8 +56,12 @@ void ConsumerCore::tell_watchers() {
   control_changed_.notify_all();
 }
 
+bool ConsumerCore::hopeless() const { return context_->failure() && dispatcher_.gauge().running == 0; }
+
 Result<void> ConsumerCore::wait_idle(MonotonicTime deadline) {
-  if (wait_for_lane(deadline, [&] { return idle(); })) return {};
+  (void)wait_for_lane(deadline, [&] { return idle() || hopeless(); });
+  if (idle()) return {};
+  if (hopeless()) return *context_->failure();
   return Error{ErrorCode::kTimeout,
                std::to_string(dispatcher_.gauge().in_hand) + " deliveries are still in flight"};
 }
@@ -165,7 +169,7 @@ Result<std::uint64_t> ConsumerCore::close(std::optional<Duration> timeout) {
 }
 
 bool ConsumerCore::wait_idle_or_stuck(MonotonicTime deadline) {
-  if (wait_idle(deadline)) return true;
+  if (wait_idle(deadline) || hopeless()) return true;
   // Out of time: tell the handlers, and give those that listen a moment to leave.
   dispatcher_.request_stop_of_running();
   return wait_idle(context_->clock->monotonic() + kJoinGrace).ok();

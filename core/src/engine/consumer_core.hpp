@@ -129,6 +129,8 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   template <typename Condition>
   bool wait_for_lane(MonotonicTime deadline, Condition&& condition);
   void tell_watchers();
+  /// The store has stopped, so what is in hand is never settled, and no handler runs that could end.
+  [[nodiscard]] bool hopeless() const;
   Result<void> wait_idle(MonotonicTime deadline);
   bool wait_idle_or_stuck(MonotonicTime deadline);
   std::uint64_t shut_down(bool threaded);

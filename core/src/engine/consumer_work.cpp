@@ -8,6 +8,7 @@
 
 #include "base/validate.hpp"
 #include "engine/consumer_core.hpp"
+#include "engine/idempotency.hpp"
 #include "engine/publisher.hpp"
 #include "policy/classify.hpp"
 
@@ -161,7 +162,8 @@ std::optional<Delivery> ConsumerCore::take_one() {
 
 void ConsumerCore::run_one(Delivery& delivery) {
   t_current = this;
-  Outcome outcome = call(delivery);
+  Delivery handed(delivery.state_);  // a copy: the handler may move its handle away
+  Outcome outcome = call(handed);
   t_current = nullptr;
   finish(delivery, std::move(outcome));
 }
@@ -235,9 +237,8 @@ class TransactionBody final : public SqlTransaction {
   }
 
   Result<void> complete(std::string_view scope, std::string_view key, Bytes result) override {
-    if (key.empty() || key.size() > base::kKeyLengthMax) {
-      return Error{ErrorCode::kInvalidKey, "the idempotency key must have 1 to 255 bytes"};
-    }
+    if (auto bad = check_idempotency(scope, key); !bad) return bad;
+    if (auto bad = check_result_size(context_, result); !bad) return bad;
     spi::PutIdempotency put;
     put.record.scope = std::string(scope);
     put.record.key = std::string(key);

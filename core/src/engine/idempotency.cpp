@@ -13,18 +13,27 @@ constexpr Duration kAskAgain = std::chrono::milliseconds(20);
 
 Result<void> check(std::string_view key, const IdempotencyOptions& options) {
   if (auto bad = validate(options); !bad) return bad;
+  if (auto bad = check_idempotency(options.scope, key); !bad) return bad;
+  return base::check_key(options.fingerprint, "idempotency.fingerprint");
+}
+
+}  // namespace
+
+Result<void> check_idempotency(std::string_view scope, std::string_view key) {
   if (key.empty() || key.size() > base::kKeyLengthMax) {
     return Error{ErrorCode::kInvalidKey, "the idempotency key has " + std::to_string(key.size()) +
                                              " bytes, but must have 1 to " +
                                              std::to_string(base::kKeyLengthMax)};
   }
-  if (!options.scope.empty()) {
-    if (auto bad = base::check_name(options.scope, "idempotency.scope"); !bad) return bad;
-  }
-  return base::check_key(options.fingerprint, "idempotency.fingerprint");
+  return scope.empty() ? Result<void>{} : base::check_name(scope, "idempotency.scope");
 }
 
-}  // namespace
+Result<void> check_result_size(const Context& context, const Bytes& result) {
+  const auto max = static_cast<std::size_t>(context.options.payload_bytes_max);
+  if (result.size() <= max) return {};
+  return Error{ErrorCode::kPayloadTooLarge, "the result has " + std::to_string(result.size()) +
+                                                " bytes, but payload_bytes_max is " + std::to_string(max)};
+}
 
 Result<void> Idempotency::write(const spi::IdempotencyRecord& record, spi::Version expected) {
   const spi::Unit unit{{spi::PutIdempotency{record, expected}}};
@@ -93,11 +102,7 @@ Result<void> Idempotency::complete(const IdempotencyToken& token, Bytes result,
   if (auto closed = context_->check_open(); !closed) return closed;
   if (auto bad = check(token.key, options); !bad) return bad;
   if (auto bad = base::check_content_type(content_type); !bad) return bad;
-  if (result.size() > static_cast<std::size_t>(context_->options.payload_bytes_max)) {
-    return Error{ErrorCode::kPayloadTooLarge, "the result has " + std::to_string(result.size()) +
-                                                  " bytes, but payload_bytes_max is " +
-                                                  std::to_string(context_->options.payload_bytes_max)};
-  }
+  if (auto bad = check_result_size(*context_, result); !bad) return bad;
   spi::IdempotencyRecord record;
   record.scope = token.scope;
   record.key = token.key;

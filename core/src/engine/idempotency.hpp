@@ -17,6 +17,11 @@
 
 namespace towline::engine {
 
+/// Errors: kInvalidKey, kInvalidName. An empty scope is one.
+[[nodiscard]] Result<void> check_idempotency(std::string_view scope, std::string_view key);
+/// Errors: kPayloadTooLarge.
+[[nodiscard]] Result<void> check_result_size(const Context& context, const Bytes& result);
+
 /// Any thread.
 class Idempotency {
  public:

@@ -140,6 +140,17 @@ TEST(ConsumerWork, AHandlerMayMoveItsHandleAway) {
   EXPECT_EQ(code_of(kept->ack()), ErrorCode::kAlreadySettled);
 }
 
+TEST(ConsumerWork, AHandlerThatIsSteppedMayMoveItsHandleAway) {
+  World world;
+  std::optional<Delivery> kept;
+  const auto consumer =
+      world.consume(group_options(), [&](Delivery& delivery) { kept = std::move(delivery); });
+  world.publish("a");
+  world.play(*consumer);
+  EXPECT_EQ(consumer->statistics().acked, 1U);
+  EXPECT_EQ(code_of(kept->ack()), ErrorCode::kAlreadySettled);
+}
+
 TEST(ConsumerWork, WhatAHandlerSaysIsWhatHappens) {
   World world;
   std::vector<Outcome> outcomes = {Outcome::nak(3s, "not ready"), Outcome::defer(4s),
@@ -306,6 +317,27 @@ TEST(ConsumerWork, ATransactionPublishesAndAcknowledgesTogether) {
   IdempotencyOptions options;
   options.scope = "scope";
   EXPECT_EQ(world.core->idempotency().begin("key", options).value().result.bytes, "result");
+}
+
+TEST(ConsumerWork, ATransactionStoresNoResultThatTheEngineItselfWouldRefuse) {
+  WorldOptions options = with_sql();
+  options.engine.payload_bytes_max = 1024;
+  World world(options);
+  const auto consumer = world.consume(group_options(), [&](Delivery& delivery) {
+    EXPECT_TRUE(delivery
+                    .transaction([](SqlTransaction& transaction) -> Result<void> {
+                      EXPECT_EQ(code_of(transaction.complete("two\nlines", "key", "r")),
+                                ErrorCode::kInvalidName);
+                      EXPECT_EQ(code_of(transaction.complete("scope", "", "r")), ErrorCode::kInvalidKey);
+                      EXPECT_EQ(code_of(transaction.complete("scope", "key", Bytes(1025, 'r'))),
+                                ErrorCode::kPayloadTooLarge);
+                      return transaction.complete("", "key", Bytes(1024, 'r'));
+                    })
+                    .ok());
+  });
+  world.publish("a");
+  world.play(*consumer);
+  EXPECT_EQ(world.core->idempotency().begin("key", {}).value().result.bytes.size(), 1024U);
 }
 
 TEST(ConsumerWork, ATransactionThatFailsOrThrowsLeavesTheDeliveryOpenAndPublishesNothing) {

@@ -436,6 +436,41 @@ TEST(Core, ADiskErrorStopsTheEngineAndEveryLaterCallAnswersIt) {
   EXPECT_EQ(health.detail, "ERR_IO: the disk is broken");
 }
 
+TEST(Core, CloseGivesUpAtOnceOnWhatAStoppedStoreWillNeverSettle) {
+  RunningWorld world;
+  ConsumerOptions options = group_options();
+  options.ack = AckPolicy::kManual;
+  const auto consumer = world.consume(options, [](Delivery&) {});
+  world.publish("a");
+  ASSERT_TRUE(eventually([&] {
+    const ConsumerStatistics now = consumer->statistics();
+    return now.in_flight == 1 && now.running == 0;
+  }));
+  world.core->context().fail({ErrorCode::kIoError, "the disk is broken"});
+  EXPECT_EQ(code_of(consumer->drain(1h)), ErrorCode::kIoError) << "an hour would be waited for nothing";
+  EXPECT_EQ(world.core->close(1h).value(), 0U);
+}
+
+TEST(Core, CloseOfAStoppedEngineStillWaitsForHandlersThatRun) {
+  RunningWorld world;
+  Gate gate;
+  std::atomic<bool> ended = false;
+  const auto consumer = world.consume(group_options(), [&](Delivery&) {
+    gate.wait();
+    ended = true;
+  });
+  world.publish("a");
+  gate.await_waiting();
+  world.core->context().fail({ErrorCode::kIoError, "the disk is broken"});
+  std::thread opener([&] {
+    EXPECT_TRUE(eventually([&] { return consumer->statistics().paused; }));
+    gate.open();
+  });
+  EXPECT_EQ(world.core->close(1h).value(), 0U);
+  EXPECT_TRUE(ended);
+  opener.join();
+}
+
 TEST(Core, HealthTellsOfAStoreThatIsAwayAndOfItsReturn) {
   World world;
   world.script->fail("statistics", unavailable());
