@@ -54,7 +54,11 @@ bool DiskRoom::keep() {
 }
 
 const Error* DiskRoom::full(std::chrono::steady_clock::time_point now, std::uint64_t owed_bytes) {
-  if (bytes_ == 0) return full_ ? &*full_ : nullptr;
+  if (bytes_ == 0) {
+    // Nobody looks at the disk, so this holds for the transaction that is tried again, and no longer.
+    if (!std::exchange(given_up_, false)) full_.reset();
+    return full_ ? &*full_ : nullptr;
+  }
   if (now >= next_look_) {
     next_look_ = now + kLookInterval;
     const std::uint64_t free = free_bytes();

@@ -24,8 +24,8 @@ class DiskRoom {
   /// Set while less than the reserve is free: with what growing is refused. Looks at the disk now and then.
   /// `owed_bytes` is what the log still has to bring into the main file, which may grow by it.
   [[nodiscard]] const Error* full(std::chrono::steady_clock::time_point now, std::uint64_t owed_bytes = 0);
-  /// The disk refused a write. Gives up the reserve, if there is one, and counts as full until there is room
-  /// again.
+  /// The disk refused a write. Gives up the reserve and counts as full until there is room again; without a
+  /// reserve, for the next full() only.
   void give_up();
 
  private:

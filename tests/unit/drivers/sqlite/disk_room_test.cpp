@@ -76,5 +76,14 @@ TEST_F(SqliteDiskRoom, WithoutAReserveNothingIsKeptAndNothingIsLookedAt) {
   EXPECT_EQ(room.full(now), nullptr);
 }
 
+TEST_F(SqliteDiskRoom, WithoutAReserveAFullDiskRefusesWhatGrowsOnlyWhenATransactionIsTriedAgain) {
+  DiskRoom room(store(), 0);
+  room.give_up();
+  const Error* full = room.full(now);
+  ASSERT_NE(full, nullptr);
+  EXPECT_EQ(full->code, ErrorCode::kStorageFull);
+  EXPECT_EQ(room.full(now), nullptr) << "or nothing could be published ever again";
+}
+
 }  // namespace
 }  // namespace towline::drivers::sqlite
