@@ -401,7 +401,7 @@ struct CrashMethods {
   }
 
   // Nobody waits: in the simulator whoever holds a lock goes on only when this thread comes back.
-  static int sleep(sqlite3_vfs*, int microseconds) { return microseconds; }
+  static int wait(sqlite3_vfs*, int microseconds) { return microseconds; }
   static int last_error(sqlite3_vfs*, int, char*) { return 0; }
   static int time(sqlite3_vfs*, double* days) {
     *days = static_cast<double>(kJulianMs) / 86'400'000.0;
@@ -437,7 +437,7 @@ CrashMachine::CrashMachine(CrashDisk& disk, bool can_be_disturbed)
   vfs_.xAccess = CrashMethods::access;
   vfs_.xFullPathname = CrashMethods::full_path;
   vfs_.xRandomness = CrashMethods::randomness;
-  vfs_.xSleep = CrashMethods::sleep;
+  vfs_.xSleep = CrashMethods::wait;
   vfs_.xCurrentTime = CrashMethods::time;
   vfs_.xGetLastError = CrashMethods::last_error;
   vfs_.xCurrentTimeInt64 = CrashMethods::time_ms;

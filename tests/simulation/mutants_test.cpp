@@ -1,4 +1,5 @@
-// Every mutant is caught within a bounded number of seeds, and the same seeds are clean without it. The table is printed by `sim --mutants`.
+// Every mutant is caught within a bounded number of seeds, and the same seeds are clean without it. The table
+// is printed by `sim --mutants`.
 
 #include <gtest/gtest.h>
 
