@@ -10,7 +10,7 @@ namespace towline::base {
 [[nodiscard]] std::uint64_t fork_generation() noexcept;
 
 /// The descriptor is closed in forked children: a lock that a child shares would outlive the parent.
-void close_in_child(int file) noexcept;
+void close_in_child(int file);
 void forget_in_child(int file) noexcept;
 
 }  // namespace towline::base

@@ -164,6 +164,7 @@ Result<RedriveReport> DeadLetters::redrive_all(const DeadLetterQuery& query, con
   // What dies again while this runs is not sent back again by it: the list is that of the moment the call
   // began.
   const TimePoint now = context_->clock->now();
+  const MessageId begun = context_->make_id();
   if (!page_query.created_before || *page_query.created_before > now)
     page_query.created_before = now + Duration{1};
   if (!page_query.status) page_query.status = DeadLetterStatus::kPending;
@@ -172,6 +173,8 @@ Result<RedriveReport> DeadLetters::redrive_all(const DeadLetterQuery& query, con
   do {
     auto page = context_->store->list_dead_letters(page_query);
     if (!page) return std::move(page).error();
+    // Ids grow also while the clock stands still or is set back.
+    std::erase_if(page->items, [&](const DeadLetter& entry) { return entry.id > begun; });
     report.matched += page->items.size();
     if (auto failed = redrive_page(page->items, options, report); !failed) return std::move(failed).error();
     page_query.cursor = page->cursor;

@@ -2,7 +2,9 @@
 
 #include "base/forks.hpp"
 
+#include <algorithm>
 #include <cerrno>
+#include <vector>
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -50,6 +52,23 @@ TEST(Forks, ADescriptorThatIsNotForChildrenIsClosedThereAndOpenHere) {
   forget_in_child(file);
   EXPECT_EQ(in_child([&] { return is_open(file) ? 0 : 1; }), 0) << "it was forgotten";
   ::close(file);
+  ::close(other);
+}
+
+TEST(Forks, OfAnyNumberOfDescriptorsNoneIsLeftOpenInAChild) {
+  std::vector<int> files;
+  for (int i = 0; i < 700; ++i) {
+    files.push_back(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    ASSERT_GE(files.back(), 0);
+    close_in_child(files.back());
+  }
+  EXPECT_EQ(in_child([&] { return std::none_of(files.begin(), files.end(), is_open) ? 0 : 1; }), 0);
+  for (const int file : files) {
+    forget_in_child(file);
+    EXPECT_EQ(::close(file), 0) << "it was open here all the time";
+  }
+  const int other = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  EXPECT_EQ(in_child([&] { return is_open(other) ? 0 : 1; }), 0) << "all were forgotten";
   ::close(other);
 }
 

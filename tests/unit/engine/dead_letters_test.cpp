@@ -158,6 +158,21 @@ TEST(DeadLetters, AllThatMatchAreSentBackPageByPageAndWhatDiesAgainMeanwhileIsNo
   EXPECT_EQ(ward.world.handled.size(), 1800U);
 }
 
+TEST(DeadLetters, WhatDiesAgainIsNotSentBackAgainWhileTheClockStandsStillOrGoesBack) {
+  for (const Duration step : {Duration(0), Duration(-1s)}) {
+    Ward ward;
+    (void)ward.bury(900);
+    ward.broken = true;
+    ward.world.script->before("list_dead_letters", [&] {
+      ward.world.clock->step_wall(step);
+      ward.world.play(*ward.consumer);
+    });
+    const RedriveReport report = ward.letters().redrive_all({}, {.redrive_max = 1000}).value();
+    EXPECT_EQ(report.matched, 900U);
+    EXPECT_EQ(report.redriven, 900U);
+  }
+}
+
 TEST(DeadLetters, ARateIsKeptByWaitingBetweenPages) {
   Ward ward;
   (void)ward.bury(50);
