@@ -30,7 +30,7 @@ enum class ErrorCode : std::uint16_t {
   kTimeout = 22,  ///< The deadline passed before an answer came.
   kCancelled = 23,  ///< The caller cancelled the wait.
   kClosed = 24,  ///< The engine or consumer is closed.
-  kForked = 25,  ///< The engine was opened before fork(); open it again in the child process.
+  kForked = 25,  ///< The store was opened before fork(), and what a child process inherits of it is unusable; open it only after fork(), in each process.
   kLeaseLost = 26,  ///< Another holder took the lease; this result is void and nothing was changed.
   kAlreadySettled = 27,  ///< The delivery was settled before; the second settlement changed nothing.
   kConflict = 28,  ///< The record was changed by somebody else, or the id is taken by other content.
@@ -107,7 +107,7 @@ inline constexpr ErrorRow kErrorRows[] = {
     {ErrorCode::kClosed, "Closed", "ERR_CLOSED", false,
      "The engine or consumer is closed."},
     {ErrorCode::kForked, "Forked", "ERR_FORKED", false,
-     "The engine was opened before fork(); open it again in the child process."},
+     "The store was opened before fork(), and what a child process inherits of it is unusable; open it only after fork(), in each process."},
     {ErrorCode::kLeaseLost, "LeaseLost", "ERR_LEASE_LOST", false,
      "Another holder took the lease; this result is void and nothing was changed."},
     {ErrorCode::kAlreadySettled, "AlreadySettled", "ERR_ALREADY_SETTLED", false,

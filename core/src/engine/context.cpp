@@ -24,7 +24,7 @@ bool Context::forked() const noexcept { return fork_generation_ != base::fork_ge
 Result<void> Context::check_open() const {
   if (forked()) {
     return Error{ErrorCode::kForked,
-                 "this engine was opened before fork(); open a new one in the child process"};
+                 "this engine was opened before fork(); open one only after fork(), or close it before"};
   }
   if (closed()) return Error{ErrorCode::kClosed, "the engine is closed"};
   if (failed_.load(std::memory_order_acquire)) return *failure();

@@ -146,7 +146,7 @@ bool Database::forked() const noexcept { return base::fork_generation() != fork_
 
 void Database::run(Op& op) {
   if (forked()) {
-    op.error = Error{ErrorCode::kForked, "the store was opened before fork(); open it again in the child"};
+    op.error = Error{ErrorCode::kForked, "the store was opened before fork(); open it only after fork()"};
     return;
   }
   writer_.submit(op);
@@ -482,7 +482,7 @@ void Database::hear_loop() {
 
 Result<Connection*> Database::take_reader() {
   if (forked()) {
-    return Error{ErrorCode::kForked, "the store was opened before fork(); open it again in the child"};
+    return Error{ErrorCode::kForked, "the store was opened before fork(); open it only after fork()"};
   }
   if (has_stopped_.load()) {
     return Error{ErrorCode::kIoError, "the store stopped after a disk error and must be opened again"};

@@ -40,16 +40,17 @@ bool DiskRoom::keep() {
   const bool whole =
       ::stat(path_.c_str(), &found) == 0 && static_cast<std::uint64_t>(found.st_blocks) * 512 >= bytes_;
   if (whole) {
-    given_up_ = false;
+    missing_ = false;
     return true;
   }
+  missing_ = true;
   if (free_bytes() / kRoomy < bytes_) return false;
   const int file = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (file < 0) return false;
   const bool made = ::posix_fallocate(file, 0, static_cast<off_t>(bytes_)) == 0;
   ::close(file);
   if (!made) ::unlink(path_.c_str());
-  given_up_ = !made;
+  missing_ = !made;
   return made;
 }
 
@@ -68,7 +69,8 @@ const Error* DiskRoom::full(std::chrono::steady_clock::time_point now, std::uint
                         " bytes left, less than disk_reserve_bytes=" + std::to_string(bytes_) + " and " +
                         std::to_string(owed_bytes) + " of the write-ahead log" +
                         "; make room: publishing is refused, settling goes on"};
-    } else if (!given_up_ || keep()) {
+    } else if (!missing_ || keep() || !given_up_) {
+      given_up_ = false;
       full_.reset();
     }
   }
@@ -76,13 +78,12 @@ const Error* DiskRoom::full(std::chrono::steady_clock::time_point now, std::uint
 }
 
 void DiskRoom::give_up() {
-  given_up_ = true;
+  given_up_ = missing_ = true;
   full_ = Error{ErrorCode::kStorageFull,
                 "the disk of " + directory_ + " is full; make room: publishing is refused, settling goes on"};
-  if (bytes_ != 0) {
-    ::unlink(path_.c_str());
-    next_look_ = std::chrono::steady_clock::now() + kLookInterval;
-  }
+  if (bytes_ == 0) return;
+  ::unlink(path_.c_str());
+  next_look_ = std::chrono::steady_clock::now() + kLookInterval;
 }
 
 }  // namespace towline::drivers::sqlite

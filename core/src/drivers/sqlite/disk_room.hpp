@@ -34,7 +34,8 @@ class DiskRoom {
   const std::string directory_;
   const std::string path_;
   const std::uint64_t bytes_;
-  bool given_up_ = false;
+  bool missing_ = false;   ///< made as soon as it fits
+  bool given_up_ = false;  ///< and until then nothing is published
   std::optional<Error> full_;
   std::chrono::steady_clock::time_point next_look_{};
 };

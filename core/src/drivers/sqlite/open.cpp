@@ -1,10 +1,12 @@
 // Opening: the parameters of the URL, and what its path names.
 
+#include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <cstdint>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <system_error>
@@ -136,9 +138,15 @@ Result<void> set(Settings& settings, const spi::DriverOptions& options) {
 
 /// The open files of this process. Its engines share a Database, and so the connection, the queue of writers
 /// and what is known in memory; the file is told by what it is, not by the path that leads to it.
+struct OpenFile {
+  std::weak_ptr<Database> database;
+  /// It was let go of in a child that had inherited it.
+  std::shared_ptr<std::atomic<bool>> orphaned = std::make_shared<std::atomic<bool>>(false);
+};
+
 struct OpenFiles {
   std::mutex mutex;
-  std::map<std::pair<dev_t, ino_t>, std::weak_ptr<Database>> databases;
+  std::map<std::pair<dev_t, ino_t>, OpenFile> files;
 };
 
 OpenFiles& open_files() {
@@ -159,21 +167,35 @@ Result<void> check_same(const Settings& wanted, const Settings& has) {
 Result<std::shared_ptr<Database>> open_database(Settings settings, sqlite::Moment now) {
   struct stat found {};
   const bool shares = settings.vfs.empty() && settings.threads;
-  OpenFiles& files = open_files();
-  const std::lock_guard lock(files.mutex);
+  OpenFiles& open = open_files();
+  const std::lock_guard lock(open.mutex);
   if (shares && ::stat(settings.path.c_str(), &found) == 0) {
-    const auto known = files.databases.find({found.st_dev, found.st_ino});
-    auto database = known == files.databases.end() ? nullptr : known->second.lock();
-    if (database != nullptr && !database->forked()) {
+    const auto known = open.files.find({found.st_dev, found.st_ino});
+    auto database = known == open.files.end() ? nullptr : known->second.database.lock();
+    // SQLite keeps a list of the locks of this process, and a child has inherited that list with locks that
+    // are the parent's: even a new connection to the file would trust it.
+    if (known != open.files.end() && (known->second.orphaned->load() || (database && database->forked()))) {
+      return refuse(ErrorCode::kForked, settings.path,
+                    "was opened before fork(); open it only after fork(), or close it before");
+    }
+    if (database != nullptr) {
       if (auto same = check_same(settings, database->settings()); !same) return std::move(same).error();
       return database;
     }
   }
-  auto database = std::make_shared<Database>(std::move(settings));
+  OpenFile file;
+  const std::shared_ptr<Database> database(new Database(std::move(settings)),
+                                           [orphaned = file.orphaned](Database* last) {
+                                             if (last->forked()) orphaned->store(true);
+                                             delete last;
+                                           });
   if (auto opened = database->open(now); !opened) return std::move(opened).error();
   if (shares) {
-    std::erase_if(files.databases, [](const auto& entry) { return entry.second.expired(); });
-    files.databases[{found.st_dev, found.st_ino}] = database;
+    std::erase_if(open.files, [](const auto& entry) {
+      return entry.second.database.expired() && !entry.second.orphaned->load();
+    });
+    file.database = database;
+    open.files[{found.st_dev, found.st_ino}] = std::move(file);
   }
   return database;
 }

@@ -3,6 +3,10 @@
 
 #include <fstream>
 #include <iterator>
+#include <optional>
+
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "drivers/sqlite/connection.hpp"
 #include "unit/drivers/sqlite/world.hpp"
@@ -12,12 +16,12 @@ namespace {
 
 class SqliteOpen : public ::testing::Test {
  protected:
-  [[nodiscard]] Result<spi::Provider> open(Parameters parameters = {}) const {
+  [[nodiscard]] Result<spi::Provider> open(Parameters parameters = {}, bool threads = false) const {
     spi::DriverOptions options;
     options.location = file();
     options.parameters = std::move(parameters);
     options.clock = std::make_shared<VirtualClock>();
-    options.threads = false;
+    options.threads = threads;
     return open_sqlite(options);
   }
   [[nodiscard]] std::string file() const { return folder.file("store.db"); }
@@ -44,6 +48,33 @@ TEST_F(SqliteOpen, WithoutSyncingEachCommitItSaysThatPowerMayCostSomething) {
   ASSERT_TRUE(quick.ok()) << quick.error().to_string();
   EXPECT_TRUE(quick->transport->capabilities().durable);
   EXPECT_FALSE(quick->transport->capabilities().survives_power_loss);
+}
+
+TEST_F(SqliteOpen, AForkedChildIsRefusedTheFileThatItInheritedAlsoWhenItHasLetGoOfIt) {
+  std::optional<spi::Provider> inherited = open({}, true).value();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const auto refused = [&] {
+      const auto again = open({}, true);
+      return !again.ok() && again.error().code == ErrorCode::kForked;
+    };
+    int wrong = refused() ? 0 : 1;
+    inherited.reset();
+    if (!refused()) wrong |= 2;
+    ::_exit(wrong);
+  }
+  int state = -1;
+  ASSERT_EQ(::waitpid(child, &state, 0), child);
+  EXPECT_EQ(state, 0);
+}
+
+TEST_F(SqliteOpen, AForkedChildOpensWhatItsParentHasClosed) {
+  ASSERT_TRUE(open({}, true).ok());
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(open().ok() ? 0 : 1);
+  int state = -1;
+  ASSERT_EQ(::waitpid(child, &state, 0), child);
+  EXPECT_EQ(state, 0);
 }
 
 TEST_F(SqliteOpen, ParametersThatItDoesNotKnowOrCannotReadAreRefusedAndNoFileIsMade) {
