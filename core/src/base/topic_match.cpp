@@ -1,11 +1,11 @@
 // Both texts are walked word by word. Where they part, the last '#' takes one word more and the walk goes on
 // behind it. An earlier '#' need never be tried again: the last one can take whatever that one could leave.
 
-#include "drivers/sqlite/pattern.hpp"
+#include "base/topic_match.hpp"
 
 #include <cstddef>
 
-namespace towline::drivers::sqlite {
+namespace towline::base {
 namespace {
 
 /// The words of a text from a place on. Behind the last word it is at the end.
@@ -59,4 +59,4 @@ bool pattern_matches(std::string_view pattern, std::string_view topic) noexcept 
   return wanted.at_end();
 }
 
-}  // namespace towline::drivers::sqlite
+}  // namespace towline::base
