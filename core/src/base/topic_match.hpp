@@ -1,12 +1,13 @@
 #pragma once
-// Which topics a pattern names, for the groups and ephemeral subscribers whose patterns stand in the file.
+// Which topics a pattern names: asked by the engine of what a user subscribed with, and by the stores of the
+// patterns that groups have left with them.
 
 #include <string_view>
 
-namespace towline::drivers::sqlite {
+namespace towline::base {
 
-/// '*' is one word, '#' any number of them, a '>' at the end one or more. Takes at most words(pattern) times
-/// words(topic) steps, whatever the pattern: whoever makes a topic holds the writer's place meanwhile.
+/// Words are between dots. '*' is one word, '#' any number of them, a '>' at the end one or more. Takes at
+/// most words(pattern) * words(topic) steps, whatever the pattern; never allocates.
 [[nodiscard]] bool pattern_matches(std::string_view pattern, std::string_view topic) noexcept;
 
-}  // namespace towline::drivers::sqlite
+}  // namespace towline::base

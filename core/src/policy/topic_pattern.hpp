@@ -31,23 +31,15 @@ class TopicPattern {
   /// `topic` is a valid topic; for other text the answer is only safe, not meaningful.
   [[nodiscard]] bool matches(std::string_view topic) const noexcept;
   /// Whether it holds a wildcard.
-  [[nodiscard]] bool has_wildcard() const noexcept { return !words_.empty(); }
+  [[nodiscard]] bool has_wildcard() const noexcept { return has_wildcard_; }
   /// As it was given.
   [[nodiscard]] const std::string& text() const noexcept { return text_; }
 
  private:
-  enum class Kind : std::uint8_t { kWord, kOne, kAny };
-  struct Word {
-    Kind kind = Kind::kWord;
-    std::uint16_t begin = 0;  // kWord: its place in text_
-    std::uint16_t length = 0;
-  };
-
   explicit TopicPattern(std::string text) : text_(std::move(text)) {}
-  [[nodiscard]] bool word_fits(const Word& word, std::string_view topic_word) const noexcept;
 
   std::string text_;
-  std::vector<Word> words_;  // empty: no wildcard, text_ is the topic
+  bool has_wildcard_ = false;
 };
 
 /// The patterns of one subscription. A topic that several of them match is matched once: `matches` is yes or

@@ -1,7 +1,7 @@
-// Topic patterns of the sqlite driver: the wildcards, equality with a matcher that is obviously right, and
+// Which topics a pattern names: the wildcards, equality with a matcher that is obviously right, and
 // that no pattern makes matching slow.
 
-#include "drivers/sqlite/pattern.hpp"
+#include "base/topic_match.hpp"
 
 #include <string>
 #include <vector>
@@ -10,7 +10,7 @@
 
 #include "support/property.hpp"
 
-namespace towline::drivers::sqlite {
+namespace towline::base {
 namespace {
 
 using Words = std::vector<std::string>;
@@ -32,7 +32,7 @@ bool plainly(const Words& pattern, std::size_t p, const Words& topic, std::size_
   return is_left && (pattern[p] == "*" || pattern[p] == topic[t]) && plainly(pattern, p + 1, topic, t + 1);
 }
 
-TEST(SqlitePattern, KnowsTheWildcards) {
+TEST(TopicMatch, KnowsTheWildcards) {
   EXPECT_TRUE(pattern_matches("orders", "orders"));
   EXPECT_FALSE(pattern_matches("orders", "orders.eu"));
   EXPECT_FALSE(pattern_matches("orders.eu", "orders"));
@@ -48,7 +48,7 @@ TEST(SqlitePattern, KnowsTheWildcards) {
   EXPECT_TRUE(pattern_matches("#", "a"));
 }
 
-TEST(SqlitePattern, EqualsTheMatcherThatTriesEverything) {
+TEST(TopicMatch, EqualsTheMatcherThatTriesEverything) {
   int matched = 0, total = 0;
   support::for_all(
       [&] {
@@ -69,7 +69,7 @@ TEST(SqlitePattern, EqualsTheMatcherThatTriesEverything) {
   EXPECT_LT(matched, total * 9 / 10);
 }
 
-TEST(SqlitePattern, NoPatternTakesLong) {
+TEST(TopicMatch, NoPatternTakesLong) {
   // Trying every way to share the words among the '#' would not end before the machine does.
   std::string pattern = "#";
   std::string topic = "a";
@@ -83,4 +83,4 @@ TEST(SqlitePattern, NoPatternTakesLong) {
 }
 
 }  // namespace
-}  // namespace towline::drivers::sqlite
+}  // namespace towline::base

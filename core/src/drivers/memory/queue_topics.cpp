@@ -9,8 +9,8 @@
 #include <chrono>
 #include <utility>
 
+#include "base/topic_match.hpp"
 #include "base/topology.hpp"
-#include "drivers/memory/pattern.hpp"
 #include "drivers/memory/queue.hpp"
 
 namespace towline::drivers::memory {
@@ -102,7 +102,7 @@ Topic& Queue::topic(std::string_view name, std::uint32_t partition_count) {
   meter_.used += sizeof(Topic) + name.size();
   for (const auto& [group, patterns] : interests_) {
     const bool wants = std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
-      return pattern_matches(pattern, name);
+      return base::pattern_matches(pattern, name);
     });
     if (wants) add_group(made, group, {});
   }
@@ -174,12 +174,6 @@ void Queue::append(std::vector<spi::Envelope>&& envelopes, Moment now) {
     std::size_t end = mixed ? from : batch->envelopes.size();
     while (end < order.size() && order[end].first == &log)
       ++end;
-    // A schedule may hold a partition from before its topic was declared with fewer.
-    const std::uint32_t partition_count = log.topic->topology.partition_count;
-    for (std::size_t i = from; i < end; ++i) {
-      spi::Envelope& envelope = batch->envelopes[i];
-      if (envelope.partition >= partition_count) envelope.partition %= partition_count;
-    }
     append_run(log, batch, from, end - from, now);
     from = end;
   }

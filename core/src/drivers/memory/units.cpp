@@ -151,6 +151,8 @@ class Hub::UnitApply {
  private:
   void apply(const spi::PutSchedule& write) {
     if (deduplicates(write.record.envelope)) hub_.hold_dedup(write.record.envelope);
+    // As if it were published now: its partition is one of this topic's, and stays one.
+    (void)hub_.queue.topic(write.record.envelope.topic);
     hub_.schedule.put(write.record);
   }
   void apply(const spi::EraseSchedule& write) {

@@ -187,7 +187,8 @@ bool take_returned(Tx& tx, Session& session, const Source& source, Budget& budge
       break;
     }
     MessageReader message(tx.sql, log, one.seq - 1, one.seq);
-    if (message.next()) {
+    const bool found = message.next();
+    if (found) {
       const std::size_t size = message.payload_size();
       if (!budget.allows(size)) {
         more = false;
@@ -198,7 +199,7 @@ bool take_returned(Tx& tx, Session& session, const Source& source, Budget& budge
     }
     // Also when the message is gone: a log or bus topic did not keep it so long.
     execute(tx.sql, kTakeReturned, session.group->id, one.seq);
-    if (one.suspect) {
+    if (found && one.suspect) {
       more = false;
       break;
     }
@@ -290,6 +291,9 @@ std::uint32_t partition_in(Tx& tx, const Claim& claim, std::uint32_t index) {
 
 void return_entry(Tx& tx, const Claim& claim, std::uint32_t index, bool charged, bool suspect) {
   const Entry entry = claim.entry(index);
+  const auto log = tx.catalog.logs.find(claim.log_id);
+  // A log or bus topic did not keep it so long.
+  if (log != tx.catalog.logs.end() && entry.seq <= fresh(tx, *log->second).trimmed) return;
   GroupState& group = group_by_id(tx, claim.group_id);
   const std::uint32_t partition =
       partitioned_at(tx, claim) != nullptr ? partition_in(tx, claim, index) : entry.partition;

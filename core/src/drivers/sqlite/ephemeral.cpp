@@ -6,7 +6,7 @@
 #include <chrono>
 #include <memory>
 
-#include "drivers/sqlite/pattern.hpp"
+#include "drivers/sqlite/members.hpp"
 #include "drivers/sqlite/publish.hpp"
 #include "drivers/sqlite/topics.hpp"
 
@@ -16,16 +16,6 @@ namespace {
 constexpr std::size_t kBlockCount = 128;
 constexpr const char* kEphemeralMembers =
     "SELECT id, patterns, lease_until_us FROM member WHERE group_id = 0";
-
-bool any_line_matches(std::string_view patterns, std::string_view topic) {
-  if (patterns.empty()) return true;
-  while (!patterns.empty()) {
-    const std::size_t end = patterns.find('\n');
-    if (pattern_matches(patterns.substr(0, end), topic)) return true;
-    patterns = end == std::string_view::npos ? std::string_view() : patterns.substr(end + 1);
-  }
-  return false;
-}
 
 /// False: the budget is used up.
 bool read_log(Tx& tx, Session& session, LogState& log, std::size_t count_max, std::size_t& bytes_left,
@@ -91,7 +81,7 @@ bool has_ephemeral_readers(Tx& tx, const TopicState& topic) {
     const auto own = tx.catalog.sessions.find(rows.integer(0));
     const bool live =
         own != tx.catalog.sessions.end() ? own->second->live : rows.integer(2) > to_us(tx.now.wall);
-    if (live && any_line_matches(rows.text(1), topic.name)) return true;
+    if (live && asks_for(rows.text(1), topic.name)) return true;
   }
   return false;
 }
@@ -103,7 +93,7 @@ Seq ephemeral_low(Tx& tx, const LogState& log) {
     const auto own = tx.catalog.sessions.find(rows.integer(0));
     if (own == tx.catalog.sessions.end()) {
       const bool live = rows.integer(2) > to_us(tx.now.wall);
-      if (live && any_line_matches(rows.text(1), log.topic->name)) return log_begin(log.id);
+      if (live && asks_for(rows.text(1), log.topic->name)) return log_begin(log.id);
       continue;
     }
     const Session& session = *own->second;

@@ -15,6 +15,7 @@
 
 #include <unistd.h>
 
+#include "base/topic_match.hpp"
 #include "drivers/sqlite/claim_rows.hpp"
 #include "drivers/sqlite/claims.hpp"
 #include "drivers/sqlite/ownership.hpp"
@@ -241,6 +242,16 @@ void expire_others(Tx& tx) {
 }
 
 }  // namespace
+
+bool asks_for(std::string_view patterns, std::string_view topic) {
+  if (patterns.empty()) return true;
+  while (!patterns.empty()) {
+    const std::size_t end = patterns.find('\n');
+    if (base::pattern_matches(patterns.substr(0, end), topic)) return true;
+    patterns = end == std::string_view::npos ? std::string_view() : patterns.substr(end + 1);
+  }
+  return false;
+}
 
 void join(Tx& tx, const std::shared_ptr<Session>& session) {
   const spi::SubscribeOptions& options = session->options;

@@ -2,12 +2,15 @@
 // Subscriptions as members of groups: joining, staying alive, leaving, and dying.
 
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "drivers/sqlite/tx.hpp"
 
 namespace towline::drivers::sqlite {
 
+/// Whether patterns as they stand in the file, one a line, name the topic. Empty: all topics.
+[[nodiscard]] bool asks_for(std::string_view patterns, std::string_view topic);
 /// Registers the session, attaches its group to every topic it matches, and leaves its patterns in the file.
 void join(Tx& tx, const std::shared_ptr<Session>& session);
 /// Releases everything and leaves the group.

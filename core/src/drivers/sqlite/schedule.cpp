@@ -20,8 +20,10 @@ namespace towline::drivers::sqlite {
 namespace {
 
 constexpr Duration kFiredAge = std::chrono::hours(24);
-constexpr std::int64_t kFiredRowsMax = 2'000;
-constexpr std::size_t kFiredIdsPerRow = 1'000;
+/// Small enough that ids land near each other, large enough that there are few to look into.
+constexpr std::int64_t kFiredSlotCount = 20'000;
+constexpr Duration kFiredSlotAge = std::chrono::hours(1);
+constexpr std::int64_t kFiredSlotsMax = 100;
 constexpr std::size_t kPageCountMax = 1'000;
 
 constexpr const char* kFindWaiting =
@@ -106,14 +108,19 @@ constexpr const char* kBlocks =
 constexpr const char* kFiredBody =
     "SELECT 1 FROM body b WHERE record_id = ?1 AND order_key IS NULL AND group_id IS NULL AND NOT EXISTS("
     "SELECT 1 FROM schedule s WHERE s.due_us = b.due_us AND s.body_id = b.body_id)";
-constexpr const char* kFiredRows = "SELECT record_ids FROM fired ORDER BY id DESC";
-constexpr const char* kLastFired =
-    "SELECT id, length(record_ids) FROM fired WHERE fired_us > ?1 ORDER BY id DESC LIMIT 1";
-constexpr const char* kInsertFired = "INSERT INTO fired(fired_us, record_ids) VALUES(?1, ?2)";
-constexpr const char* kAppendFired =
-    "UPDATE fired SET record_ids = CAST(record_ids || ?2 AS BLOB) WHERE id = ?1";
-constexpr const char* kForgetFired =
-    "DELETE FROM fired WHERE fired_us < ?1 OR id <= (SELECT max(id) FROM fired) - ?2";
+constexpr const char* kFiredId =
+    "SELECT 1 FROM fired_slot s CROSS JOIN fired f ON f.slot = s.slot AND f.record_id = ?1 LIMIT 1";
+constexpr const char* kFiredSlot =
+    "SELECT slot FROM fired_slot WHERE slot = (SELECT max(slot) FROM fired_slot) AND count < ?1"
+    " AND since_us > ?2";
+constexpr const char* kInsertFiredSlot = "INSERT INTO fired_slot(since_us, count) VALUES(?1, 0)";
+constexpr const char* kInsertFired = "INSERT OR IGNORE INTO fired VALUES(?1, ?2)";
+constexpr const char* kCountFired = "UPDATE fired_slot SET count = count + ?2 WHERE slot = ?1";
+constexpr const char* kOldestFired =
+    "SELECT slot FROM fired_slot WHERE slot = (SELECT min(slot) FROM fired_slot)"
+    " AND (since_us < ?1 OR slot <= (SELECT max(slot) FROM fired_slot) - ?2)";
+constexpr const char* kForgetFired = "DELETE FROM fired WHERE slot = ?1";
+constexpr const char* kForgetFiredSlot = "DELETE FROM fired_slot WHERE slot = ?1";
 
 void note_due(Tx& tx, TimePoint due_at) {
   Catalog& catalog = tx.catalog;
@@ -500,43 +507,37 @@ std::vector<spi::KeyBlock> list_key_blocks(Connection& sql, std::string_view gro
 }
 
 bool has_fired(Connection& sql, const MessageId& id) {
-  if (select_integer(sql, kFiredBody, id)) return true;
-  const std::string_view wanted = blob_of(id).bytes;
-  Query rows(sql, kFiredRows);
-  while (rows.row()) {
-    const std::string_view ids = rows.blob(0);
-    for (std::size_t at = 0; at + wanted.size() <= ids.size(); at += wanted.size()) {
-      if (ids.substr(at, wanted.size()) == wanted) return true;
-    }
-  }
-  return false;
+  return select_integer(sql, kFiredBody, id) || select_integer(sql, kFiredId, id);
 }
 
 void remember_fired(Tx& tx, std::string_view record_ids) {
   constexpr std::size_t kIdSize = 16;
-  constexpr Duration kSameRow = std::chrono::minutes(10);
-  std::int64_t last_id = 0;
-  std::size_t room = 0;
-  {
-    Query last(tx.sql, kLastFired, to_us(tx.now.wall - kSameRow));
-    if (last.row()) {
-      last_id = last.integer(0);
-      const auto size = static_cast<std::size_t>(last.integer(1));
-      room = kFiredIdsPerRow * kIdSize - std::min(size, kFiredIdsPerRow * kIdSize);
-    }
+  auto slot = select_integer(tx.sql, kFiredSlot, kFiredSlotCount, to_us(tx.now.wall - kFiredSlotAge));
+  if (!slot) {
+    execute(tx.sql, kInsertFiredSlot, to_us(tx.now.wall));
+    slot = sqlite3_last_insert_rowid(tx.sql.raw());
   }
-  if (room > 0) {
-    const std::string_view part = record_ids.substr(0, room);
-    execute(tx.sql, kAppendFired, last_id, Blob{part});
-    record_ids.remove_prefix(part.size());
+  std::vector<std::string_view> ids;
+  ids.reserve(record_ids.size() / kIdSize);
+  for (std::size_t at = 0; at + kIdSize <= record_ids.size(); at += kIdSize)
+    ids.push_back(record_ids.substr(at, kIdSize));
+  // In the order they lie in, so that neighbours share a page.
+  std::sort(ids.begin(), ids.end());
+  Query insert(tx.sql, kInsertFired);
+  for (const std::string_view id : ids) {
+    insert.bind(*slot, Blob{id}).run();
+    insert.again();
   }
-  while (!record_ids.empty()) {
-    const std::string_view part = record_ids.substr(0, kFiredIdsPerRow * kIdSize);
-    execute(tx.sql, kInsertFired, to_us(tx.now.wall), Blob{part});
-    record_ids.remove_prefix(part.size());
-  }
+  execute(tx.sql, kCountFired, *slot, ids.size());
 }
 
-void forget_fired(Tx& tx) { execute(tx.sql, kForgetFired, to_us(tx.now.wall - kFiredAge), kFiredRowsMax); }
+bool forget_fired(Tx& tx) {
+  const TimePoint before = tx.now.wall - kFiredAge - kFiredSlotAge;
+  const auto slot = select_integer(tx.sql, kOldestFired, to_us(before), kFiredSlotsMax);
+  if (!slot) return false;
+  execute(tx.sql, kForgetFired, *slot);
+  execute(tx.sql, kForgetFiredSlot, *slot);
+  return true;
+}
 
 }  // namespace towline::drivers::sqlite

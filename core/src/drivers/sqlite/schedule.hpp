@@ -54,7 +54,8 @@ void take_due(Tx& tx, const spi::DueRequest& request, bool promote, spi::DueBatc
 
 /// Remembers that these records (16 bytes each) fired.
 void remember_fired(Tx& tx, std::string_view record_ids);
-/// Forgets what fired more than a day ago, or more than a million ids ago.
-void forget_fired(Tx& tx);
+/// Forgets a part of what fired more than a day ago, or more than some two million ids ago; false: nothing
+/// more is that old.
+bool forget_fired(Tx& tx);
 
 }  // namespace towline::drivers::sqlite

@@ -160,9 +160,14 @@ CREATE TABLE cancelled(           -- bodies that will never fire; removed with t
   body_id INTEGER PRIMARY KEY);
 
 CREATE TABLE fired(               -- ids of delayed messages that fired, for a day
-  id INTEGER PRIMARY KEY,
-  fired_us INTEGER NOT NULL,
-  record_ids BLOB NOT NULL);
+  slot INTEGER NOT NULL,          -- those that fired at about the same time, and go together
+  record_id BLOB NOT NULL,
+  PRIMARY KEY(slot, record_id)) WITHOUT ROWID;
+
+CREATE TABLE fired_slot(
+  slot INTEGER PRIMARY KEY,
+  since_us INTEGER NOT NULL,
+  count INTEGER NOT NULL);
 
 CREATE TABLE key_block(
   group_id INTEGER NOT NULL,

@@ -234,7 +234,7 @@ Result<spi::SweepReport> SqliteStore::sweep(const spi::SweepRequest& request) {
       return count;
     };
     end_dead_letter_leases(tx);
-    forget_fired(tx);
+    if (forget_fired(tx)) report.more = true;
     (void)took(sweep_cancelled(tx, left));
     report.dead_letters = took(sweep_dead_letters(tx, request, left));
     Swept swept = sweep_idempotency(tx, database.sweep_places.idempotency, request.now, left);

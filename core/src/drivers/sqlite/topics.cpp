@@ -8,8 +8,8 @@
 #include <string>
 #include <utility>
 
+#include "base/topic_match.hpp"
 #include "base/topology.hpp"
-#include "drivers/sqlite/pattern.hpp"
 #include "drivers/sqlite/publish.hpp"
 
 namespace towline::drivers::sqlite {
@@ -205,7 +205,7 @@ TopicState& topic_of(Tx& tx, std::string_view name, const spi::Topology& setting
   {
     Query interests(tx.sql, kInterests);
     while (interests.row()) {
-      if (pattern_matches(interests.text(1), name)) interested.push_back(interests.integer(0));
+      if (base::pattern_matches(interests.text(1), name)) interested.push_back(interests.integer(0));
     }
   }
   for (const std::int64_t id : interested)

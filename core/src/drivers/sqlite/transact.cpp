@@ -16,15 +16,33 @@
 namespace towline::drivers::sqlite {
 namespace {
 
-constexpr std::string_view kOwnTables[] = {"meta",        "topic",        "log",
-                                           "message",     "grp",          "interest",
-                                           "grp_topic",   "cursor",       "partition_cursor",
-                                           "member",      "member_topic", "ownership",
-                                           "claim",       "redelivery",   "body",
-                                           "schedule",    "cancelled",    "fired",
-                                           "key_block",   "dead_letter",  "dead_letter_count",
-                                           "idempotency", "inbox",        "dedup",
-                                           "counter",     "sqlite_master"};
+constexpr std::string_view kOwnTables[] = {"meta",
+                                           "topic",
+                                           "log",
+                                           "message",
+                                           "grp",
+                                           "interest",
+                                           "grp_topic",
+                                           "cursor",
+                                           "partition_cursor",
+                                           "member",
+                                           "member_topic",
+                                           "ownership",
+                                           "claim",
+                                           "redelivery",
+                                           "body",
+                                           "schedule",
+                                           "cancelled",
+                                           "fired",
+                                           "fired_slot",
+                                           "key_block",
+                                           "dead_letter",
+                                           "dead_letter_count",
+                                           "idempotency",
+                                           "inbox",
+                                           "dedup",
+                                           "counter",
+                                           "sqlite_master"};
 
 bool is_own(const char* table) {
   const std::string_view name = table == nullptr ? std::string_view() : std::string_view(table);

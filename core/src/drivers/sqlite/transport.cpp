@@ -222,8 +222,8 @@ constexpr const char* kInFlight =
     "SELECT coalesce(sum(c.remaining), 0) FROM claim c JOIN log l ON l.id = c.log_id WHERE c.group_id = ?2"
     " AND l.topic_id = ?1 AND c.remaining > 0";
 constexpr const char* kMembersOf =
-    "SELECT m.id, m.lease_until_us FROM member_topic t JOIN member m ON m.id = t.member_id"
-    " WHERE t.topic_id = ?1 AND m.group_id = ?2";
+    "SELECT m.id, m.lease_until_us, m.patterns, t.topic_id IS NOT NULL FROM member m"
+    " LEFT JOIN member_topic t ON t.topic_id = ?1 AND t.member_id = m.id WHERE m.group_id = ?2";
 
 std::int64_t count_new(Connection& sql, const LogState& log, Seq read, Seq last, std::int64_t group_id,
                        bool partitioned) {
@@ -279,7 +279,9 @@ std::vector<spi::GroupStatistics> read_statistics(Connection& sql, const TidyOp&
     while (members.row()) {
       const auto own = tidied.live.find(members.integer(0));
       const bool live = own != tidied.live.end() ? own->second : members.integer(1) > to_us(tidied.now.wall);
-      if (live) ++one.member_count;
+      // A topic that was made after it joined is a member's own only with its next receive.
+      const bool reads = members.integer(3) != 0 || asks_for(members.text(2), one.topic);
+      if (live && reads) ++one.member_count;
     }
   }
   return all;

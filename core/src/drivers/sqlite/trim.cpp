@@ -41,6 +41,9 @@ constexpr const char* kDeleteBody = "DELETE FROM body WHERE body_id = ?1";
 constexpr const char* kMessageTime =
     "SELECT coalesce(m.published_us, b.due_us) FROM message m LEFT JOIN body b ON b.body_id = m.body_id"
     " WHERE m.seq > ?1 AND m.seq <= ?2 ORDER BY m.seq DESC LIMIT 1";
+constexpr const char* kForgetReturned =
+    "DELETE FROM redelivery WHERE group_id IN (SELECT group_id FROM cursor WHERE log_id = ?1)"
+    " AND seq > ?2 AND seq <= ?3";
 constexpr const char* kFlushLog = "UPDATE log SET trimmed_seq = ?2, body_seq = ?3 WHERE id = ?1";
 
 /// The last position that every group is done with; nullopt: no group reads the topic.
@@ -67,12 +70,12 @@ std::optional<Seq> done_by_all(Tx& tx, LogState& log, const std::unordered_map<s
   return done;
 }
 
-/// The last of the positions up to `until` that was published before `before`; messages are about in order of
-/// time.
-Seq older_than(Tx& tx, const LogState& log, Seq until, TimePoint before) {
+/// The last of the positions up to `until` that was published at `time` or before; messages are about in
+/// order of time.
+Seq older_than(Tx& tx, const LogState& log, Seq until, TimePoint time) {
   const auto old = [&](Seq seq) {
     Query row(tx.sql, kMessageTime, log_begin(log.id), seq);
-    return !row.row() || row.integer(0) < to_us(before);
+    return !row.row() || row.integer(0) <= to_us(time);
   };
   Seq low = log.trimmed;
   Seq high = until;
@@ -144,6 +147,8 @@ std::uint64_t trim_log(Tx& tx, LogState& log, const std::unordered_map<std::int6
   if (log.trimmed < log.body_last) delete_bodies(tx, log.trimmed, until);
   // What was trimmed before is gone, but for a run that reaches beyond it.
   execute(tx.sql, kDeleteMessages, log_begin(log.id), until);
+  // A queue removes nothing that a group has yet to get again; a log and a bus do.
+  if (log.topic->kind != spi::TopicKind::kQueue) execute(tx.sql, kForgetReturned, log.id, log.trimmed, until);
   const auto removed = static_cast<std::uint64_t>(until - log.trimmed);
   log.trimmed = until;
   log.trimmed_dirty = true;

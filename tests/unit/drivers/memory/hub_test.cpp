@@ -122,8 +122,8 @@ TEST(MemoryInspect, FollowsAMessageFromPlaceToPlace) {
   World world;
   world.publish(1, 1);
   EXPECT_EQ(world.places(1), (std::vector<Place>{{PlaceKind::kKept, "t", ""}}));
-  auto a = world.subscribe(World::member("a"));
-  auto b = world.subscribe(World::ordered("b"));
+  auto a = world.subscribe(member("a"));
+  auto b = world.subscribe(ordered("b"));
   const std::vector<Place> waiting = {{PlaceKind::kWaiting, "t", "a"}, {PlaceKind::kWaiting, "t", "b"}};
   EXPECT_EQ(world.places(1), waiting);
   const auto of_a = world.receive(*a);

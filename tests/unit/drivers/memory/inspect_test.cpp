@@ -26,8 +26,8 @@ TEST(MemoryInspect, AMessageIsKeptThenWaitsThenIsInFlightThenNowhere) {
 
 TEST(MemoryInspect, EveryGroupHasItsOwnPlace) {
   World world;
-  auto a = world.subscribe(World::member("a"));
-  auto b = world.subscribe(World::member("b"));
+  auto a = world.subscribe(member("a"));
+  auto b = world.subscribe(member("b"));
   world.publish(1, 1);
   const auto held = world.receive(*a);
   EXPECT_EQ(world.places(1), (Places{{PlaceKind::kWaiting, "t", "b"}, {PlaceKind::kInFlight, "t", "a"}}));
@@ -49,6 +49,20 @@ TEST(MemoryInspect, RecordsAreFoundByTheirMessage) {
   EXPECT_EQ(world.places(1), (Places{{PlaceKind::kScheduled, "t", "g"}, {PlaceKind::kDeadLetter, "t", "h"}}));
   EXPECT_EQ(world.places(1000), Places{}) << "the id of a record names no message";
   EXPECT_EQ(world.places(2000), Places{});
+}
+
+TEST(MemoryInspect, AParkedMessageIsBehindItsKey) {
+  World world;
+  spi::KeyBlock block;
+  block.group = "g";
+  block.topic = "t";
+  block.key = "k";
+  spi::ScheduleRecord parked = world.record(3, 0s);
+  parked.envelope.group = "g";
+  parked.parked = true;
+  parked.order_key = "k";
+  ASSERT_TRUE(world.write(spi::PutKeyBlock{block}, spi::PutSchedule{parked}).ok());
+  EXPECT_EQ(world.places(3), (Places{{PlaceKind::kParked, "t", "g"}}));
 }
 
 TEST(MemoryInspect, WhatRetentionKeepsButNobodyIsOwedIsNowhere) {

@@ -128,9 +128,9 @@ class Model {
     member.group = group;
     // The group "plain" stays unordered; "strict" has ordered members first and others among them.
     member.ordered = group == "strict" && chance(70);
-    spi::SubscribeOptions options = member.ordered || (group == "strict" && members_.size() < 2)
-                                        ? World::ordered(group)
-                                        : World::member(group);
+    spi::SubscribeOptions options =
+        member.ordered || (group == "strict" && members_.size() < 2) ? ordered(group)
+                                                                      : drivers::testing::member(group);
     if (group == "strict" && members_.size() >= 2 && chance(20)) {
       options.partitions = {static_cast<std::uint32_t>(pick(kPartitionCount))};
     }
@@ -352,7 +352,7 @@ class Model {
     for (const char* group : {"plain", "strict"}) {
       Member last;
       last.group = group;
-      last.subscription = world_.subscribe(World::member(group));
+      last.subscription = world_.subscribe(member(group));
       members_.push_back(std::move(last));
     }
     pass_time(10 * kLease);

@@ -101,6 +101,12 @@ TEST(MemoryStore, AskingForNoneTellsOnlyWhenTheNextIsDue) {
   EXPECT_EQ(batch.next_due_at, world.clock->now());
 }
 
+TEST(MemoryStore, HandlerTransactionsAreUnsupported) {
+  World world;
+  EXPECT_EQ(code_of(world.store().transact([](spi::SqlSession&) { return Result<void>{}; }, {}, nullptr)),
+            ErrorCode::kUnsupported);
+}
+
 TEST(MemoryStore, ReadsOfWhatIsNotThereAreEmptyAndNoErrors) {
   World world;
   EXPECT_EQ(world.store().find_schedule(make_id(1)).value(), std::nullopt);

@@ -56,7 +56,7 @@ class MemoryWaiting : public ::testing::Test {
     });
   }
   [[nodiscard]] std::unique_ptr<spi::Subscription> subscribe(
-      const spi::SubscribeOptions& options = World::member()) const {
+      const spi::SubscribeOptions& options = member()) const {
     return provider.transport->subscribe(options).value();
   }
   void publish(std::uint64_t number) {
@@ -151,8 +151,8 @@ TEST_F(MemoryWaiting, AReceiveIsWokenWhenItGetsAPartition) {
   topology.topic = "t";
   topology.partition_count = 1;
   ASSERT_TRUE(provider.transport->declare(topology).ok());
-  auto owner = subscribe(World::ordered());
-  auto idle = subscribe(World::ordered());
+  auto owner = subscribe(ordered());
+  auto idle = subscribe(ordered());
   publish(1);
   auto received = receive_later(*idle);
   clock->until_waiting(1);
@@ -161,7 +161,7 @@ TEST_F(MemoryWaiting, AReceiveIsWokenWhenItGetsAPartition) {
 }
 
 TEST_F(MemoryWaiting, AnEphemeralReceiveIsWokenByAMessage) {
-  auto listener = subscribe(World::member(""));
+  auto listener = subscribe(member(""));
   auto received = receive_later(*listener);
   clock->until_waiting(1);
   publish(1);
@@ -223,7 +223,7 @@ TEST_F(MemoryWaiting, WithoutThreadsNothingWaits) {
   options.clock = clock;
   options.threads = false;
   const spi::Provider still = open_memory(options).value();
-  auto subscription = still.transport->subscribe(World::member()).value();
+  auto subscription = still.transport->subscribe(member()).value();
   spi::ReceiveRequest request;
   request.count_max = 1;
   request.deadline = MonotonicTime::max();
@@ -234,10 +234,10 @@ TEST_F(MemoryWaiting, WithoutThreadsNothingWaits) {
 }
 
 TEST_F(MemoryWaiting, ASubscriptionIsCheckedBeforeItIsMade) {
-  spi::SubscribeOptions bad = World::member();
+  spi::SubscribeOptions bad = member();
   bad.matches = nullptr;
   EXPECT_EQ(code_of(provider.transport->subscribe(bad)), ErrorCode::kInvalidArgument);
-  bad = World::member();
+  bad = member();
   bad.lease = Duration(0);
   EXPECT_EQ(code_of(provider.transport->subscribe(bad)), ErrorCode::kInvalidArgument);
   bad.group.clear();

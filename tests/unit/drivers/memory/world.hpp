@@ -1,186 +1,25 @@
 #pragma once
-// What the tests of the memory driver stand on: one provider over a virtual clock, and short ways to make
-// envelopes, to receive and to settle. Nothing here waits: the provider is opened without threads unless a
-// test asks for them.
-
-#include <algorithm>
-#include <chrono>
-#include <memory>
-#include <string>
-#include <utility>
-#include <vector>
-
-#include <gtest/gtest.h>
-
-#include <towline/clock.hpp>
+// A World in memory, with a view of the places where its messages are.
 
 #include "drivers/memory/inspect.hpp"
-#include "drivers/memory/memory.hpp"
+#include "unit/drivers/world.hpp"
 
 namespace towline::drivers::memory::testing {
 
-using namespace std::chrono_literals;
+using namespace drivers::testing;
 
-[[nodiscard]] inline MessageId make_id(std::uint64_t number) {
-  MessageId id;
-  for (std::size_t i = 0; i < 8; ++i)
-    id.bytes[8 + i] = static_cast<std::uint8_t>(number >> (56 - 8 * i));
-  return id;
-}
-
-[[nodiscard]] inline std::uint64_t number_of(const MessageId& id) {
-  std::uint64_t number = 0;
-  for (std::size_t i = 0; i < 8; ++i)
-    number = number << 8 | id.bytes[8 + i];
-  return number;
-}
-
-/// Numbers of the messages, in order.
-[[nodiscard]] inline std::vector<std::uint64_t> numbers_of(const std::vector<spi::Delivery>& deliveries) {
-  std::vector<std::uint64_t> numbers;
-  for (const spi::Delivery& delivery : deliveries)
-    numbers.push_back(number_of(delivery.envelope->id));
-  return numbers;
-}
-
-[[nodiscard]] inline std::vector<std::uint64_t> range(std::uint64_t first, std::uint64_t last) {
-  std::vector<std::uint64_t> numbers;
-  for (std::uint64_t n = first; n <= last; ++n)
-    numbers.push_back(n);
-  return numbers;
-}
-
-class World {
+class World : public drivers::testing::World {
  public:
-  explicit World(std::string location = {}, bool threads = false,
-                 std::vector<std::pair<std::string, std::string>> parameters = {}) {
-    spi::DriverOptions options;
-    options.location = std::move(location);
-    options.parameters = std::move(parameters);
-    options.clock = clock;
-    options.threads = threads;
-    provider = open_memory(options).value();
+  explicit World(std::string location = {}, bool threads = false, Parameters parameters = {}) {
+    provider = open_memory(options(std::move(location), threads, std::move(parameters))).value();
   }
 
-  [[nodiscard]] spi::Store& store() const { return *provider.store; }
-  [[nodiscard]] spi::Transport& transport() const { return *provider.transport; }
-
-  [[nodiscard]] spi::Envelope envelope(std::uint64_t number, const std::string& topic = "t") const {
-    spi::Envelope envelope;
-    envelope.id = make_id(number);
-    envelope.topic = topic;
-    envelope.payload = "payload " + std::to_string(number);
-    envelope.published_at = clock->now();
-    return envelope;
-  }
-
-  std::vector<spi::PublishAnswer> publish(std::vector<spi::Envelope> envelopes) {
-    return transport().publish(envelopes, clock->monotonic()).value();
-  }
-  std::vector<spi::PublishAnswer> publish(spi::Envelope envelope) {
-    std::vector<spi::Envelope> one;
-    one.push_back(std::move(envelope));
-    return publish(std::move(one));
-  }
-  /// Messages first..last in one batch.
-  void publish(std::uint64_t first, std::uint64_t last, const std::string& topic = "t") {
-    std::vector<spi::Envelope> envelopes;
-    for (std::uint64_t n = first; n <= last; ++n)
-      envelopes.push_back(envelope(n, topic));
-    ASSERT_TRUE(publish(std::move(envelopes)).empty());
-  }
-
-  [[nodiscard]] static spi::SubscribeOptions member(std::string group = "g") {
-    spi::SubscribeOptions options;
-    options.matches = [](std::string_view) { return true; };
-    options.group = std::move(group);
-    options.lease = 30s;
-    return options;
-  }
-  [[nodiscard]] static spi::SubscribeOptions ordered(std::string group = "g") {
-    spi::SubscribeOptions options = member(std::move(group));
-    options.order = spi::OrderMode::kKeyOrdered;
-    return options;
-  }
-  [[nodiscard]] std::unique_ptr<spi::Subscription> subscribe(
-      const spi::SubscribeOptions& options = member()) const {
-    return transport().subscribe(options).value();
-  }
-
-  [[nodiscard]] std::vector<spi::Delivery> receive(spi::Subscription& subscription,
-                                                   std::size_t count_max = 1000) const {
-    spi::ReceiveRequest request;
-    request.count_max = count_max;
-    request.deadline = clock->monotonic();
-    return subscription.receive(request).value().deliveries;
-  }
-  /// The numbers of what a receive hands out.
-  [[nodiscard]] std::vector<std::uint64_t> take(spi::Subscription& subscription,
-                                                std::size_t count_max = 1000) const {
-    return numbers_of(receive(subscription, count_max));
-  }
-
-  /// Settles and receives nothing; returns the indexes that were lost.
-  std::vector<std::uint32_t> settle(spi::Subscription& subscription,
-                                    const std::vector<spi::Delivery>& deliveries,
-                                    spi::Verb verb = spi::Verb::kAck) const {
-    std::vector<spi::Settlement> settlements;
-    for (const spi::Delivery& delivery : deliveries)
-      settlements.push_back({delivery.token, verb});
-    spi::ReceiveRequest request;
-    request.settlements = settlements;
-    return subscription.receive(request).value().lost;
-  }
-  std::vector<std::uint32_t> settle(spi::Subscription& subscription, const spi::Delivery& delivery,
-                                    spi::Verb verb = spi::Verb::kAck) const {
-    return settle(subscription, std::vector<spi::Delivery>{delivery}, verb);
-  }
-
-  /// Commits one unit of the given writes.
-  template <typename... Writes>
-  Result<void> write(Writes... writes) {
-    spi::Unit unit;
-    (unit.writes.emplace_back(std::move(writes)), ...);
-    return store().commit({&unit, 1}).value().at(0);
-  }
-
-  [[nodiscard]] spi::ScheduleRecord record(std::uint64_t number, Duration delay,
-                                           const std::string& topic = "t") const {
-    spi::ScheduleRecord record;
-    record.id = make_id(number);
-    record.envelope = envelope(number, topic);
-    record.due_at = clock->now() + delay;
-    return record;
-  }
-  spi::DueBatch promote(std::size_t count_max = 1000) {
-    spi::DueRequest request;
-    request.count_max = count_max;
-    request.lease = 30s;
-    return store().promote_due(request).value();
-  }
-
-  [[nodiscard]] spi::GroupStatistics group(const std::string& name = "g",
-                                           const std::string& topic = "t") const {
-    const std::vector<spi::GroupStatistics> all = transport().statistics().value();
-    for (const spi::GroupStatistics& one : all) {
-      if (one.group == name && one.topic == topic) return one;
-    }
-    return {};
-  }
   [[nodiscard]] std::uint64_t bytes() const { return store().statistics().value().bytes; }
   [[nodiscard]] std::vector<Place> places(std::uint64_t number) const {
     const auto all = inspect(transport()).value();
     const auto it = all.find(make_id(number));
     return it == all.end() ? std::vector<Place>{} : it->second;
   }
-
-  std::shared_ptr<VirtualClock> clock = std::make_shared<VirtualClock>();
-  spi::Provider provider;
 };
-
-template <typename T>
-[[nodiscard]] ErrorCode code_of(const Result<T>& result) {
-  return result.ok() ? ErrorCode{} : result.error().code;
-}
 
 }  // namespace towline::drivers::memory::testing
