@@ -9,17 +9,8 @@
 namespace towline::base {
 namespace {
 
-constexpr const char* name_of(spi::TopicKind kind) noexcept {
-  switch (kind) {
-    case spi::TopicKind::kQueue:
-      return "queue";
-    case spi::TopicKind::kLog:
-      return "log";
-    case spi::TopicKind::kBus:
-      return "bus";
-  }
-  return "unknown";
-}
+constexpr std::uint32_t kPartitionCountMax = 65'536;
+constexpr std::uint8_t kPriorityMax = 9;
 
 std::string in_ms(Duration duration) { return std::to_string(duration.count() / 1000); }
 
@@ -28,6 +19,52 @@ void list(std::string& differences, const char* setting, const std::string& is, 
 }
 
 }  // namespace
+
+const char* name_of(spi::TopicKind kind) noexcept {
+  switch (kind) {
+    case spi::TopicKind::kQueue:
+      return "queue";
+    case spi::TopicKind::kLog:
+      return "log";
+    case spi::TopicKind::kBus:
+      return "bus";
+  }
+  return "queue";
+}
+
+spi::TopicKind topic_kind_of(std::string_view name) noexcept {
+  if (name == "log") return spi::TopicKind::kLog;
+  return name == "bus" ? spi::TopicKind::kBus : spi::TopicKind::kQueue;
+}
+
+Result<void> check_topology(const spi::Topology& topology) {
+  if (topology.topic.empty()) return Error{ErrorCode::kInvalidTopic, "the topic to declare has no name"};
+  if (topology.partition_count == 0 || topology.partition_count > kPartitionCountMax) {
+    return Error{ErrorCode::kInvalidConfig, "partition_count of topic \"" + escape(topology.topic, 64) +
+                                                "\" is " + std::to_string(topology.partition_count) +
+                                                "; it must be in [1, 65536]"};
+  }
+  if (topology.retention < Duration(0)) {
+    return Error{ErrorCode::kInvalidConfig, "retention_ms of topic \"" + escape(topology.topic, 64) +
+                                                "\" is " + in_ms(topology.retention) +
+                                                "; it must not be negative"};
+  }
+  return {};
+}
+
+Result<void> check_envelope(const spi::Envelope& envelope, std::uint32_t partition_count) {
+  if (envelope.topic.empty()) return Error{ErrorCode::kInvalidTopic, "the envelope has no topic"};
+  if (envelope.priority > kPriorityMax) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "priority is " + std::to_string(envelope.priority) + "; it must be in [0, 9]"};
+  }
+  if (envelope.partition >= partition_count) {
+    return Error{ErrorCode::kInvalidArgument, "partition is " + std::to_string(envelope.partition) +
+                                                  "; topic \"" + escape(envelope.topic, 64) + "\" has " +
+                                                  std::to_string(partition_count)};
+  }
+  return {};
+}
 
 Result<void> check_same_topology(const spi::Topology& existing, const spi::Topology& wanted) {
   std::string differences;
@@ -40,8 +77,7 @@ Result<void> check_same_topology(const spi::Topology& existing, const spi::Topol
     list(differences, "retention_ms", in_ms(existing.retention), in_ms(wanted.retention));
   if (differences.empty()) return {};
   return Error{ErrorCode::kTopologyMismatch, "topic \"" + escape(wanted.topic, 64) + "\" exists with " +
-                                                 differences +
-                                                 "; declare it as it is, or use another topic"};
+                                                 differences + "; declare it as it is, or use another topic"};
 }
 
 }  // namespace towline::base

@@ -1,8 +1,10 @@
-// Declaring a topic once more: the same settings are fine, and each one that differs is named.
+// What a topic may be made like and what it takes; and declaring it once more: the same settings are fine,
+// and each one that differs is named.
 
 #include "base/topology.hpp"
 
 #include <chrono>
+#include <string>
 
 #include <gtest/gtest.h>
 
@@ -38,6 +40,55 @@ TEST(Topology, EachSettingThatDiffersIsNamedAsItIsAndAsItWasAskedFor) {
   EXPECT_EQ(all.error().message,
             "topic \"orders\" exists with type log and not queue, partition_count 8 and not 64, retention_ms "
             "3600000 and not 0; declare it as it is, or use another topic");
+}
+
+TEST(Topology, EveryKindHasANameAndIsFoundByIt) {
+  for (const auto kind : {spi::TopicKind::kQueue, spi::TopicKind::kLog, spi::TopicKind::kBus})
+    EXPECT_EQ(topic_kind_of(name_of(kind)), kind);
+  EXPECT_EQ(topic_kind_of("stream"), spi::TopicKind::kQueue);
+}
+
+void expect_refused(const Result<void>& checked, ErrorCode code, const std::string& part) {
+  ASSERT_FALSE(checked.ok()) << part;
+  EXPECT_EQ(checked.error().code, code);
+  EXPECT_NE(checked.error().message.find(part), std::string::npos) << checked.error().message;
+}
+
+TEST(Topology, ATopicThatCannotBeIsRefusedNamingTheSetting) {
+  EXPECT_TRUE(check_topology(topic_of(spi::TopicKind::kQueue, 1, 0s)).ok());
+  EXPECT_TRUE(check_topology(topic_of(spi::TopicKind::kLog, 65'536, 1h)).ok());
+  spi::Topology nameless = topic_of(spi::TopicKind::kQueue, 1, 0s);
+  nameless.topic.clear();
+  expect_refused(check_topology(nameless), ErrorCode::kInvalidTopic, "has no name");
+  expect_refused(check_topology(topic_of(spi::TopicKind::kQueue, 0, 0s)), ErrorCode::kInvalidConfig,
+                 "partition_count of topic \"orders\" is 0; it must be in [1, 65536]");
+  expect_refused(check_topology(topic_of(spi::TopicKind::kQueue, 65'537, 0s)), ErrorCode::kInvalidConfig,
+                 "65537");
+  expect_refused(check_topology(topic_of(spi::TopicKind::kLog, 1, -1s)), ErrorCode::kInvalidConfig,
+                 "retention_ms of topic \"orders\" is -1000");
+}
+
+TEST(Topology, AnEnvelopeMustFitItsTopic) {
+  spi::Envelope envelope;
+  envelope.topic = "orders";
+  envelope.priority = 9;
+  envelope.partition = 3;
+  EXPECT_TRUE(check_envelope(envelope, 4).ok());
+  expect_refused(check_envelope(envelope, 3), ErrorCode::kInvalidArgument,
+                 "partition is 3; topic \"orders\" has 3");
+  envelope.priority = 10;
+  expect_refused(check_envelope(envelope, 4), ErrorCode::kInvalidArgument, "priority is 10");
+  envelope.topic.clear();
+  expect_refused(check_envelope(envelope, 4), ErrorCode::kInvalidTopic, "has no topic");
+}
+
+TEST(Topology, OnlyWhatIsForEveryGroupIsDeduplicated) {
+  spi::Envelope envelope;
+  EXPECT_FALSE(deduplicates(envelope));
+  envelope.dedup_id = "d";
+  EXPECT_TRUE(deduplicates(envelope));
+  envelope.group = "g";
+  EXPECT_FALSE(deduplicates(envelope)) << "a retry has its dedup id already";
 }
 
 }  // namespace

@@ -40,7 +40,7 @@ Result<std::vector<spi::PublishAnswer>> Hub::publish(std::span<spi::Envelope> en
     const spi::Envelope& envelope = envelopes[i];
     if (i == 0 || envelope.topic != envelopes[i - 1].topic)
       partition_count = queue.partition_count(envelope.topic);
-    if (auto bad = Queue::check(envelope, partition_count); !bad) {
+    if (auto bad = base::check_envelope(envelope, partition_count); !bad) {
       answers.resize(envelopes.size());
       answers[i].rejected = std::move(bad).error();
     } else if (!deduplicates(envelope) || !find_dedup(envelope.topic, envelope.dedup_id, now.wall)) {

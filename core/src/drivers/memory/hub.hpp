@@ -18,6 +18,7 @@
 #include <towline/spi/store.hpp>
 #include <towline/spi/transport.hpp>
 
+#include "base/topology.hpp"
 #include "drivers/memory/dead_letters.hpp"
 #include "drivers/memory/queue.hpp"
 #include "drivers/memory/records.hpp"
@@ -72,10 +73,6 @@ class Hub {
   std::uint64_t outbox_bytes_ = 0;
 };
 
-/// Whether a dedup id decides about this envelope. What is addressed to one group is a retry, a deferral or a
-/// redrive of a message that has its dedup id already.
-[[nodiscard]] inline bool deduplicates(const spi::Envelope& envelope) noexcept {
-  return !envelope.dedup_id.empty() && envelope.group.empty();
-}
+using base::deduplicates;
 
 }  // namespace towline::drivers::memory

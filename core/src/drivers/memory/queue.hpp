@@ -234,8 +234,6 @@ class Queue {
   [[nodiscard]] const Topic* find_topic(std::string_view name) const;
   /// Of the topic, or of the one that its first use would make.
   [[nodiscard]] std::uint32_t partition_count(std::string_view topic) const;
-  /// Whether an envelope could be appended: kInvalidTopic, kInvalidArgument.
-  [[nodiscard]] static Result<void> check(const spi::Envelope& envelope, std::uint32_t partition_count);
   /// Moves the envelopes from `envelopes` to the ends of their logs. Never fails and ignores the meter's
   /// bound.
   void append(std::vector<spi::Envelope>&& envelopes, Moment now);

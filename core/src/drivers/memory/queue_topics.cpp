@@ -18,8 +18,6 @@ namespace {
 
 constexpr Duration kBusAge = std::chrono::seconds(10);
 constexpr std::uint64_t kBusCount = 10'000;
-constexpr std::uint32_t kPartitionCountMax = 65'536;
-constexpr std::uint8_t kPriorityMax = 9;
 
 bool same_log(const spi::Envelope& a, const spi::Envelope& b) noexcept {
   return a.priority == b.priority && a.topic == b.topic;
@@ -72,15 +70,7 @@ std::map<Sequence, Segment>::iterator Log::at_or_after(Sequence sequence) noexce
 }
 
 Result<void> Queue::declare(const spi::Topology& topology) {
-  if (topology.topic.empty()) return Error{ErrorCode::kInvalidTopic, "the topic to declare has no name"};
-  if (topology.partition_count == 0 || topology.partition_count > kPartitionCountMax) {
-    return Error{ErrorCode::kInvalidConfig, "partition_count of topic \"" + topology.topic + "\" is " +
-                                                std::to_string(topology.partition_count) +
-                                                "; it must be in [1, 65536]"};
-  }
-  if (topology.retention < Duration(0)) {
-    return Error{ErrorCode::kInvalidConfig, "retention of topic \"" + topology.topic + "\" is negative"};
-  }
+  if (auto bad = base::check_topology(topology); !bad) return bad;
   const Topic* known = find_topic(topology.topic);
   if (known == nullptr) {
     topic(topology.topic, topology.partition_count).topology = topology;
@@ -130,20 +120,6 @@ Log& Queue::log(Topic& topic, std::uint8_t priority) {
 std::uint32_t Queue::partition_count(std::string_view name) const {
   const Topic* known = find_topic(name);
   return known != nullptr ? known->topology.partition_count : spi::Topology{}.partition_count;
-}
-
-Result<void> Queue::check(const spi::Envelope& envelope, std::uint32_t partition_count) {
-  if (envelope.topic.empty()) return Error{ErrorCode::kInvalidTopic, "the envelope has no topic"};
-  if (envelope.priority > kPriorityMax) {
-    return Error{ErrorCode::kInvalidArgument,
-                 "priority is " + std::to_string(envelope.priority) + "; it must be in [0, 9]"};
-  }
-  if (envelope.partition >= partition_count) {
-    return Error{ErrorCode::kInvalidArgument, "partition is " + std::to_string(envelope.partition) +
-                                                  "; topic \"" + envelope.topic + "\" has " +
-                                                  std::to_string(partition_count)};
-  }
-  return {};
 }
 
 void Queue::append(std::vector<spi::Envelope>&& envelopes, Moment now) {

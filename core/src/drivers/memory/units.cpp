@@ -56,7 +56,7 @@ class Hub::UnitCheck {
     // A retry or a parked message ends a delivery, and that is never refused: the message it stands for goes
     // instead.
     if (envelope.group.empty()) bytes_ += size_of(envelope);
-    return Queue::check(envelope, hub_.queue.partition_count(envelope.topic));
+    return base::check_envelope(envelope, hub_.queue.partition_count(envelope.topic));
   }
 
   Result<void> check(const spi::PutSchedule& write) {

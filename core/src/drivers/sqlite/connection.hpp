@@ -68,8 +68,18 @@ class Connection {
   /// More than one statement is SQLITE_MISUSE, none SQLITE_EMPTY.
   [[nodiscard]] sqlite3_stmt* prepared_for_user(std::string_view sql, int& code);
 
-  /// Set while SQL of the user's is prepared or run; the authorizer looks at it.
-  bool runs_user_sql = false;
+  /// Lives while SQL of the user's is prepared or run; the authorizer asks for it.
+  class UsersTurn {
+   public:
+    explicit UsersTurn(Connection& connection) : connection_(connection) { connection_.users_turn_ = true; }
+    ~UsersTurn() { connection_.users_turn_ = false; }
+    UsersTurn(const UsersTurn&) = delete;
+    UsersTurn& operator=(const UsersTurn&) = delete;
+
+   private:
+    Connection& connection_;
+  };
+  [[nodiscard]] bool runs_user_sql() const noexcept { return users_turn_; }
   using Authorizer = int (*)(void*, int, const char*, const char*, const char*, const char*);
   /// Once, before anything is prepared: changing an authorizer throws away all prepared statements. The
   /// authorizer gets this connection.
@@ -77,6 +87,7 @@ class Connection {
 
  private:
   sqlite3* raw_ = nullptr;
+  bool users_turn_ = false;
   Failure failure_;
   std::unordered_map<const char*, sqlite3_stmt*> prepared_;
   std::unordered_map<std::string, sqlite3_stmt*> user_prepared_;
@@ -115,7 +126,7 @@ class Query {
   }
   void set(int index, std::nullptr_t) { check(statement_ ? sqlite3_bind_null(statement_, index) : 0); }
   template <typename Integer>
-  requires std::is_integral_v<Integer>
+    requires std::is_integral_v<Integer>
   void set(int index, Integer value) {
     if (statement_) check(sqlite3_bind_int64(statement_, index, static_cast<sqlite3_int64>(value)));
   }

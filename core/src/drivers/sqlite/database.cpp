@@ -29,7 +29,6 @@ namespace towline::drivers::sqlite {
 namespace {
 
 constexpr std::size_t kReaderCountMax = 4;
-constexpr int kBusyTimeoutMs = 5'000;
 constexpr std::int64_t kTurnLookUs = 1'000;
 constexpr std::int64_t kHearLookUs = 1'000'000;
 constexpr std::int64_t kWalBytesMax = 64 << 20;
@@ -83,6 +82,10 @@ Moment latest(std::span<Op* const> ops) {
     if (op->now.monotonic > now.monotonic) now = op->now;
   }
   return now;
+}
+
+Error inherited() {
+  return {ErrorCode::kForked, "the store was opened before fork(); open it only after fork()"};
 }
 
 /// What can be told of those who are kept from writing: they did not write.
@@ -146,7 +149,7 @@ bool Database::forked() const noexcept { return base::fork_generation() != fork_
 
 void Database::run(Op& op) {
   if (forked()) {
-    op.error = Error{ErrorCode::kForked, "the store was opened before fork(); open it only after fork()"};
+    op.error = inherited();
     return;
   }
   writer_.submit(op);
@@ -481,9 +484,7 @@ void Database::hear_loop() {
 }
 
 Result<Connection*> Database::take_reader() {
-  if (forked()) {
-    return Error{ErrorCode::kForked, "the store was opened before fork(); open it only after fork()"};
-  }
+  if (forked()) return inherited();
   if (has_stopped_.load()) {
     return Error{ErrorCode::kIoError, "the store stopped after a disk error and must be opened again"};
   }

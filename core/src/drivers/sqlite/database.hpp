@@ -33,6 +33,10 @@ struct Settings {
   std::int64_t cache_bytes = 8 << 20;
 };
 
+/// What is told of a file that is somebody else's, and of one that a newer build has written.
+[[nodiscard]] Error foreign_file(const std::string& path);
+[[nodiscard]] Error newer_file(const std::string& path, std::int64_t version);
+
 /// Where incidents go, as long as the engine that gave it is there.
 using Log = std::function<void(std::string_view)>;
 
@@ -78,6 +82,7 @@ class Database {
   SweepPlaces sweep_places;  ///< under leadership
 
  private:
+  static constexpr int kBusyTimeoutMs = 5'000;
   class ReaderLease;
   class HearOp;
   class StopOp;

@@ -9,14 +9,14 @@
 
 #include <sys/stat.h>
 
-#include "drivers/sqlite/provider.hpp"
+#include "drivers/sqlite/database.hpp"
 #include "drivers/sqlite/schema.hpp"
 #include "drivers/sqlite/topics.hpp"
+#include "drivers/sqlite/transact.hpp"
 
 namespace towline::drivers::sqlite {
 namespace {
 
-constexpr int kBusyTimeoutMs = 5'000;
 /// A larger file is not looked over after a crash; it would take seconds a gigabyte.
 constexpr std::int64_t kCheckedBytesMax = std::int64_t{1} << 30;
 
@@ -36,6 +36,16 @@ Error differs(const std::string& path, const std::string& what) {
 }
 
 }  // namespace
+
+Error foreign_file(const std::string& path) {
+  return {ErrorCode::kNotAStore, path + " is a database of another program; name another file"};
+}
+
+Error newer_file(const std::string& path, std::int64_t version) {
+  return {ErrorCode::kSchemaTooNew, path + " has schema version " + std::to_string(version) +
+                                        ", this build knows " + std::to_string(migrations().size()) +
+                                        "; use the newer version of towline"};
+}
 
 bool Database::configure(Connection& connection) {
   sqlite3_busy_timeout(connection.raw(), kBusyTimeoutMs);
@@ -85,14 +95,8 @@ Result<void> Database::connect(bool first) {
   if (!configure(sql_)) return to_error(sql_.failure(), "configuring " + path);
   const SchemaFound found = inspect_schema(sql_, migrations());
   if (!sql_.ok()) return to_error(sql_.failure(), "reading the schema of " + path);
-  if (found.state == SchemaState::kForeign) {
-    return Error{ErrorCode::kNotAStore, path + " is a database of another program; name another file"};
-  }
-  if (found.state == SchemaState::kTooNew) {
-    return Error{ErrorCode::kSchemaTooNew, path + " has schema version " + std::to_string(found.version) +
-                                               ", this build knows " + std::to_string(migrations().size()) +
-                                               "; use the newer version of towline"};
-  }
+  if (found.state == SchemaState::kForeign) return foreign_file(path);
+  if (found.state == SchemaState::kTooNew) return newer_file(path, found.version);
   if (found.state == SchemaState::kEmpty) {
     sql_.run(("PRAGMA page_size = " + std::to_string(settings_.page_size)).c_str());
   }

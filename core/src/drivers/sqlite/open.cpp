@@ -56,13 +56,8 @@ Result<void> check_header(const std::string& path) {
   const std::uint32_t application = big_endian(header + kApplicationId);
   const std::uint32_t version = big_endian(header + kUserVersion);
   if (application == 0 && version == 0) return {};  // perhaps its tables are still in the write-ahead log
-  if (application != static_cast<std::uint32_t>(sqlite::kApplicationId))
-    return refuse(ErrorCode::kNotAStore, path, "is a database of another program; name another file");
-  if (version > sqlite::migrations().size()) {
-    return Error{ErrorCode::kSchemaTooNew,
-                 path + " has schema version " + std::to_string(version) + ", this build knows " +
-                     std::to_string(sqlite::migrations().size()) + "; use the newer version of towline"};
-  }
+  if (application != static_cast<std::uint32_t>(sqlite::kApplicationId)) return sqlite::foreign_file(path);
+  if (version > sqlite::migrations().size()) return sqlite::newer_file(path, version);
   return {};
 }
 
@@ -139,6 +134,9 @@ Result<void> set(Settings& settings, const spi::DriverOptions& options) {
 /// The open files of this process. Its engines share a Database, and so the connection, the queue of writers
 /// and what is known in memory; the file is told by what it is, not by the path that leads to it.
 struct OpenFile {
+  /// Held while the file is opened, which may take long: looking over one file after a crash keeps nobody
+  /// from opening another.
+  std::mutex mutex;
   std::weak_ptr<Database> database;
   /// It was let go of in a child that had inherited it.
   std::shared_ptr<std::atomic<bool>> orphaned = std::make_shared<std::atomic<bool>>(false);
@@ -146,7 +144,7 @@ struct OpenFile {
 
 struct OpenFiles {
   std::mutex mutex;
-  std::map<std::pair<dev_t, ino_t>, OpenFile> files;
+  std::map<std::pair<dev_t, ino_t>, std::shared_ptr<OpenFile>> files;
 };
 
 OpenFiles& open_files() {
@@ -164,39 +162,43 @@ Result<void> check_same(const Settings& wanted, const Settings& has) {
                wanted.path + " is open in this process with another " + differs + "; open it with the same"};
 }
 
-Result<std::shared_ptr<Database>> open_database(Settings settings, sqlite::Moment now) {
+/// The place of the file among those that are open.
+std::shared_ptr<OpenFile> place_of(const std::string& path) {
   struct stat found {};
-  const bool shares = settings.vfs.empty() && settings.threads;
+  if (::stat(path.c_str(), &found) != 0) return std::make_shared<OpenFile>();
   OpenFiles& open = open_files();
   const std::lock_guard lock(open.mutex);
-  if (shares && ::stat(settings.path.c_str(), &found) == 0) {
-    const auto known = open.files.find({found.st_dev, found.st_ino});
-    auto database = known == open.files.end() ? nullptr : known->second.database.lock();
-    // SQLite keeps a list of the locks of this process, and a child has inherited that list with locks that
-    // are the parent's: even a new connection to the file would trust it.
-    if (known != open.files.end() && (known->second.orphaned->load() || (database && database->forked()))) {
-      return refuse(ErrorCode::kForked, settings.path,
-                    "was opened before fork(); open it only after fork(), or close it before");
-    }
-    if (database != nullptr) {
-      if (auto same = check_same(settings, database->settings()); !same) return std::move(same).error();
-      return database;
-    }
+  // Whoever has a place takes it under this lock, so nobody is about to use one that only the map holds.
+  std::erase_if(open.files, [](const auto& entry) {
+    const OpenFile& file = *entry.second;
+    return entry.second.use_count() == 1 && file.database.expired() && !file.orphaned->load();
+  });
+  std::shared_ptr<OpenFile>& file = open.files[{found.st_dev, found.st_ino}];
+  if (file == nullptr) file = std::make_shared<OpenFile>();
+  return file;
+}
+
+Result<std::shared_ptr<Database>> open_database(Settings settings, sqlite::Moment now) {
+  const bool shares = settings.vfs.empty() && settings.threads;
+  const auto file = shares ? place_of(settings.path) : std::make_shared<OpenFile>();
+  const std::lock_guard lock(file->mutex);
+  auto database = file->database.lock();
+  // SQLite keeps a list of the locks of this process, and a child has inherited that list with locks that
+  // are the parent's: even a new connection to the file would trust it.
+  if (file->orphaned->load() || (database != nullptr && database->forked())) {
+    return refuse(ErrorCode::kForked, settings.path,
+                  "was opened before fork(); open it only after fork(), or close it before");
   }
-  OpenFile file;
-  const std::shared_ptr<Database> database(new Database(std::move(settings)),
-                                           [orphaned = file.orphaned](Database* last) {
-                                             if (last->forked()) orphaned->store(true);
-                                             delete last;
-                                           });
+  if (database != nullptr) {
+    if (auto same = check_same(settings, database->settings()); !same) return std::move(same).error();
+    return database;
+  }
+  database.reset(new Database(std::move(settings)), [orphaned = file->orphaned](Database* last) {
+    if (last->forked()) orphaned->store(true);
+    delete last;
+  });
   if (auto opened = database->open(now); !opened) return std::move(opened).error();
-  if (shares) {
-    std::erase_if(open.files, [](const auto& entry) {
-      return entry.second.database.expired() && !entry.second.orphaned->load();
-    });
-    file.database = database;
-    open.files[{found.st_dev, found.st_ino}] = std::move(file);
-  }
+  file->database = database;
   return database;
 }
 

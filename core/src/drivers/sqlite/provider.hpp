@@ -20,12 +20,6 @@ struct Handle {
   [[nodiscard]] Moment now() const { return {clock->now(), clock->monotonic()}; }
 };
 
-/// Whether the calling thread runs the body of a handler transaction, and so leads the writer.
-[[nodiscard]] bool leads_transaction() noexcept;
-
-/// Sets what SQL of handler transactions may do on the connection.
-void restrict_user_sql(Connection& connection);
-
 class SqliteStore final : public spi::Store {
  public:
   explicit SqliteStore(Handle handle);

@@ -9,15 +9,12 @@
 #include <utility>
 
 #include "base/topic_match.hpp"
-#include "base/topology.hpp"
 #include "drivers/sqlite/publish.hpp"
 
 namespace towline::drivers::sqlite {
 namespace {
 
-constexpr std::uint32_t kPartitionCountMax = 65'536;
 constexpr std::uint8_t kPriorityMax = 9;
-constexpr Duration kTimeless{0};
 
 constexpr const char* kDataVersion = "PRAGMA data_version";
 constexpr const char* kTopicsAfter =
@@ -53,23 +50,6 @@ constexpr const char* kAddressedBefore =
     "message m"
     " LEFT JOIN body b ON b.body_id = m.body_id"
     " WHERE m.seq > ?2 AND m.seq <= ?3 AND coalesce(m.group_id, b.group_id) = ?1";
-
-const char* name_of(spi::TopicKind kind) noexcept {
-  switch (kind) {
-    case spi::TopicKind::kQueue:
-      return "queue";
-    case spi::TopicKind::kLog:
-      return "log";
-    case spi::TopicKind::kBus:
-      return "bus";
-  }
-  return "queue";
-}
-
-spi::TopicKind kind_of(std::string_view name) noexcept {
-  if (name == "log") return spi::TopicKind::kLog;
-  return name == "bus" ? spi::TopicKind::kBus : spi::TopicKind::kQueue;
-}
 
 TopicState& add_topic(Catalog& catalog, std::int64_t id, std::string_view name, spi::TopicKind kind,
                       std::uint32_t partition_count, Duration retention) {
@@ -116,7 +96,7 @@ void load_shape(Tx& tx) {
   const std::int64_t topic_last = catalog.topics.empty() ? 0 : catalog.topics.rbegin()->first;
   Query topics(tx.sql, kTopicsAfter, topic_last);
   while (topics.row()) {
-    add_topic(catalog, topics.integer(0), topics.text(1), kind_of(topics.text(2)), topics.u32(3),
+    add_topic(catalog, topics.integer(0), topics.text(1), base::topic_kind_of(topics.text(2)), topics.u32(3),
               Duration(topics.integer(4)));
   }
   const std::int64_t log_last = catalog.logs.empty() ? 0 : catalog.logs.rbegin()->first;
@@ -196,7 +176,7 @@ TopicState* find_topic(Catalog& catalog, std::string_view name) {
 
 TopicState& topic_of(Tx& tx, std::string_view name, const spi::Topology& settings) {
   if (TopicState* known = find_topic(tx.catalog, name)) return *known;
-  execute(tx.sql, kInsertTopic, name, name_of(settings.kind), settings.partition_count,
+  execute(tx.sql, kInsertTopic, name, base::name_of(settings.kind), settings.partition_count,
           settings.retention.count(), to_us(tx.now.wall));
   TopicState& topic = add_topic(tx.catalog, sqlite3_last_insert_rowid(tx.sql.raw()), name, settings.kind,
                                 settings.partition_count, settings.retention);
@@ -365,19 +345,6 @@ Reader& reader_of(Tx& tx, GroupTopic& at, LogState& log) {
   return reader;
 }
 
-Result<void> check_topology(const spi::Topology& topology) {
-  if (topology.topic.empty()) return Error{ErrorCode::kInvalidTopic, "the topic to declare has no name"};
-  if (topology.partition_count == 0 || topology.partition_count > kPartitionCountMax) {
-    return Error{ErrorCode::kInvalidConfig, "partition_count of topic \"" + topology.topic + "\" is " +
-                                                std::to_string(topology.partition_count) +
-                                                "; it must be in [1, 65536]"};
-  }
-  if (topology.retention < kTimeless) {
-    return Error{ErrorCode::kInvalidConfig, "retention of topic \"" + topology.topic + "\" is negative"};
-  }
-  return {};
-}
-
 Result<void> declare_topic(Tx& tx, const spi::Topology& topology) {
   const TopicState* known = find_topic(tx.catalog, topology.topic);
   if (known == nullptr) {
@@ -389,20 +356,6 @@ Result<void> declare_topic(Tx& tx, const spi::Topology& topology) {
   existing.partition_count = known->partition_count;
   existing.retention = known->retention;
   return base::check_same_topology(existing, topology);
-}
-
-Result<void> check_envelope(const spi::Envelope& envelope, std::uint32_t partition_count) {
-  if (envelope.topic.empty()) return Error{ErrorCode::kInvalidTopic, "the envelope has no topic"};
-  if (envelope.priority > kPriorityMax) {
-    return Error{ErrorCode::kInvalidArgument,
-                 "priority is " + std::to_string(envelope.priority) + "; it must be in [0, 9]"};
-  }
-  if (envelope.partition >= partition_count) {
-    return Error{ErrorCode::kInvalidArgument, "partition is " + std::to_string(envelope.partition) +
-                                                  "; topic \"" + envelope.topic + "\" has " +
-                                                  std::to_string(partition_count)};
-  }
-  return {};
 }
 
 std::uint32_t partition_count_of(Catalog& catalog, std::string_view topic) {

@@ -3,6 +3,7 @@
 
 #include <string_view>
 
+#include "base/topology.hpp"
 #include "drivers/sqlite/tx.hpp"
 
 namespace towline::drivers::sqlite {
@@ -31,9 +32,7 @@ GroupTopic& attach_group(Tx& tx, GroupState& group, TopicState& topic, const spi
 Reader& reader_of(Tx& tx, GroupTopic& at, LogState& log);
 
 [[nodiscard]] Result<void> declare_topic(Tx& tx, const spi::Topology& topology);
-[[nodiscard]] Result<void> check_topology(const spi::Topology& topology);
-/// Whether an envelope could be appended: kInvalidTopic, kInvalidArgument.
-[[nodiscard]] Result<void> check_envelope(const spi::Envelope& envelope, std::uint32_t partition_count);
+using base::check_envelope;
 [[nodiscard]] std::uint32_t partition_count_of(Catalog& catalog, std::string_view topic);
 
 }  // namespace towline::drivers::sqlite

@@ -6,6 +6,8 @@
 // unit, takes only that back. Units are checked before the first of their writes, because what is known in
 // memory of the queues is not part of a savepoint.
 
+#include "drivers/sqlite/transact.hpp"
+
 #include <exception>
 
 #include "drivers/sqlite/dead_letters.hpp"
@@ -58,7 +60,7 @@ bool is_own(const char* table) {
 /// temporary table with the name of one of ours would hide it from the engine, which uses this connection
 /// too.
 int authorize(void* connection, int action, const char* first, const char* second, const char*, const char*) {
-  if (!static_cast<const Connection*>(connection)->runs_user_sql) return SQLITE_OK;
+  if (!static_cast<const Connection*>(connection)->runs_user_sql()) return SQLITE_OK;
   switch (action) {
     case SQLITE_CREATE_TEMP_TABLE:
     case SQLITE_CREATE_TEMP_INDEX:
@@ -95,10 +97,8 @@ class UserSql final : public spi::SqlSession {
   Result<std::vector<std::vector<Value>>> execute(std::string_view text,
                                                   std::span<const Value> parameters) override {
     // Also while it runs: a statement is prepared again when the schema has changed.
-    sql_.runs_user_sql = true;
-    auto rows = run(text, parameters);
-    sql_.runs_user_sql = false;
-    return rows;
+    const Connection::UsersTurn turn(sql_);
+    return run(text, parameters);
   }
 
   Result<void> write(const spi::Write& write) override {
@@ -191,6 +191,14 @@ class UserSql final : public spi::SqlSession {
 
 thread_local bool t_leads = false;
 
+class Leading {
+ public:
+  Leading() { t_leads = true; }
+  ~Leading() { t_leads = false; }
+  Leading(const Leading&) = delete;
+  Leading& operator=(const Leading&) = delete;
+};
+
 class TransactOp final : public Op {
  public:
   TransactOp(Moment moment, const std::function<Result<void>(spi::SqlSession&)>& body,
@@ -203,9 +211,7 @@ class TransactOp final : public Op {
     end_dead_letter_leases(tx);
     if (!execute(tx.sql, "SAVEPOINT towline_user")) return;
     UserSql session(tx.sql);
-    t_leads = true;
     result = call(session);
-    t_leads = false;
     if (session.fatal_code != SQLITE_OK) return tx.sql.fail(session.fatal_code);
     if (result) result = add_units(tx, std::move(session.writes));
     if (!result) execute(tx.sql, "ROLLBACK TO towline_user");
@@ -218,6 +224,7 @@ class TransactOp final : public Op {
 
  private:
   Result<void> call(UserSql& session) {
+    const Leading leading;
     try {
       return body_(session);
     } catch (const std::exception& thrown) {

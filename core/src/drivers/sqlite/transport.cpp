@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "base/topology.hpp"
 #include "drivers/sqlite/claim_rows.hpp"
 #include "drivers/sqlite/claims.hpp"
 #include "drivers/sqlite/ephemeral.hpp"
@@ -16,6 +17,7 @@
 #include "drivers/sqlite/provider.hpp"
 #include "drivers/sqlite/publish.hpp"
 #include "drivers/sqlite/topics.hpp"
+#include "drivers/sqlite/transact.hpp"
 #include "drivers/sqlite/units.hpp"
 
 namespace towline::drivers::sqlite {
@@ -303,7 +305,7 @@ spi::Capabilities SqliteTransport::capabilities() const noexcept {
 }
 
 Result<void> SqliteTransport::declare(const spi::Topology& topology) {
-  if (auto checked = check_topology(topology); !checked) return checked;
+  if (auto checked = base::check_topology(topology); !checked) return checked;
   auto op = write_op<Result<void>>(handle_.now(),
                                    [&](Tx& tx, const Error*) { return declare_topic(tx, topology); });
   handle_.database->run(op);
@@ -316,15 +318,13 @@ Result<spi::Topology> SqliteTransport::topology(std::string_view topic,
   spi::Topology asked;
   asked.topic = topic;
   asked.partition_count = partition_count_default;
-  if (auto checked = check_topology(asked); !checked) return std::move(checked).error();
+  if (auto checked = base::check_topology(asked); !checked) return std::move(checked).error();
   // On a reading connection: a handler transaction, which leads the writer, may ask.
   auto known = handle_.database->read<spi::Topology>([&](Connection& sql) -> Result<spi::Topology> {
     spi::Topology found = asked;
     Query query(sql, "SELECT kind, partition_count, retention_us FROM topic WHERE name = ?1", topic);
     if (!query.row()) return Error{ErrorCode::kNotFound, "no such topic"};
-    found.kind = query.text(0) == "log"   ? spi::TopicKind::kLog
-                 : query.text(0) == "bus" ? spi::TopicKind::kBus
-                                          : spi::TopicKind::kQueue;
+    found.kind = base::topic_kind_of(query.text(0));
     found.partition_count = query.u32(1);
     found.retention = Duration(query.integer(2));
     return found;

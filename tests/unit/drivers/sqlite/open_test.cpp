@@ -1,14 +1,17 @@
 // Opening a file: what its parameters may say, what they do to the file, and that what is not a store is
 // left as it was.
 
+#include <atomic>
 #include <fstream>
 #include <iterator>
 #include <optional>
+#include <thread>
 
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "drivers/sqlite/connection.hpp"
+#include "support/eventually.hpp"
 #include "unit/drivers/sqlite/world.hpp"
 
 namespace towline::drivers::sqlite::testing {
@@ -78,10 +81,8 @@ TEST_F(SqliteOpen, AForkedChildOpensWhatItsParentHasClosed) {
 }
 
 TEST_F(SqliteOpen, ParametersThatItDoesNotKnowOrCannotReadAreRefusedAndNoFileIsMade) {
-  for (const auto& [name, value] : Parameters{{"mode", "memory"},
-                                              {"synchronous", "off"},
-                                              {"synchronous", ""},
-                                              {"journal_mode", "delete"}}) {
+  for (const auto& [name, value] : Parameters{
+           {"mode", "memory"}, {"synchronous", "off"}, {"synchronous", ""}, {"journal_mode", "delete"}}) {
     const auto refused = open({{name, value}});
     ASSERT_FALSE(refused.ok()) << name << "=" << value;
     EXPECT_EQ(refused.error().code, ErrorCode::kInvalidConfig) << refused.error().to_string();
@@ -104,6 +105,59 @@ TEST_F(SqliteOpen, WhatIsNotAStoreIsLeftAsItWas) {
 TEST_F(SqliteOpen, AnEmptyFileBecomesAStore) {
   write("");
   EXPECT_TRUE(open().ok());
+}
+
+TEST_F(SqliteOpen, AFileThatTakesLongToOpenKeepsNobodyFromAnother) {
+  // Whoever holds an empty file keeps the opener waiting for it, but not for long.
+  write("");
+  Connection holder;
+  ASSERT_TRUE(holder.open(file(), SQLITE_OPEN_READWRITE, nullptr));
+  ASSERT_TRUE(holder.run("BEGIN EXCLUSIVE"));
+  std::atomic<bool> opened = false;
+  std::thread slow([&] {
+    EXPECT_TRUE(open({}, true).ok());
+    opened = true;
+  });
+  EXPECT_TRUE(support::eventually([&] { return std::ifstream(file() + "-lock").good(); }));
+  spi::DriverOptions other;
+  other.location = folder.file("other.db");
+  other.clock = std::make_shared<VirtualClock>();
+  EXPECT_TRUE(open_sqlite(other).ok());
+  EXPECT_FALSE(opened);
+  EXPECT_TRUE(holder.run("COMMIT"));
+  slow.join();
+}
+
+TEST_F(SqliteOpen, TwoThreadsThatOpenOneFileShareIt) {
+  Result<spi::Provider> sides[2] = {Error{}, Error{}};
+  std::thread one([&] { sides[0] = open({}, true); });
+  std::thread two([&] { sides[1] = open({}, true); });
+  one.join();
+  two.join();
+  ASSERT_TRUE(sides[0].ok() && sides[1].ok());
+  EXPECT_EQ(open({{"synchronous", "normal"}}, true).error().code, ErrorCode::kInvalidConfig)
+      << "who shares a file shares its settings";
+  sides[0] = Error{};
+  EXPECT_EQ(open({{"synchronous", "normal"}}, true).error().code, ErrorCode::kInvalidConfig);
+  sides[1] = Error{};
+  EXPECT_TRUE(open({{"synchronous", "normal"}}, true).ok()) << "nobody has it open any more";
+}
+
+TEST_F(SqliteOpen, ANewerFileAndOneOfAnotherProgramAreNamedAndLeftAsTheyWere) {
+  for (const bool newer : {true, false}) {
+    {
+      Connection maker;
+      ASSERT_TRUE(maker.open(file(), SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, nullptr));
+      ASSERT_TRUE(maker.run(newer ? "PRAGMA application_id = 0x544f574c; PRAGMA user_version = 99"
+                                  : "PRAGMA application_id = 7; CREATE TABLE IF NOT EXISTS a(b)"));
+    }
+    const std::string before = bytes();
+    const auto refused = open();
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.error().code, newer ? ErrorCode::kSchemaTooNew : ErrorCode::kNotAStore);
+    EXPECT_NE(refused.error().message.find(newer ? "version 99" : "another program"), std::string::npos);
+    EXPECT_EQ(bytes(), before);
+  }
 }
 
 TEST_F(SqliteOpen, TheSettingsThatDurabilityRestsOnAreInTheFile) {
