@@ -72,6 +72,7 @@ target_compile_definitions(towline_sqlite_objects PRIVATE
   SQLITE_DEFAULT_MEMSTATUS=0         # no global lock around every allocation
   SQLITE_DQS=0                       # "x" is an identifier, never a string by accident
   SQLITE_DEFAULT_WAL_SYNCHRONOUS=2   # FULL, also on a connection that forgets to ask
+  SQLITE_ENABLE_NULL_TRIM            # columns at a row's end that are NULL take no room
   SQLITE_LIKE_DOESNT_MATCH_BLOBS
   SQLITE_MAX_MMAP_SIZE=0             # a mapped file turns a stray pointer into damage on disk
   SQLITE_USE_URI=0

@@ -91,6 +91,7 @@ TEST_P(Schedule, WhatFiredIsRememberedForADayAndNotForEver) {
   EXPECT_EQ(world.promote().promoted_count, 1U);
   EXPECT_TRUE(world.settle(*subscription, world.receive(*subscription)).empty());
   (void)world.sweep();
+  (void)world.sweep();  // what is left of it may go as soon as its log rests
   world.clock->advance(24h);
   (void)world.sweep();
   EXPECT_TRUE(world.store().has_fired(make_id(1)).value());

@@ -383,6 +383,8 @@ bool settle(Tx& tx, Session& session, const spi::Settlement& settlement) {
   if (claim.remaining == 0 && session.suspect_lease == claim.lease) session.suspect_lease = 0;
   if (const auto log = tx.catalog.logs.find(claim.log_id); log != tx.catalog.logs.end()) {
     ++log->second->settled_count;
+    log->second->busy = true;
+    ++tx.settled_count;
     tx.note_read(*log->second);
   }
   left_hands(tx, claim, index);

@@ -20,6 +20,7 @@
 
 #include "base/forks.hpp"
 #include "drivers/sqlite/claims.hpp"
+#include "drivers/sqlite/fired.hpp"
 #include "drivers/sqlite/members.hpp"
 #include "drivers/sqlite/ownership.hpp"
 #include "drivers/sqlite/topics.hpp"
@@ -273,6 +274,7 @@ void Database::finish(Tx& tx) {
   flush_settled(tx);
   deal_partitions(tx);
   trim_settled(tx, kTrimCountMax);
+  remove_fired(tx, tx.settled_count);
   flush_logs(tx);
   if (tx.scheduled != 0) execute(sql_, kCount, "scheduled", tx.scheduled);
   if (tx.parked != 0) execute(sql_, kCount, "parked", tx.parked);

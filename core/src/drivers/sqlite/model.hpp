@@ -37,17 +37,30 @@ inline constexpr std::uint64_t kNoGeneration = 0;
 
 struct TopicState;
 
+/// Bodies of a log whose messages were trimmed and that are still to be removed, gathered from the file.
+struct FiredBodies {
+  Seq gathered = 0;                   ///< up to here the log was looked through
+  std::vector<std::int64_t> waiting;  ///< gathered since the present pass began
+  std::vector<std::int64_t> pass;     ///< those that are being removed, in the order they lie in
+  std::size_t removed = 0;            ///< of `pass`
+  Seq pass_until = 0;                 ///< `pass` has all up to here
+  [[nodiscard]] std::size_t count() const noexcept { return waiting.size() + pass.size() - removed; }
+};
+
 struct LogState {
   std::int64_t id = 0;
   TopicState* topic = nullptr;
   std::uint8_t priority = 0;
   Seq last = 0;     ///< of the newest message; log_begin() when there was never one
-  Seq trimmed = 0;  ///< everything up to here was removed
+  Seq trimmed = 0;  ///< everything up to here is gone, but for bodies and the rows that name them
+  Seq swept = 0;    ///< everything up to here is gone from the file, too
   Seq body_last = 0;
   std::uint64_t generation = kNoGeneration;
   bool trimmed_dirty = false;
   /// Messages that were settled since somebody last looked whether the log can be trimmed.
   std::uint64_t settled_count = 0;
+  bool busy = false;  ///< something was settled since the last sweep
+  FiredBodies fired;
 };
 
 struct TopicState {

@@ -4,8 +4,10 @@
 
 #include "drivers/sqlite/publish.hpp"
 
+#include <algorithm>
 #include <utility>
 
+#include "base/ids.hpp"
 #include "codec/extras.hpp"
 #include "drivers/sqlite/topics.hpp"
 
@@ -32,12 +34,21 @@ constexpr const char* kHoldDedup =
     " message_id = excluded.message_id WHERE dedup.expires_us <= ?5";
 constexpr int kPayloadOffset = 11;
 constexpr int kCountColumn = 14;
-/// Bounds of a run: a message that comes back alone is found by reading its run.
-constexpr std::int64_t kRunCountMax = 256;
+/// With kRunCountMax the bounds of a run: a message that comes back alone is found by reading its run.
 constexpr std::size_t kRunBytesMax = 64 << 10;
 
 std::optional<std::int64_t> us_unless_never(TimePoint time) {
   return time == kNever ? std::nullopt : std::optional(to_us(time));
+}
+
+/// What nearly all rows would have is NULL, which takes no room at a row's end.
+std::optional<std::int64_t> unless(std::int64_t usual, std::int64_t value) {
+  return value == usual ? std::nullopt : std::optional(value);
+}
+
+/// NULL: the id says it.
+TimePoint published_at(const Query& row, int first) {
+  return row.is_null(first + 4) ? base::time_of(row.id(first + 2)) : from_us(row.integer(first + 4));
 }
 
 /// Writes to one log after another; looks topic and log up only when they change.
@@ -119,10 +130,10 @@ void bind_envelope(Query& query, int first, const spi::Envelope& envelope,
   query.set(first + 3, envelope.key);
   query.set(first + 4, to_us(envelope.published_at));
   query.set(first + 5, us_unless_never(envelope.expires_at));
-  query.set(first + 6, envelope.attempt);
-  query.set(first + 7, envelope.crashes);
-  query.set(first + 8, envelope.redrives);
-  query.set(first + 9, envelope.heads_key ? 1 : 0);
+  query.set(first + 6, unless(1, envelope.attempt));
+  query.set(first + 7, unless(0, envelope.crashes));
+  query.set(first + 8, unless(0, envelope.redrives));
+  query.set(first + 9, unless(0, envelope.heads_key ? 1 : 0));
   if (extras.empty()) {
     query.set(first + 10, nullptr);
   } else {
@@ -135,9 +146,9 @@ bool read_envelope(const Query& row, int first, spi::Envelope& envelope) {
   envelope.partition = row.u32(first);
   envelope.id = row.id(first + 2);
   if (!row.is_null(first + 3)) envelope.key.emplace(row.text(first + 3));
-  envelope.published_at = from_us(row.integer(first + 4));
+  envelope.published_at = published_at(row, first);
   if (!row.is_null(first + 5)) envelope.expires_at = from_us(row.integer(first + 5));
-  envelope.attempt = row.u32(first + 6);
+  envelope.attempt = row.is_null(first + 6) ? 1 : row.u32(first + 6);
   envelope.crashes = row.u32(first + 7);
   envelope.redrives = row.u32(first + 8);
   envelope.heads_key = row.integer(first + 9) != 0;
@@ -208,9 +219,9 @@ void append_body(Tx& tx, LogState& log, std::int64_t body_id) {
 MessageReader::MessageReader(Connection& sql, const LogState& log, Seq after, Seq last)
     : sql_(sql),
       log_(log),
-      after_(after),
+      after_(std::max(after, log.trimmed)),
       last_(last),
-      rows_(sql, kSelectMessages, after, last, log_begin(log.id)) {}
+      rows_(sql, kSelectMessages, after_, last, log_begin(log.id)) {}
 
 bool MessageReader::next() {
   if (run_left_ > 1) {
@@ -285,7 +296,7 @@ MessageId MessageReader::id() {
 std::int64_t MessageReader::published_us() {
   if (in_run()) return message_.published_us;
   const Content at = content();
-  return at.row->integer(at.first + 4);
+  return to_us(published_at(*at.row, at.first));
 }
 
 std::size_t MessageReader::payload_size() {

@@ -43,7 +43,7 @@ void bind_envelope(Query& query, int first, const spi::Envelope& envelope,
 /// order of seq.
 class MessageReader {
  public:
-  /// Messages with after < seq <= last.
+  /// Messages with after < seq <= last, of those that were not trimmed.
   MessageReader(Connection& sql, const LogState& log, Seq after, Seq last);
   /// False at the end.
   bool next();

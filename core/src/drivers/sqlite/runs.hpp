@@ -18,6 +18,9 @@
 
 namespace towline::drivers::sqlite {
 
+/// Messages of one run.
+inline constexpr std::int64_t kRunCountMax = 256;
+
 /// Whether the message may be part of a run: it is new, and for every group.
 [[nodiscard]] bool fits_run(const spi::Envelope& envelope) noexcept;
 

@@ -10,7 +10,9 @@
 #include <string>
 #include <utility>
 
+#include "base/ids.hpp"
 #include "codec/extras.hpp"
+#include "drivers/sqlite/fired.hpp"
 #include "drivers/sqlite/page_cursor.hpp"
 #include "drivers/sqlite/publish.hpp"
 #include "drivers/sqlite/records.hpp"
@@ -19,18 +21,14 @@
 namespace towline::drivers::sqlite {
 namespace {
 
-constexpr Duration kFiredAge = std::chrono::hours(24);
-/// Small enough that ids land near each other, large enough that there are few to look into.
-constexpr std::int64_t kFiredSlotCount = 20'000;
-constexpr Duration kFiredSlotAge = std::chrono::hours(1);
-constexpr std::int64_t kFiredSlotsMax = 100;
 constexpr std::size_t kPageCountMax = 1'000;
 
 constexpr const char* kFindWaiting =
     "SELECT body_id, version, due_us, order_key, promised_us, topic_id, priority, skip_if_late_by_us, "
     "group_id, extras IS NOT NULL "
     "FROM body b"
-    " WHERE record_id = ?1 AND (order_key IS NOT NULL OR EXISTS("
+    " WHERE " TOWLINE_RECORD_IS_1
+    " AND (order_key IS NOT NULL OR EXISTS("
     "SELECT 1 FROM schedule s WHERE s.due_us = b.due_us AND s.body_id = b.body_id))"
     " AND NOT EXISTS(SELECT 1 FROM cancelled c WHERE c.body_id = b.body_id) LIMIT 1";
 constexpr const char* kInsertBody =
@@ -104,23 +102,6 @@ constexpr const char* kBlocks =
     " WHERE k.group_id = (SELECT id FROM grp WHERE name = ?1) AND k.topic_id = (SELECT id FROM topic WHERE "
     "name = ?2)"
     " AND (?3 IS NULL OR k.partition = ?3) ORDER BY k.partition, k.key";
-
-constexpr const char* kFiredBody =
-    "SELECT 1 FROM body b WHERE record_id = ?1 AND order_key IS NULL AND group_id IS NULL AND NOT EXISTS("
-    "SELECT 1 FROM schedule s WHERE s.due_us = b.due_us AND s.body_id = b.body_id)";
-constexpr const char* kFiredId =
-    "SELECT 1 FROM fired_slot s CROSS JOIN fired f ON f.slot = s.slot AND f.record_id = ?1 LIMIT 1";
-constexpr const char* kFiredSlot =
-    "SELECT slot FROM fired_slot WHERE slot = (SELECT max(slot) FROM fired_slot) AND count < ?1"
-    " AND since_us > ?2";
-constexpr const char* kInsertFiredSlot = "INSERT INTO fired_slot(since_us, count) VALUES(?1, 0)";
-constexpr const char* kInsertFired = "INSERT OR IGNORE INTO fired VALUES(?1, ?2)";
-constexpr const char* kCountFired = "UPDATE fired_slot SET count = count + ?2 WHERE slot = ?1";
-constexpr const char* kOldestFired =
-    "SELECT slot FROM fired_slot WHERE slot = (SELECT min(slot) FROM fired_slot)"
-    " AND (since_us < ?1 OR slot <= (SELECT max(slot) FROM fired_slot) - ?2)";
-constexpr const char* kForgetFired = "DELETE FROM fired WHERE slot = ?1";
-constexpr const char* kForgetFiredSlot = "DELETE FROM fired_slot WHERE slot = ?1";
 
 void note_due(Tx& tx, TimePoint due_at) {
   Catalog& catalog = tx.catalog;
@@ -243,6 +224,7 @@ void put_schedule(Tx& tx, const spi::ScheduleRecord& record) {
                  record.parked ? std::optional<std::string_view>(record.order_key) : std::nullopt, bound);
     bind_envelope(insert, 7, envelope, group_id, extras);
     if (envelope.id == record.id) insert.set(9, nullptr);
+    if (base::time_of(envelope.id) == envelope.published_at) insert.set(11, nullptr);
     insert.run();
   }
   if (record.parked) {
@@ -504,40 +486,6 @@ std::vector<spi::KeyBlock> list_key_blocks(Connection& sql, std::string_view gro
     block.parked_count = static_cast<std::uint64_t>(count.value_or(0));
   }
   return blocks;
-}
-
-bool has_fired(Connection& sql, const MessageId& id) {
-  return select_integer(sql, kFiredBody, id) || select_integer(sql, kFiredId, id);
-}
-
-void remember_fired(Tx& tx, std::string_view record_ids) {
-  constexpr std::size_t kIdSize = 16;
-  auto slot = select_integer(tx.sql, kFiredSlot, kFiredSlotCount, to_us(tx.now.wall - kFiredSlotAge));
-  if (!slot) {
-    execute(tx.sql, kInsertFiredSlot, to_us(tx.now.wall));
-    slot = sqlite3_last_insert_rowid(tx.sql.raw());
-  }
-  std::vector<std::string_view> ids;
-  ids.reserve(record_ids.size() / kIdSize);
-  for (std::size_t at = 0; at + kIdSize <= record_ids.size(); at += kIdSize)
-    ids.push_back(record_ids.substr(at, kIdSize));
-  // In the order they lie in, so that neighbours share a page.
-  std::sort(ids.begin(), ids.end());
-  Query insert(tx.sql, kInsertFired);
-  for (const std::string_view id : ids) {
-    insert.bind(*slot, Blob{id}).run();
-    insert.again();
-  }
-  execute(tx.sql, kCountFired, *slot, ids.size());
-}
-
-bool forget_fired(Tx& tx) {
-  const TimePoint before = tx.now.wall - kFiredAge - kFiredSlotAge;
-  const auto slot = select_integer(tx.sql, kOldestFired, to_us(before), kFiredSlotsMax);
-  if (!slot) return false;
-  execute(tx.sql, kForgetFired, *slot);
-  execute(tx.sql, kForgetFiredSlot, *slot);
-  return true;
 }
 
 }  // namespace towline::drivers::sqlite

@@ -24,6 +24,9 @@ struct Waiting {
   bool has_extras = false;
 };
 
+/// Finds a body by its index.
+#define TOWLINE_RECORD_IS_1 "substr(record_id, 3) = substr(?1, 3) AND record_id = ?1"
+
 [[nodiscard]] std::optional<Waiting> find_waiting(Connection& sql, const MessageId& id);
 
 // ---- writes: what they need was checked ----
@@ -47,15 +50,8 @@ void take_due(Tx& tx, const spi::DueRequest& request, bool promote, spi::DueBatc
 [[nodiscard]] std::optional<spi::ScheduleRecord> find_schedule(Connection& sql, const MessageId& id);
 [[nodiscard]] Result<Page<spi::ScheduleRecord>> list_schedule(Connection& sql,
                                                               const spi::ScheduleQuery& query);
-[[nodiscard]] bool has_fired(Connection& sql, const MessageId& id);
 [[nodiscard]] std::vector<spi::KeyBlock> list_key_blocks(Connection& sql, std::string_view group,
                                                          std::string_view topic,
                                                          std::optional<std::uint32_t> partition);
-
-/// Remembers that these records (16 bytes each) fired.
-void remember_fired(Tx& tx, std::string_view record_ids);
-/// Forgets a part of what fired more than a day ago, or more than some two million ids ago; false: nothing
-/// more is that old.
-bool forget_fired(Tx& tx);
 
 }  // namespace towline::drivers::sqlite

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "drivers/sqlite/dead_letters.hpp"
+#include "drivers/sqlite/fired.hpp"
 #include "drivers/sqlite/members.hpp"
 #include "drivers/sqlite/ops.hpp"
 #include "drivers/sqlite/ownership.hpp"
@@ -250,7 +251,7 @@ Result<spi::SweepReport> SqliteStore::sweep(const spi::SweepRequest& request) {
       sync_partition_cursors(tx, *session);
     const Trimmed trimmed = trim_all(tx, left);
     report.messages = took(trimmed.messages);
-    report.more = report.more || trimmed.more || left == 0;
+    report.more = remove_all_fired(tx, left) || report.more || trimmed.more || left == 0;
     return report;
   });
   op.tidies = true;

@@ -19,16 +19,16 @@ constexpr std::uint8_t kPriorityMax = 9;
 constexpr const char* kDataVersion = "PRAGMA data_version";
 constexpr const char* kTopicsAfter =
     "SELECT id, name, kind, partition_count, retention_us FROM topic WHERE id > ?1 ORDER BY id";
-constexpr const char* kLogsAfter =
-    "SELECT id, topic_id, priority, trimmed_seq, body_seq FROM log WHERE id > ?1 ORDER BY id";
-constexpr const char* kLog = "SELECT trimmed_seq, body_seq FROM log WHERE id = ?1";
+constexpr const char* kLogsAfter = "SELECT id, topic_id, priority FROM log WHERE id > ?1 ORDER BY id";
+constexpr const char* kLog = "SELECT trimmed_seq, body_seq, swept_seq FROM log WHERE id = ?1";
 constexpr const char* kLastMessage =
     "SELECT seq + coalesce(count, 1) - 1 FROM message WHERE seq > ?1 AND seq < ?2 ORDER BY seq DESC LIMIT 1";
 constexpr const char* kInsertTopic =
     "INSERT INTO topic(name, kind, partition_count, retention_us, created_us) VALUES(?1, ?2, ?3, ?4, ?5)";
 constexpr const char* kInsertLog =
-    "INSERT INTO log(topic_id, priority, trimmed_seq, body_seq) VALUES(?1, ?2, 0, 0)";
-constexpr const char* kLogStart = "UPDATE log SET trimmed_seq = ?2, body_seq = ?2 WHERE id = ?1";
+    "INSERT INTO log(topic_id, priority, trimmed_seq, body_seq, swept_seq) VALUES(?1, ?2, 0, 0, 0)";
+constexpr const char* kLogStart =
+    "UPDATE log SET trimmed_seq = ?2, body_seq = ?2, swept_seq = ?2 WHERE id = ?1";
 constexpr const char* kGroupsOfTopic = "SELECT group_id FROM grp_topic WHERE topic_id = ?1";
 constexpr const char* kInsertCursor = "INSERT OR IGNORE INTO cursor VALUES(?1, ?2, ?3)";
 constexpr const char* kInsertPartitionCursors =
@@ -72,7 +72,7 @@ LogState& add_log(Catalog& catalog, std::int64_t id, TopicState& topic, std::uin
   log.id = id;
   log.topic = &topic;
   log.priority = priority;
-  log.last = log.trimmed = log.body_last = log_begin(id);
+  log.last = log.trimmed = log.swept = log.body_last = log.fired.gathered = log_begin(id);
   topic.logs[priority] = &log;
   catalog.logs[id] = std::move(made);
   ++catalog.shape;
@@ -203,6 +203,12 @@ LogState& fresh(Tx& tx, LogState& log) {
   if (row.row()) {
     log.trimmed = row.integer(0);
     log.body_last = row.integer(1);
+    // Another process has swept: what was gathered here is gone.
+    if (const Seq swept = row.integer(2); swept != log.swept) {
+      log.swept = swept;
+      log.fired = {};
+      log.fired.gathered = swept;
+    }
   }
   const auto last = select_integer(tx.sql, kLastMessage, log_begin(log.id), log_end(log.id));
   // Positions are never used again, also when the last message was removed.

@@ -15,8 +15,9 @@
 
 #include "drivers/sqlite/claims.hpp"
 #include "drivers/sqlite/ephemeral.hpp"
+#include "drivers/sqlite/fired.hpp"
 #include "drivers/sqlite/ownership.hpp"
-#include "drivers/sqlite/schedule.hpp"
+#include "drivers/sqlite/runs.hpp"
 #include "drivers/sqlite/topics.hpp"
 
 namespace towline::drivers::sqlite {
@@ -30,13 +31,10 @@ constexpr Seq kBusCount = 10'000;
 constexpr const char* kCursors = "SELECT group_id, read_seq FROM cursor WHERE log_id = ?1";
 constexpr const char* kLeastReturned =
     "SELECT seq FROM redelivery WHERE group_id = ?1 AND seq > ?2 AND seq < ?3 ORDER BY seq LIMIT 1";
-/// A run goes when all of it may go.
+/// A run goes when all of it may go; what names a body goes with it (fired.hpp).
 constexpr const char* kDeleteMessages =
-    "DELETE FROM message WHERE seq > ?1 AND seq <= ?2 AND seq + coalesce(count, 1) - 1 <= ?2";
-constexpr const char* kBodies =
-    "SELECT body_id FROM message WHERE seq > ?1 AND seq <= ?2 AND body_id IS NOT NULL";
-constexpr const char* kBodyHead = "SELECT record_id, group_id FROM body WHERE body_id = ?1";
-constexpr const char* kDeleteBody = "DELETE FROM body WHERE body_id = ?1";
+    "DELETE FROM message WHERE seq > ?1 AND seq <= ?2 AND body_id IS NULL"
+    " AND seq + coalesce(count, 1) - 1 <= ?2";
 /// Of the row that has the position, or the last one before it.
 constexpr const char* kMessageTime =
     "SELECT coalesce(m.published_us, b.due_us) FROM message m LEFT JOIN body b ON b.body_id = m.body_id"
@@ -44,7 +42,8 @@ constexpr const char* kMessageTime =
 constexpr const char* kForgetReturned =
     "DELETE FROM redelivery WHERE group_id IN (SELECT group_id FROM cursor WHERE log_id = ?1)"
     " AND seq > ?2 AND seq <= ?3";
-constexpr const char* kFlushLog = "UPDATE log SET trimmed_seq = ?2, body_seq = ?3 WHERE id = ?1";
+constexpr const char* kFlushLog =
+    "UPDATE log SET trimmed_seq = ?2, body_seq = ?3, swept_seq = ?4 WHERE id = ?1";
 
 /// The last position that every group is done with; nullopt: no group reads the topic.
 std::optional<Seq> done_by_all(Tx& tx, LogState& log, const std::unordered_map<std::int64_t, Seq>& in_hand) {
@@ -112,27 +111,6 @@ Seq bound_of(Tx& tx, LogState& log, const std::unordered_map<std::int64_t, Seq>&
   return bound;
 }
 
-void delete_bodies(Tx& tx, Seq after, Seq until) {
-  std::vector<std::int64_t> ids;
-  {
-    Query rows(tx.sql, kBodies, after, until);
-    while (rows.row())
-      ids.push_back(rows.integer(0));
-  }
-  // In the order they lie in, so that neighbours share a page.
-  std::sort(ids.begin(), ids.end());
-  std::string fired;
-  for (const std::int64_t id : ids) {
-    {
-      Query head(tx.sql, kBodyHead, id);
-      // Only users ask, and they know the ids of what they delayed.
-      if (head.row() && head.is_null(1)) fired.append(head.blob(0));
-    }
-    execute(tx.sql, kDeleteBody, id);
-  }
-  if (!fired.empty()) remember_fired(tx, fired);
-}
-
 std::uint64_t trim_log(Tx& tx, LogState& log, const std::unordered_map<std::int64_t, Seq>& in_hand,
                        std::size_t count_max, bool& more) {
   if (count_max == 0) return 0;
@@ -144,15 +122,15 @@ std::uint64_t trim_log(Tx& tx, LogState& log, const std::unordered_map<std::int6
     until = log.trimmed + static_cast<Seq>(count_max);
     more = true;
   }
-  if (log.trimmed < log.body_last) delete_bodies(tx, log.trimmed, until);
   // What was trimmed before is gone, but for a run that reaches beyond it.
-  execute(tx.sql, kDeleteMessages, log_begin(log.id), until);
+  execute(tx.sql, kDeleteMessages, std::max(log_begin(log.id), log.trimmed - kRunCountMax), until);
   // A queue removes nothing that a group has yet to get again; a log and a bus do.
   if (log.topic->kind != spi::TopicKind::kQueue) execute(tx.sql, kForgetReturned, log.id, log.trimmed, until);
   const auto removed = static_cast<std::uint64_t>(until - log.trimmed);
   log.trimmed = until;
   log.trimmed_dirty = true;
   tx.note_written(log);
+  gather_fired(tx, log);
   return removed;
 }
 
@@ -193,7 +171,7 @@ void trim_settled(Tx& tx, std::size_t count_max) {
 void flush_logs(Tx& tx) {
   for (LogState* log : tx.written) {
     if (!log->trimmed_dirty) continue;
-    execute(tx.sql, kFlushLog, log->id, log->trimmed, log->body_last);
+    execute(tx.sql, kFlushLog, log->id, log->trimmed, log->body_last, log->swept);
     log->trimmed_dirty = false;
   }
 }

@@ -28,6 +28,7 @@ struct Tx {
   std::vector<Claim*> settled = {};
   /// Groups on topics whose partitions have to be dealt out again.
   std::vector<GroupTopic*> to_deal = {};
+  std::size_t settled_count = 0;  ///< messages
   bool shape_changed = false;
   bool due_earlier = false;
   bool lease_sooner = false;
