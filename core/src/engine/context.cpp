@@ -46,14 +46,13 @@ std::optional<Error> Context::failure() const {
   return failure_;
 }
 
-MessageId Context::make_id() {
+MessageId Context::make_id(TimePoint now) {
   MessageId id;
-  make_ids({&id, 1});
+  make_ids({&id, 1}, now);
   return id;
 }
 
-void Context::make_ids(std::span<MessageId> ids) {
-  const TimePoint now = clock->now();
+void Context::make_ids(std::span<MessageId> ids, TimePoint now) {
   const std::lock_guard lock(mutex_);
   id_source_.fill(ids, now, rng_);
 }

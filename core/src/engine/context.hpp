@@ -59,9 +59,10 @@ class Context {
   void fail(const Error& error);
   [[nodiscard]] std::optional<Error> failure() const;
 
-  [[nodiscard]] MessageId make_id();
+  [[nodiscard]] MessageId make_id() { return make_id(clock->now()); }
+  [[nodiscard]] MessageId make_id(TimePoint now);
   /// Fills `ids` under one lock.
-  void make_ids(std::span<MessageId> ids);
+  void make_ids(std::span<MessageId> ids, TimePoint now);
   /// A generator of its own for one station; the n-th call gives the n-th stream of the engine's seed.
   [[nodiscard]] base::SeededRng make_rng();
 

@@ -156,7 +156,7 @@ Result<std::vector<Receipt>> Publisher::publish_batch(std::vector<Message> messa
   if (messages.empty()) return receipts;
   const TimePoint now = context_->clock->now();
   std::vector<MessageId> ids(messages.size());
-  context_->make_ids(ids);
+  context_->make_ids(ids, now);
   std::vector<spi::Envelope> envelopes;
   std::vector<spi::Unit> units;
   std::vector<std::size_t> now_places, later_places;
@@ -212,7 +212,8 @@ Receipt Publisher::publish(Message message) {
 }
 
 Result<spi::Write> Publisher::as_write(Message message) {
-  auto prepared = prepare(std::move(message), context_->make_id(), context_->clock->now());
+  const TimePoint now = context_->clock->now();
+  auto prepared = prepare(std::move(message), context_->make_id(now), now);
   if (!prepared) return std::move(prepared).error();
   if (!prepared->due_at) return spi::Write(spi::Publish{std::move(prepared->envelope)});
   spi::ScheduleRecord record;
@@ -259,7 +260,7 @@ Receipt Publisher::publish_with_retry(Message message, const RetryOptions& retry
 
 void Publisher::give_up(Message message, Receipt& receipt) {
   const TimePoint now = context_->clock->now();
-  auto prepared = prepare(std::move(message), receipt.id.empty() ? context_->make_id() : receipt.id, now);
+  auto prepared = prepare(std::move(message), receipt.id.empty() ? context_->make_id(now) : receipt.id, now);
   if (!prepared) return;
   EntryFacts facts;
   facts.id = context_->make_id();

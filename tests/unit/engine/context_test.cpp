@@ -48,7 +48,7 @@ TEST(Context, IdsGrowWithTimeAndNeverRepeat) {
     if (i % 100 == 0) world.clock->advance(1ms);
   }
   std::vector<MessageId> many(100);
-  context.make_ids(many);
+  context.make_ids(many, context.clock->now());
   EXPECT_LT(last, many.front());
   EXPECT_TRUE(std::is_sorted(many.begin(), many.end()));
 }

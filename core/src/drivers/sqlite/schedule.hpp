@@ -25,7 +25,9 @@ struct Waiting {
 };
 
 /// Finds a body by its index.
-#define TOWLINE_RECORD_IS_1 "substr(record_id, 3) = substr(?1, 3) AND record_id = ?1"
+#define TOWLINE_RECORD_IS_1                                                               \
+  "substr(record_id, 3, 5) || substr(record_id, 14) = substr(?1, 3, 5) || substr(?1, 14)" \
+  " AND record_id = ?1"
 
 [[nodiscard]] std::optional<Waiting> find_waiting(Connection& sql, const MessageId& id);
 

@@ -149,8 +149,8 @@ CREATE TABLE body(                -- waits for its due time, is parked, or was p
   crashes INTEGER,
   redrives INTEGER,
   heads_key INTEGER);
--- Ids begin with the time: two bytes that change once in weeks tell nothing apart.
-CREATE INDEX body_record ON body(substr(record_id, 3));
+-- Of an id what tells it apart: the times of the last weeks to a sixteenth of a millisecond, and its end.
+CREATE INDEX body_record ON body(substr(record_id, 3, 5) || substr(record_id, 14));
 CREATE INDEX body_parked ON body(group_id, topic_id, partition, order_key, body_id)
   WHERE order_key IS NOT NULL;
 
