@@ -41,6 +41,8 @@ constexpr std::size_t kTrimCountMax = 4'000;
 
 constexpr const char* kBegin = "BEGIN IMMEDIATE";
 constexpr const char* kCommit = "COMMIT";
+/// So few subscriptions are all told at once, and look themselves.
+constexpr std::size_t kWaitingFew = 4;
 constexpr const char* kCount = "UPDATE counter SET value = value + ?2 WHERE name = ?1";
 
 /// Whether the disk had no room, and nothing was written that counts.
@@ -98,7 +100,8 @@ Error locked() {
 
 }  // namespace
 
-/// Another process has committed: those who wait for what it brought are told.
+/// Another process has committed: those who wait for what it brought are told. Looking first who they are
+/// takes a turn at the writer, but wakes nobody for nothing.
 class Database::HearOp final : public Op {
  public:
   explicit HearOp(Database& database) : Op({}), database_(database) { looks = true; }
@@ -479,10 +482,32 @@ void Database::hear_loop() {
       if (closing_) return;
     }
     page_->sweep();
-    if (!rang) continue;
-    HearOp op(*this);
-    run(op);
+    if (rang) hear();
   }
+}
+
+void Database::hear() {
+  {
+    const std::lock_guard lock(waiting_mutex_);
+    if (waiting_.size() <= kWaitingFew) {
+      for (Session* session : waiting_)
+        signal(*session);
+      wake_due_waiters();
+      return;
+    }
+  }
+  HearOp op(*this);
+  run(op);
+}
+
+Database::Waiting::Waiting(Database& database, Session& session) : database_(database), session_(session) {
+  const std::lock_guard lock(database_.waiting_mutex_);
+  database_.waiting_.push_back(&session_);
+}
+
+Database::Waiting::~Waiting() {
+  const std::lock_guard lock(database_.waiting_mutex_);
+  std::erase(database_.waiting_, &session_);
 }
 
 Result<Connection*> Database::take_reader() {

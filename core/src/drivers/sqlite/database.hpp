@@ -72,6 +72,18 @@ class Database {
   }
   void add_due_waiter(DueWaiter& waiter);
   void remove_due_waiter(DueWaiter& waiter);
+  /// From before want_ring() until it waits no longer.
+  class Waiting {
+   public:
+    Waiting(Database& database, Session& session);
+    ~Waiting();
+    Waiting(const Waiting&) = delete;
+    Waiting& operator=(const Waiting&) = delete;
+
+   private:
+    Database& database_;
+    Session& session_;
+  };
 
   [[nodiscard]] const Settings& settings() const noexcept { return settings_; }
   [[nodiscard]] std::uint64_t bytes_on_disk() const noexcept;
@@ -115,6 +127,7 @@ class Database {
   void checkpoint_if_large();
   void checkpoint_loop();
   void hear_loop();
+  void hear();
 
   [[nodiscard]] Result<Connection*> take_reader();
   void give_back(Connection* reader) noexcept;
@@ -143,6 +156,8 @@ class Database {
 
   std::mutex due_mutex_;
   std::vector<DueWaiter*> due_waiters_;
+  std::mutex waiting_mutex_;
+  std::vector<Session*> waiting_;
 
   const std::uint64_t fork_generation_;
   std::thread ear_;

@@ -398,7 +398,11 @@ Result<spi::Received> SqliteSubscription::receive(const spi::ReceiveRequest& req
       const std::lock_guard lock(session.mutex);
       session.signalled = false;
     }
-    if (last_look) handle_.database->want_ring();
+    std::optional<Database::Waiting> waiting;
+    if (last_look) {
+      waiting.emplace(*handle_.database, session);
+      handle_.database->want_ring();
+    }
     ReceiveOp op(handle_.now(), session, request, settles);
     handle_.database->run(op);
     if (op.error) return std::move(*op.error);
