@@ -18,28 +18,53 @@ TEST_P(Claims, HandsOutInTheOrderOfPublishing) {
 }
 
 TEST_P(Claims, DeliversExactlyWhatWasPublished) {
+  spi::Envelope full = world.envelope(1);
+  full.key = "customer 7";
+  full.partition = 13;
+  full.headers = {{"a", "1"}, {"b", ""}};
+  full.content_type = "application/json";
+  full.payload = std::string("\0\xff\n", 3);
+  full.expires_at = world.clock->now() + 1h;
+  full.correlation_id = "c";
+  full.causation_id = "d";
+  full.traceparent = "00-x";
+  full.attempt = 3;
+  full.crashes = 2;
+  full.redrives = 1;
+  full.heads_key = true;
+  full.history = {{world.clock->now(), 1, "E", "m"}};
+  full.first_failed_at = world.clock->now();
+  spi::Envelope plain = world.envelope(2);
+  plain.key = "";
+  plain.payload = "";
+  world.publish({full, plain});
   auto subscription = world.subscribe();
-  spi::Envelope sent = world.envelope(1);
-  sent.payload = std::string("\0\xff\n", 3);
-  sent.key = "";
-  sent.headers = {{"a", "1"}, {"b", ""}};
-  sent.content_type = "text/plain";
-  sent.partition = 63;
-  sent.crashes = 2;
-  sent.correlation_id = "c";
-  world.publish(sent);
-  const auto deliveries = world.receive(*subscription);
-  ASSERT_EQ(deliveries.size(), 1U);
-  const spi::Envelope& got = *deliveries[0].envelope;
-  EXPECT_EQ(got.payload, sent.payload);
-  EXPECT_EQ(got.key, sent.key);
-  EXPECT_EQ(got.headers, sent.headers);
-  EXPECT_EQ(got.content_type, sent.content_type);
-  EXPECT_EQ(got.partition, 63U);
-  EXPECT_EQ(got.correlation_id, "c");
-  EXPECT_EQ(deliveries[0].crashes, 2U);
-  EXPECT_FALSE(deliveries[0].redelivered);
-  EXPECT_EQ(deliveries[0].epoch, 0U);
+  const auto got = world.receive(*subscription);
+  ASSERT_EQ(got.size(), 2U);
+  const spi::Envelope& e = *got[0].envelope;
+  EXPECT_EQ(e.id, full.id);
+  EXPECT_EQ(e.topic, "t");
+  EXPECT_EQ(e.key, full.key);
+  EXPECT_EQ(e.partition, 13U);
+  EXPECT_EQ(e.headers, full.headers);
+  EXPECT_EQ(e.content_type, full.content_type);
+  EXPECT_EQ(e.payload, full.payload);
+  EXPECT_EQ(e.expires_at, full.expires_at);
+  EXPECT_EQ(e.published_at, full.published_at);
+  EXPECT_EQ(e.correlation_id, "c");
+  EXPECT_EQ(e.causation_id, "d");
+  EXPECT_EQ(e.traceparent, "00-x");
+  EXPECT_EQ(e.attempt, 3U);
+  EXPECT_EQ(e.crashes, 2U);
+  EXPECT_EQ(e.redrives, 1U);
+  EXPECT_TRUE(e.heads_key);
+  ASSERT_EQ(e.history.size(), 1U);
+  EXPECT_EQ(e.history[0].error_message, "m");
+  EXPECT_EQ(e.first_failed_at, full.first_failed_at);
+  EXPECT_EQ(got[1].envelope->key, "");
+  EXPECT_EQ(got[1].envelope->payload, "");
+  EXPECT_EQ(got[1].envelope->expires_at, kNever);
+  EXPECT_FALSE(got[1].envelope->first_failed_at);
 }
 
 TEST_P(Claims, HandsOutAtMostCountMaxAndGoesOnWhereItStopped) {

@@ -115,6 +115,22 @@ TEST_P(Topics, AGroupGetsTheTopicsThatAreMadeWhileAllItsMembersAreAway) {
   EXPECT_EQ(world.take(*subscription), range(1, 1));
 }
 
+TEST_P(Topics, WhatAnotherGroupHasReadIsKeptForAGroupThatHadAskedForTheTopicBeforeItWasMade) {
+  auto options = member("g");
+  options.patterns = {"orders.*"};
+  options.matches = [](std::string_view topic) { return topic.starts_with("orders."); };
+  options.start.kind = spi::StartPosition::Kind::kLatest;
+  auto subscription = world.subscribe(options);
+  EXPECT_TRUE(subscription->close().ok());
+  // Nobody of the group is there, and another group has read everything.
+  auto other = world.subscribe(member("other"));
+  world.publish(1, 3, "orders.eu");
+  world.settle(*other, world.receive(*other));
+  (void)world.sweep();
+  subscription = world.subscribe(options);
+  EXPECT_EQ(world.take(*subscription), range(1, 3));
+}
+
 TEST_P(Topics, ASubscriptionThatIsGoneIsNotAskedAboutNewTopics) {
   auto asked = std::make_unique<int>(0);
   spi::SubscribeOptions options = member();

@@ -194,20 +194,21 @@ template <typename T>
 
 enum class Driver { kMemory, kSqlite };
 
+/// A provider of this driver; `folder` has its file, if it has one.
+[[nodiscard]] inline spi::Provider open_driver(Driver driver, const support::TempDir& folder,
+                                               spi::DriverOptions options) {
+  if (driver == Driver::kMemory) return open_memory(options).value();
+  options.location = folder.file("store.db");
+  return open_sqlite(options).value();
+}
+
 class AnyWorld final : public World {
  public:
-  explicit AnyWorld(Driver driver) {
-    if (driver == Driver::kMemory) {
-      provider = open_memory(options({}, false, {})).value();
-    } else {
-      folder_ = std::make_unique<support::TempDir>();
-      provider = open_sqlite(options(folder_->file("store.db"), false, {})).value();
-    }
-  }
+  explicit AnyWorld(Driver driver) { provider = open_driver(driver, folder_, options({}, false, {})); }
   ~AnyWorld() { provider = {}; }  // before its folder
 
  private:
-  std::unique_ptr<support::TempDir> folder_;
+  support::TempDir folder_;
 };
 
 /// The base of a suite that is run once for each driver.

@@ -48,7 +48,8 @@ std::vector<Entry> decode(std::string_view blob, Seq first, std::uint32_t count)
     const std::uint64_t partition = reader.varint();
     const std::uint64_t flags = reader.varint();
     if (!reader.ok()) break;
-    before += step;
+    // Damaged bytes may say anything; they must not run over.
+    before = static_cast<Seq>(static_cast<std::uint64_t>(before) + static_cast<std::uint64_t>(step));
     entries.push_back({before, static_cast<std::uint32_t>(partition), static_cast<std::uint32_t>(flags >> 1),
                        (flags & 1) != 0});
   }

@@ -73,5 +73,11 @@ TEST(MemoryOpen, SaysWhatItCanDo) {
   EXPECT_FALSE(has.durable || has.shared || has.runs_sql);
 }
 
+TEST(MemoryProvider, HandlerTransactionsAreUnsupported) {
+  World world;
+  EXPECT_EQ(code_of(world.store().transact([](spi::SqlSession&) { return Result<void>{}; }, {}, nullptr)),
+            ErrorCode::kUnsupported);
+}
+
 }  // namespace
 }  // namespace towline::drivers::memory::testing

@@ -6,18 +6,13 @@
 #include <algorithm>
 #include <random>
 
-#include "drivers/sqlite/schema.hpp"
 #include "unit/drivers/sqlite/world.hpp"
 
 namespace towline::drivers::sqlite::testing {
 namespace {
 
-class SqliteFired : public ::testing::Test {
+class SqliteFired : public Bare {
  protected:
-  SqliteFired() {
-    EXPECT_TRUE(sql.open(folder.file("a.db"), SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, nullptr));
-    EXPECT_TRUE(migrate(sql, migrations(), 0));
-  }
   /// Ids first..last have fired.
   void fire(std::uint64_t first, std::uint64_t last) {
     std::string ids;
@@ -25,17 +20,15 @@ class SqliteFired : public ::testing::Test {
       const MessageId id = make_id(n);
       ids += blob_of(id).bytes;
     }
-    Tx tx{sql, catalog, {clock.now(), clock.monotonic()}};
-    ASSERT_TRUE(sql.run("BEGIN"));
-    remember_fired(tx, ids);
-    ASSERT_TRUE(sql.run("COMMIT"));
+    write([&](Tx& tx) { remember_fired(tx, ids); });
   }
   /// How often forgetting found something.
   int forget() {
-    Tx tx{sql, catalog, {clock.now(), clock.monotonic()}};
     int rounds = 0;
-    while (forget_fired(tx))
-      ++rounds;
+    write([&](Tx& tx) {
+      while (forget_fired(tx))
+        ++rounds;
+    });
     return rounds;
   }
   /// Pages of the file that asking for an id that nobody knows looks at.
@@ -50,11 +43,6 @@ class SqliteFired : public ::testing::Test {
     sqlite3_db_status(sql.raw(), SQLITE_DBSTATUS_CACHE_MISS, &miss, &highest, 1);
     return std::int64_t{hit} + miss;
   }
-
-  support::TempDir folder;
-  Connection sql;
-  Catalog catalog;
-  VirtualClock clock;
 };
 
 TEST_F(SqliteFired, AnUnknownIdIsLookedUpAndNotSearchedFor) {
@@ -92,7 +80,7 @@ TEST_F(SqliteFired, AnIdThatFiresTwiceIsRememberedOnce) {
   fire(1, 2);
   fire(2, 3);
   EXPECT_TRUE(has_fired(sql, make_id(2)));
-  EXPECT_EQ(select_integer(sql, "SELECT count(*) FROM fired"), 3);
+  EXPECT_EQ(count("SELECT count(*) FROM fired"), 3);
 }
 
 // ---- bodies -------------------------------------------------------------------------------------

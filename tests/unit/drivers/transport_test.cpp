@@ -5,9 +5,9 @@
 #include <future>
 #include <thread>
 
-#include "unit/drivers/memory/world.hpp"
+#include "unit/drivers/world.hpp"
 
-namespace towline::drivers::memory::testing {
+namespace towline::drivers::testing {
 namespace {
 
 using Numbers = std::vector<std::uint64_t>;
@@ -32,12 +32,12 @@ class WatchedClock final : public spi::Clock {
   std::atomic<int> waiting{0};
 };
 
-class MemoryWaiting : public ::testing::Test {
+class Waiting : public ::testing::TestWithParam<Driver> {
  protected:
-  MemoryWaiting() {
+  Waiting() {
     spi::DriverOptions options;
     options.clock = clock;
-    provider = open_memory(options).value();
+    provider = open_driver(GetParam(), folder, options);
   }
   std::future<Numbers> receive_later(spi::Subscription& subscription, Duration wait = 1h) {
     return std::async(std::launch::async, [this, &subscription, wait] {
@@ -63,7 +63,7 @@ class MemoryWaiting : public ::testing::Test {
     std::vector<spi::Envelope> one(1);
     one[0].id = make_id(number);
     one[0].topic = "t";
-    ASSERT_TRUE(provider.transport->publish(one, {}).ok());
+    ASSERT_TRUE(provider.transport->publish(one, clock->monotonic() + 1h).ok());
   }
   void schedule(std::uint64_t number, Duration delay) {
     spi::ScheduleRecord record;
@@ -75,11 +75,12 @@ class MemoryWaiting : public ::testing::Test {
     ASSERT_TRUE(provider.store->commit({&unit, 1}).value()[0].ok());
   }
 
+  support::TempDir folder;
   std::shared_ptr<WatchedClock> clock = std::make_shared<WatchedClock>();
   spi::Provider provider;
 };
 
-TEST_F(MemoryWaiting, AReceiveWaitsForAMessage) {
+TEST_P(Waiting, AReceiveWaitsForAMessage) {
   auto subscription = subscribe();
   auto received = receive_later(*subscription);
   clock->until_waiting(1);
@@ -87,7 +88,7 @@ TEST_F(MemoryWaiting, AReceiveWaitsForAMessage) {
   EXPECT_EQ(received.get(), range(1, 1));
 }
 
-TEST_F(MemoryWaiting, AReceiveEndsAtItsDeadline) {
+TEST_P(Waiting, AReceiveEndsAtItsDeadline) {
   auto subscription = subscribe();
   auto received = receive_later(*subscription, 5s);
   clock->until_waiting(1);
@@ -95,7 +96,7 @@ TEST_F(MemoryWaiting, AReceiveEndsAtItsDeadline) {
   EXPECT_EQ(received.get(), Numbers{});
 }
 
-TEST_F(MemoryWaiting, AWakeEndsTheWaitOrTheNextOne) {
+TEST_P(Waiting, AWakeEndsTheWaitOrTheNextOne) {
   auto subscription = subscribe();
   auto received = receive_later(*subscription);
   clock->until_waiting(1);
@@ -111,7 +112,7 @@ TEST_F(MemoryWaiting, AWakeEndsTheWaitOrTheNextOne) {
   EXPECT_EQ(received.get(), range(2, 2)) << "a wake counts once";
 }
 
-TEST_F(MemoryWaiting, AReceiveThatSettlesDoesNotWait) {
+TEST_P(Waiting, AReceiveThatSettlesDoesNotWait) {
   auto subscription = subscribe();
   publish(1);
   spi::ReceiveRequest request;
@@ -123,7 +124,7 @@ TEST_F(MemoryWaiting, AReceiveThatSettlesDoesNotWait) {
   EXPECT_TRUE(subscription->receive(request).value().deliveries.empty());
 }
 
-TEST_F(MemoryWaiting, AReceiveIsWokenByWhatAnotherMemberReleases) {
+TEST_P(Waiting, AReceiveIsWokenByWhatAnotherMemberReleases) {
   auto a = subscribe();
   auto b = subscribe();
   publish(1);
@@ -134,7 +135,7 @@ TEST_F(MemoryWaiting, AReceiveIsWokenByWhatAnotherMemberReleases) {
   EXPECT_EQ(received.get(), range(1, 1));
 }
 
-TEST_F(MemoryWaiting, AReceiveIsWokenByTheEndOfADeadMembersLease) {
+TEST_P(Waiting, AReceiveIsWokenByTheEndOfADeadMembersLease) {
   auto dies = subscribe();
   publish(1);
   ASSERT_EQ(receive_later(*dies).get(), range(1, 1));
@@ -146,7 +147,7 @@ TEST_F(MemoryWaiting, AReceiveIsWokenByTheEndOfADeadMembersLease) {
   EXPECT_EQ(received.get(), range(1, 1));
 }
 
-TEST_F(MemoryWaiting, AReceiveIsWokenWhenItGetsAPartition) {
+TEST_P(Waiting, AReceiveIsWokenWhenItGetsAPartition) {
   spi::Topology topology;
   topology.topic = "t";
   topology.partition_count = 1;
@@ -160,7 +161,7 @@ TEST_F(MemoryWaiting, AReceiveIsWokenWhenItGetsAPartition) {
   EXPECT_EQ(received.get(), range(1, 1));
 }
 
-TEST_F(MemoryWaiting, AnEphemeralReceiveIsWokenByAMessage) {
+TEST_P(Waiting, AnEphemeralReceiveIsWokenByAMessage) {
   auto listener = subscribe(member(""));
   auto received = receive_later(*listener);
   clock->until_waiting(1);
@@ -168,7 +169,7 @@ TEST_F(MemoryWaiting, AnEphemeralReceiveIsWokenByAMessage) {
   EXPECT_EQ(received.get(), range(1, 1));
 }
 
-TEST_F(MemoryWaiting, WaitingKeepsAMemberAlive) {
+TEST_P(Waiting, WaitingKeepsAMemberAlive) {
   auto subscription = subscribe();
   publish(1);
   ASSERT_EQ(receive_later(*subscription).get(), range(1, 1));
@@ -184,7 +185,7 @@ TEST_F(MemoryWaiting, WaitingKeepsAMemberAlive) {
   EXPECT_EQ(received.get(), Numbers{});
 }
 
-TEST_F(MemoryWaiting, PromotingWaitsForTheFirstToComeDue) {
+TEST_P(Waiting, PromotingWaitsForTheFirstToComeDue) {
   schedule(1, 10s);
   auto promoted = promote_later();
   while (promoted.wait_for(0s) != std::future_status::ready)
@@ -192,7 +193,7 @@ TEST_F(MemoryWaiting, PromotingWaitsForTheFirstToComeDue) {
   EXPECT_EQ(promoted.get().promoted_count, 1U);
 }
 
-TEST_F(MemoryWaiting, AnEarlierRecordIsNoticedByAWaitingPromotion) {
+TEST_P(Waiting, AnEarlierRecordIsNoticedByAWaitingPromotion) {
   schedule(1, 300ms);
   auto promoted = promote_later();
   clock->until_waiting(1);
@@ -201,15 +202,16 @@ TEST_F(MemoryWaiting, AnEarlierRecordIsNoticedByAWaitingPromotion) {
   EXPECT_EQ(promoted.get().promoted_count, 1U);
 }
 
-TEST_F(MemoryWaiting, AStepOfTheWallClockIsNoticedByAWaitingPromotion) {
+TEST_P(Waiting, AStepOfTheWallClockIsNoticedByAWaitingPromotion) {
   schedule(1, 1h);
   auto promoted = promote_later();
   clock->until_waiting(1);
   clock->clock.step_wall(1h);
+  clock->clock.advance(1s);  // so often a waiting one looks at the wall clock
   EXPECT_EQ(promoted.get().promoted_count, 1U);
 }
 
-TEST_F(MemoryWaiting, AWakeEndsAWaitingPromotionOrTheNextOne) {
+TEST_P(Waiting, AWakeEndsAWaitingPromotionOrTheNextOne) {
   auto promoted = promote_later();
   clock->until_waiting(1);
   provider.store->wake();
@@ -218,11 +220,12 @@ TEST_F(MemoryWaiting, AWakeEndsAWaitingPromotionOrTheNextOne) {
   EXPECT_EQ(promote_later().get().promoted_count, 0U);
 }
 
-TEST_F(MemoryWaiting, WithoutThreadsNothingWaits) {
+TEST_P(Waiting, WithoutThreadsNothingWaits) {
   spi::DriverOptions options;
   options.clock = clock;
   options.threads = false;
-  const spi::Provider still = open_memory(options).value();
+  const support::TempDir other;
+  const spi::Provider still = open_driver(GetParam(), other, options);
   auto subscription = still.transport->subscribe(member()).value();
   spi::ReceiveRequest request;
   request.count_max = 1;
@@ -233,7 +236,7 @@ TEST_F(MemoryWaiting, WithoutThreadsNothingWaits) {
   EXPECT_EQ(still.store->promote_due(due).value().promoted_count, 0U);
 }
 
-TEST_F(MemoryWaiting, ASubscriptionIsCheckedBeforeItIsMade) {
+TEST_P(Waiting, ASubscriptionIsCheckedBeforeItIsMade) {
   spi::SubscribeOptions bad = member();
   bad.matches = nullptr;
   EXPECT_EQ(code_of(provider.transport->subscribe(bad)), ErrorCode::kInvalidArgument);
@@ -244,24 +247,25 @@ TEST_F(MemoryWaiting, ASubscriptionIsCheckedBeforeItIsMade) {
   EXPECT_TRUE(provider.transport->subscribe(bad).ok()) << "an ephemeral subscriber needs no lease";
 }
 
-TEST_F(MemoryWaiting, ManyThreadsLoseAndDoubleNothing) {
-  constexpr std::uint64_t kPerPublisher = 20'000;
+TEST_P(Waiting, ManyThreadsLoseAndDoubleNothing) {
+  // Those of sqlite are synced.
+  const std::uint64_t per_publisher = GetParam() == Driver::kMemory ? 20'000 : 2'000;
   constexpr int kThreads = 3;
   std::vector<std::unique_ptr<spi::Subscription>> members;
   for (int i = 0; i < kThreads; ++i)
     members.push_back(subscribe());
-  std::vector<std::atomic<int>> seen(kPerPublisher * kThreads);
+  std::vector<std::atomic<int>> seen(per_publisher * kThreads);
   std::atomic<std::uint64_t> handled{0};
   std::vector<std::thread> threads;
   for (int i = 0; i < kThreads; ++i) {
     threads.emplace_back([&, i] {
-      for (std::uint64_t n = 0; n < kPerPublisher; n += 100) {
+      for (std::uint64_t n = 0; n < per_publisher; n += 100) {
         std::vector<spi::Envelope> batch(100);
         for (std::uint64_t k = 0; k < 100; ++k) {
-          batch[k].id = make_id(static_cast<std::uint64_t>(i) * kPerPublisher + n + k);
+          batch[k].id = make_id(static_cast<std::uint64_t>(i) * per_publisher + n + k);
           batch[k].topic = "t";
         }
-        ASSERT_TRUE(provider.transport->publish(batch, {}).ok());
+        ASSERT_TRUE(provider.transport->publish(batch, clock->monotonic() + 1h).ok());
       }
     });
     threads.emplace_back([&, i] {
@@ -299,5 +303,7 @@ TEST_F(MemoryWaiting, ManyThreadsLoseAndDoubleNothing) {
   EXPECT_EQ(provider.transport->statistics().value().at(0).waiting, 0U);
 }
 
+TOWLINE_OVER_DRIVERS(Waiting);
+
 }  // namespace
-}  // namespace towline::drivers::memory::testing
+}  // namespace towline::drivers::testing

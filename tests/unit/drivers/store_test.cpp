@@ -1,24 +1,24 @@
-// The store half of the memory provider: waiting for what comes due, being woken, and reads that change
+// The store half: waiting for what comes due, being woken, and reads that change
 // nothing.
 
 #include <atomic>
 #include <thread>
 
 #include "support/eventually.hpp"
-#include "unit/drivers/memory/world.hpp"
+#include "unit/drivers/world.hpp"
 
-namespace towline::drivers::memory::testing {
+namespace towline::drivers::testing {
 namespace {
 
 using support::eventually;
 
 /// Over the machine's clock, with waiting.
-class MemoryStoreWaits : public ::testing::Test {
+class StoreWaits : public ::testing::TestWithParam<Driver> {
  protected:
-  MemoryStoreWaits() {
+  StoreWaits() {
     spi::DriverOptions options;
     options.clock = system_clock();
-    provider = open_memory(options).value();
+    provider = open_driver(GetParam(), folder, options);
   }
   [[nodiscard]] spi::DueRequest for_long() const {
     spi::DueRequest request;
@@ -36,10 +36,13 @@ class MemoryStoreWaits : public ::testing::Test {
     return provider.store->commit({&unit, 1}).value().at(0);
   }
 
+  support::TempDir folder;
   spi::Provider provider;
 };
 
-TEST_F(MemoryStoreWaits, ARecordThatIsPutMeanwhileEndsTheWaitWhenItComesDue) {
+class Store : public OverDrivers {};
+
+TEST_P(StoreWaits, ARecordThatIsPutMeanwhileEndsTheWaitWhenItComesDue) {
   std::atomic<bool> found{false};
   std::thread waiter([&] {
     const spi::DueBatch batch = provider.store->claim_due(for_long()).value();
@@ -54,7 +57,7 @@ TEST_F(MemoryStoreWaits, ARecordThatIsPutMeanwhileEndsTheWaitWhenItComesDue) {
   waiter.join();
 }
 
-TEST_F(MemoryStoreWaits, AnEarlierRecordShortensTheWait) {
+TEST_P(StoreWaits, AnEarlierRecordShortensTheWait) {
   ASSERT_TRUE(put(1, 1h).ok());
   std::atomic<bool> found{false};
   std::thread waiter([&] {
@@ -66,7 +69,7 @@ TEST_F(MemoryStoreWaits, AnEarlierRecordShortensTheWait) {
   waiter.join();
 }
 
-TEST_F(MemoryStoreWaits, WakingEndsTheWaitOrTheNextOne) {
+TEST_P(StoreWaits, WakingEndsTheWaitOrTheNextOne) {
   std::atomic<int> returned{0};
   std::thread waiter([&] {
     for (int i = 0; i < 3; ++i) {
@@ -81,8 +84,7 @@ TEST_F(MemoryStoreWaits, WakingEndsTheWaitOrTheNextOne) {
   waiter.join();
 }
 
-TEST(MemoryStore, TheDeadlineEndsTheWaitWithNothing) {
-  World world;
+TEST_P(Store, TheDeadlineEndsTheWaitWithNothing) {
   ASSERT_TRUE(world.write(spi::PutSchedule{world.record(1, 5s)}).ok());
   spi::DueRequest request;
   request.deadline = world.clock->monotonic();
@@ -91,8 +93,7 @@ TEST(MemoryStore, TheDeadlineEndsTheWaitWithNothing) {
   EXPECT_EQ(batch.next_due_at, world.clock->now() + 5s);
 }
 
-TEST(MemoryStore, AskingForNoneTellsOnlyWhenTheNextIsDue) {
-  World world;
+TEST_P(Store, AskingForNoneTellsOnlyWhenTheNextIsDue) {
   ASSERT_TRUE(world.write(spi::PutSchedule{world.record(1, 0s)}).ok());
   spi::DueRequest request;
   request.count_max = 0;
@@ -101,14 +102,7 @@ TEST(MemoryStore, AskingForNoneTellsOnlyWhenTheNextIsDue) {
   EXPECT_EQ(batch.next_due_at, world.clock->now());
 }
 
-TEST(MemoryStore, HandlerTransactionsAreUnsupported) {
-  World world;
-  EXPECT_EQ(code_of(world.store().transact([](spi::SqlSession&) { return Result<void>{}; }, {}, nullptr)),
-            ErrorCode::kUnsupported);
-}
-
-TEST(MemoryStore, ReadsOfWhatIsNotThereAreEmptyAndNoErrors) {
-  World world;
+TEST_P(Store, ReadsOfWhatIsNotThereAreEmptyAndNoErrors) {
   EXPECT_EQ(world.store().find_schedule(make_id(1)).value(), std::nullopt);
   EXPECT_FALSE(world.store().has_fired(make_id(1)).value());
   EXPECT_TRUE(world.store().list_key_blocks("g", "t", std::nullopt).value().empty());
@@ -119,5 +113,8 @@ TEST(MemoryStore, ReadsOfWhatIsNotThereAreEmptyAndNoErrors) {
   EXPECT_EQ(world.store().statistics().value().scheduled, 0U);
 }
 
+TOWLINE_OVER_DRIVERS(StoreWaits);
+TOWLINE_OVER_DRIVERS(Store);
+
 }  // namespace
-}  // namespace towline::drivers::memory::testing
+}  // namespace towline::drivers::testing
