@@ -9,7 +9,8 @@
 //   transaction  handles "effects" with an SQL effect; dies once at the point that the payload names
 //   close        closes the engine inside a handler and exits
 //   exit         ends with an open engine, and calls a closed one while it ends
-//   fork         forks with an open engine; child and parent both look at what it answers then
+//   echo         answers each message of "ping" by one to the topic that its payload names, until it is
+//   killed fork         forks with an open engine; child and parent both look at what it answers then
 //
 // It prints "ready" when it has begun. Exit code 0: done; 3: a call failed.
 
@@ -266,6 +267,17 @@ int end_program(const std::string& url) {
   return 0;
 }
 
+int echo(const std::string& url) {
+  Engine engine = open(url);
+  const auto answer = [&](Delivery& delivery) {
+    (void)engine.publish({.topic = std::string(delivery.payload()), .payload = "pong"}).value();
+  };
+  Consumer consumer = engine.consume("ping", member(), answer).value();
+  say("ready");
+  wait_for_ever();
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -283,6 +295,7 @@ int main(int argc, char** argv) {
     if (mode == "transaction") return transaction(url, ledger);
     if (mode == "fork") return fork_open_engine(url, ledger);
     if (mode == "exit") return end_program(url);
+    if (mode == "echo") return echo(url);
     if (mode == "close") return close_inside(url, ledger);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "conformance_child %s: %s\n", mode.c_str(), error.what());

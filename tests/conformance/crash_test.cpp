@@ -321,5 +321,33 @@ TEST_P(Crash, Conf85_InTheChildOfAForkTheEngineIsDeadAndInTheParentAlive) {
   EXPECT_TRUE(engine.health().ok);
 }
 
+TEST_P(Crash, Conf94_WhatAnotherProcessPublishesReachesAnIdleConsumerAtOnceHoweverManyWait) {
+  TOWLINE_NEEDS(row().shared_between_processes);
+  Engine engine = open();
+  ChildProcess child = start("echo");
+  for (const int waiting_count : {1, 6}) {
+    std::vector<std::unique_ptr<Recorder>> seen;
+    std::vector<Consumer> consumers;
+    for (int i = 0; i < waiting_count; ++i) {
+      seen.push_back(std::make_unique<Recorder>());
+      consumers.push_back(
+          engine.consume("pong-" + std::to_string(i), member(), seen.back()->handler()).value());
+    }
+    std::vector<Duration> there_and_back;
+    for (int round = 0; round < 18; ++round) {
+      const int i = round % waiting_count;
+      const int before = seen[static_cast<std::size_t>(i)]->count();
+      const auto start = std::chrono::steady_clock::now();
+      (void)engine.publish({.topic = "ping", .payload = "pong-" + std::to_string(i)}).value();
+      ASSERT_TRUE(seen[static_cast<std::size_t>(i)]->reaches(before + 1)) << waiting_count << " wait";
+      there_and_back.push_back(
+          std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now() - start));
+    }
+    // Who only looks once a second takes one on average, on the way there and back.
+    std::sort(there_and_back.begin(), there_and_back.end());
+    EXPECT_LT(there_and_back[there_and_back.size() / 2], 250ms) << waiting_count << " wait";
+  }
+}
+
 }  // namespace
 }  // namespace towline::conformance
