@@ -144,6 +144,7 @@ class ClaimBuilder {
     claim_.lease_until = after(tx_.now.monotonic, session_.options.lease);
     claim_.lease_until_wall = after(tx_.now.wall, session_.options.lease);
     insert_claim(tx_, claim_);
+    tx_.note_made(claim_);
     for (std::size_t i = first_out_; i < out_.size(); ++i)
       out_[i].token.lease = static_cast<std::uint64_t>(claim_.lease);
     if (claim_.lease_until < tx_.catalog.next_end) {
@@ -328,6 +329,8 @@ bool still_held(Tx& tx, Session& session, std::map<std::int64_t, Claim>::iterato
     return true;
   }
   if (!tx.sql.ok()) return true;
+  tx.remember(session);
+  tx.remember(claim);
   forget_claim(session, claim);
   session.lost_leases.push_back(static_cast<std::uint64_t>(claim.lease));
   std::erase(tx.settled, &claim);
@@ -409,22 +412,30 @@ void end_claim(Tx& tx, Session* session, Claim& claim, bool charged, bool suspec
     return_entry(tx, claim, i, charged, suspect);
     left_hands(tx, claim, i);
   }
-  if (session != nullptr) forget_claim(*session, claim);
+  if (session != nullptr) {
+    tx.remember(claim);
+    forget_claim(*session, claim);
+  }
   const std::int64_t lease = claim.lease;
   claim.remaining = 0;
   update_claim(tx, claim);
   if (session != nullptr) session->claims.erase(lease);
 }
 
-void reload_claims(Tx& tx, Session& session) {
-  std::map<std::int64_t, Claim> before = std::exchange(session.claims, {});
+void take_back_leases(Tx& tx, Session& session) {
+  const auto session_before = tx.sessions_before.find(session.member_id);
+  if (session_before != tx.sessions_before.end())
+    static_cast<SessionLease&>(session) = session_before->second;
+  for (const auto& [lease, claim] : session.claims)
+    tx.remember(claim);
+  session.claims.clear();
   session.unsettled = 0;
   session.suspect_lease = 0;
   for_each_claim(tx, [&](Claim&& claim) {
     if (claim.member_id != session.member_id) return;
-    const auto known = before.find(claim.lease);
-    claim.lease_until =
-        known != before.end() ? known->second.lease_until : after(tx.now.monotonic, claim.lease_duration);
+    const auto before = tx.claims_before.find(claim.lease);
+    const bool known = before != tx.claims_before.end() && before->second.member_id != 0;
+    claim.lease_until = known ? before->second.lease_until : after(tx.now.monotonic, claim.lease_duration);
     claim.generation = tx.catalog.generation;
     session.unsettled += claim.remaining;
     for (const Entry& entry : claim.entries) {
@@ -433,6 +444,10 @@ void reload_claims(Tx& tx, Session& session) {
     const std::int64_t lease = claim.lease;
     session.claims.emplace(lease, std::move(claim));
   });
+  for (const auto& [lease, before] : tx.claims_before) {
+    if (before.member_id != session.member_id || session.claims.contains(lease)) continue;
+    session.lost_leases.push_back(static_cast<std::uint64_t>(lease));  // another process has ended it
+  }
 }
 
 std::unordered_map<std::int64_t, Seq> oldest_in_hand(Tx& tx) {

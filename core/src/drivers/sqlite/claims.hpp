@@ -26,9 +26,9 @@ bool still_held(Tx& tx, Session& session, std::map<std::int64_t, Claim>::iterato
 /// Ends a claim: what is unsettled in it comes back, to be handed out before anything newer.
 void end_claim(Tx& tx, Session* session, Claim& claim, bool charged, bool suspect);
 
-/// Reads the session's claims back from the file; after a rollback, or when another process may have ended
-/// some.
-void reload_claims(Tx& tx, Session& session);
+/// After a rollback: reads the session's claims back from the file, and sets its leases back to what they
+/// were.
+void take_back_leases(Tx& tx, Session& session);
 
 /// The least position that somebody has in hand, by log id, over all groups and processes.
 [[nodiscard]] std::unordered_map<std::int64_t, Seq> oldest_in_hand(Tx& tx);

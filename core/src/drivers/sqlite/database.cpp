@@ -366,7 +366,7 @@ void Database::roll_back(Tx& tx, std::span<Op* const> ops) {
   if (is_fatal(failure)) return;
   rebuild(tx);
   for (auto& [id, session] : catalog_.sessions)
-    reload_claims(tx, *session);
+    take_back_leases(tx, *session);
   if (!sql_.ok()) {
     const Failure second = sql_.failure();
     sql_.forget_failure();

@@ -113,6 +113,7 @@ void delete_member(Tx& tx, std::int64_t member_id, std::int64_t group_id) {
 }
 
 void write_member(Tx& tx, Session& session) {
+  tx.remember(session);
   session.lease_until = after(tx.now.monotonic, session.options.lease);
   session.lease_written = session.lease_until;
   session.lease_until_wall = after(tx.now.wall, session.options.lease);
@@ -128,6 +129,26 @@ void mark_groups_dirty(Tx& tx, Session& session) {
   if (session.group == nullptr) return;
   for (TopicState* topic : session.topics) {
     if (GroupTopic* at = find_group_topic(tx, *session.group, *topic)) tx.note_deal(*at);
+  }
+}
+
+/// Others may have taken this session for dead, removed it and dealt without it: they saw the wall clock
+/// jump, or it stood still for longer than its lease. Nothing else would ever deal again, so whoever renews
+/// comes back to its topics and looks whether partitions have no owner or it has none.
+void come_back(Tx& tx, Session& session) {
+  for (TopicState* topic : session.topics)
+    execute(tx.sql, kInsertMemberTopic, topic->id, session.member_id);
+  if (session.group == nullptr) return;
+  for (TopicState* topic : session.topics) {
+    GroupTopic* at = find_group_topic(tx, *session.group, *topic);
+    if (at == nullptr || !at->partitioned) continue;
+    const auto& partitions = at->partitions;
+    const auto has_owner = [](std::int64_t member_id) {
+      return [member_id](const Ownership& one) { return one.member_id == member_id; };
+    };
+    const bool some_are_free = std::any_of(partitions.begin(), partitions.end(), has_owner(0));
+    const bool has_some = std::any_of(partitions.begin(), partitions.end(), has_owner(session.member_id));
+    if (some_are_free || !has_some) tx.note_deal(*at);
   }
 }
 
@@ -167,6 +188,7 @@ void scan(Tx& tx) {
 }
 
 void expire_own(Tx& tx, Session& session) {
+  tx.remember(session);
   std::uint64_t ended_count = 0;
   for (auto it = session.claims.begin(); it != session.claims.end();) {
     const auto claim = it++;
@@ -297,13 +319,12 @@ void note_alive(Tx& tx, Session& session) {
 void touch(Tx& tx, Session& session) {
   const bool written = session.live && session.lease_written - tx.now.monotonic >= session.options.lease / 2;
   if (written) return;
+  tx.remember(session);
   const bool was_live = session.live;
   session.live = true;
   write_member(tx, session);
-  // Another process may have given it up.
-  for (TopicState* topic : session.topics)
-    execute(tx.sql, kInsertMemberTopic, topic->id, session.member_id);
   if (!was_live) mark_groups_dirty(tx, session);
+  come_back(tx, session);
 }
 
 void attach_topics(Tx& tx, Session& session) {
@@ -328,18 +349,17 @@ void attach_topics(Tx& tx, Session& session) {
 }
 
 std::vector<std::uint64_t> renew(Tx& tx, Session& session) {
+  tx.remember(session);
   session.live = session.live && session.lease_until > tx.now.monotonic;
   const bool was_live = session.live;
   session.live = true;
   write_member(tx, session);
-  if (!was_live) {
-    for (TopicState* topic : session.topics)
-      execute(tx.sql, kInsertMemberTopic, topic->id, session.member_id);
-    mark_groups_dirty(tx, session);
-  }
+  if (!was_live) mark_groups_dirty(tx, session);
+  come_back(tx, session);
   for (auto it = session.claims.begin(); it != session.claims.end();) {
     const auto claim = it++;
     if (!still_held(tx, session, claim)) continue;
+    tx.remember(claim->second);
     claim->second.lease_until = session.lease_until;
     claim->second.lease_until_wall = session.lease_until_wall;
   }

@@ -150,8 +150,19 @@ struct Claim {
   }
 };
 
+/// How long a subscription is a member, and what it has lost.
+struct SessionLease {
+  std::uint64_t lost_count = 0;  ///< entries lost to the clock since it was last heard of
+  std::vector<std::uint64_t> lost_leases;
+  /// When its membership ends: each receive moves it on. The file is told only now and then.
+  MonotonicTime lease_until{};
+  MonotonicTime lease_written{};
+  TimePoint lease_until_wall{};
+  bool live = true;
+};
+
 /// A subscription of this process. Outlives its object until its last lease ends.
-struct Session {
+struct Session : SessionLease {
   std::int64_t member_id = 0;
   spi::SubscribeOptions options;
   GroupState* group = nullptr;  ///< null: ephemeral
@@ -165,13 +176,6 @@ struct Session {
   std::map<std::int64_t, Claim> claims;  ///< by lease
   std::uint64_t unsettled = 0;
   std::int64_t suspect_lease = 0;  ///< of the suspect it holds; nothing else is handed out meanwhile
-  std::uint64_t lost_count = 0;    ///< entries lost to the clock since it was last heard of
-  std::vector<std::uint64_t> lost_leases;
-  /// When its membership ends: each receive moves it on. The file is told only now and then.
-  MonotonicTime lease_until{};
-  MonotonicTime lease_written{};
-  TimePoint lease_until_wall{};
-  bool live = true;
   bool dropped = false;
   bool closed = false;
   std::size_t turn = 0;  ///< where the next receive starts among the topics

@@ -4,12 +4,19 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
+#include <unordered_map>
 #include <vector>
 
 #include "drivers/sqlite/connection.hpp"
 #include "drivers/sqlite/model.hpp"
 
 namespace towline::drivers::sqlite {
+
+struct ClaimBefore {
+  std::int64_t member_id = 0;  ///< 0: there was no such claim
+  MonotonicTime lease_until{};
+};
 
 struct Tx {
   Connection& sql;
@@ -33,6 +40,17 @@ struct Tx {
   bool due_earlier = false;
   bool lease_sooner = false;
   std::int64_t scheduled = 0, parked = 0, idempotency = 0;
+  /// For the way back, before they are changed: sessions by member id, and claims by lease. What
+  /// was not committed must not move a lease, or this process believes in one that the file does not know.
+  std::unordered_map<std::int64_t, SessionLease> sessions_before = {};
+  std::map<std::int64_t, ClaimBefore> claims_before = {};
+
+  void remember(const Session& session) { sessions_before.try_emplace(session.member_id, session); }
+  void remember(const Claim& claim) {
+    claims_before.try_emplace(claim.lease, ClaimBefore{claim.member_id, claim.lease_until});
+  }
+  /// One that this transaction makes: there is nothing to go back to.
+  void note_made(const Claim& claim) { claims_before.try_emplace(claim.lease, ClaimBefore{}); }
 
   void note_appended(LogState& log) { add_once(appended, log); }
   void note_written(LogState& log) { add_once(written, log); }
@@ -46,6 +64,7 @@ struct Tx {
   void note_settled(Claim& claim) {
     if (claim.dirty) return;
     claim.dirty = true;
+    remember(claim);  // once all of it is settled it is forgotten
     settled.push_back(&claim);
   }
 
