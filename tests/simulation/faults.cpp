@@ -1,5 +1,5 @@
-// The decorators. Order inside a call: stall, die or fail before; the call itself; the history; die, stall or
-// fail after.
+// The decorators. Order inside a call: stall, die or fail before; the call itself, and perhaps the loss of
+// power in its middle; the history; die, stall or fail after.
 
 #include "simulation/faults.hpp"
 
@@ -57,17 +57,29 @@ struct Desk {
     return faults;
   }
 
+  /// Runs the call itself, with the power lost in its middle when that was drawn. What it did is to be told
+  /// only when `stays` says that it is still there.
+  template <typename F>
+  auto execute(const CallFaults& faults, bool& stays, F&& call) const -> decltype(call()) {
+    if (faults.power_loss) host.await_power_loss();
+    auto result = call();
+    stays = !faults.power_loss || host.lose_power();
+    return result;
+  }
+
   void leave(const CallFaults& faults) const {
+    if (faults.power_loss) host.power_is_lost();
     if (faults.die_after) host.die(seat);
     if (faults.stall_after > Duration(0)) host.stall(seat, faults.stall_after);
     require_alive();
   }
 
   template <typename F>
-  auto run(Call call, F&& execute) const -> decltype(execute()) {
-    const CallFaults faults = enter(call);
+  auto run(Call kind, F&& call) const -> decltype(call()) {
+    const CallFaults faults = enter(kind);
     if (faults.fail_before) return unavailable();
-    auto result = execute();
+    bool stays = true;
+    auto result = this->execute(faults, stays, call);
     leave(faults);
     if (faults.fail_after) return unavailable();
     return result;
@@ -224,7 +236,9 @@ class FaultySubscription final : public spi::Subscription {
       }
       inner.units = passed;
     }
-    auto received = inner_->receive(inner);
+    bool stays = true;
+    auto received = desk_.execute(faults, stays, [&] { return inner_->receive(inner); });
+    if (faults.power_loss && (!stays || !received)) desk_.leave(faults);
     if (!received) return received;
     if (!refused.empty()) put_back(*received, refused);
     note(request, *received, faults.fail_after);
@@ -247,7 +261,9 @@ class FaultySubscription final : public spi::Subscription {
     const CallFaults faults = desk_.enter(Call::kRenew);
     if (faults.fail_before) return unavailable();
     release_orphans();
-    auto lost = inner_->renew();
+    bool stays = true;
+    auto lost = desk_.execute(faults, stays, [&] { return inner_->renew(); });
+    if (faults.power_loss && (!stays || !lost)) desk_.leave(faults);
     if (!lost) return lost;
     Record r = desk_.record(Event::kRenew);
     r.session = session_;
@@ -268,8 +284,9 @@ class FaultySubscription final : public spi::Subscription {
   Result<void> close() override {
     const CallFaults faults = desk_.enter(Call::kClose);
     if (faults.fail_before) return unavailable();
-    auto closed = inner_->close();
-    if (closed.ok()) {
+    bool stays = true;
+    auto closed = desk_.execute(faults, stays, [&] { return inner_->close(); });
+    if (closed.ok() && stays) {
       Record r = desk_.record(Event::kClose);
       r.session = session_;
       desk_.host.note(r);
@@ -290,18 +307,20 @@ class FaultySubscription final : public spi::Subscription {
     std::vector<spi::Settlement> back;
     std::vector<bool> in_time;
     const MonotonicTime now = desk_.host.time().monotonic;
-    std::erase_if(orphans_, [&](const Orphan& orphan) {
-      if (orphan.until > now && !ordered_) return false;
+    const auto goes = [&](const Orphan& orphan) { return orphan.until <= now || ordered_; };
+    for (const Orphan& orphan : orphans_) {
+      if (!goes(orphan)) continue;
       back.push_back({orphan.token, spi::Verb::kRelease});
       in_time.push_back(orphan.until > now);
-      return true;
-    });
+    }
     if (back.empty()) return;
     spi::ReceiveRequest request;
     request.settlements = back;
     request.deadline = now;
     const auto received = inner_->receive(request);
-    for (std::uint32_t i = 0; received.ok() && i < back.size(); ++i) {
+    if (!received) return;  // again with the next call
+    std::erase_if(orphans_, goes);
+    for (std::uint32_t i = 0; i < back.size(); ++i) {
       const bool lost = std::find(received->lost.begin(), received->lost.end(), i) != received->lost.end();
       if (in_time[i] && !lost) UnitScribe(desk_, session_).settled(back[i], {}, {});
     }
@@ -398,7 +417,8 @@ class FaultyTransport final : public spi::Transport {
     for (const spi::Envelope& envelope : envelopes) {
       desk_.host.know_message(envelope.id, number_of(envelope.payload));
     }
-    auto answers = inner_->publish(envelopes, deadline);
+    bool stays = true;
+    auto answers = desk_.execute(faults, stays, [&] { return inner_->publish(envelopes, deadline); });
     desk_.host.touch();
     desk_.leave(faults);
     if (faults.fail_after) return unavailable();
@@ -431,8 +451,9 @@ class FaultyStore final : public spi::Store {
     const CallFaults faults = desk_.enter(Call::kCommit);
     if (faults.fail_before) return unavailable();
     if (faults.refuse) return std::vector<Result<void>>(units.size(), full());
-    auto results = inner_->commit(units);
-    if (results.ok()) {
+    bool stays = true;
+    auto results = desk_.execute(faults, stays, [&] { return inner_->commit(units); });
+    if (results.ok() && stays) {
       UnitScribe scribe(desk_, 0);
       for (std::size_t i = 0; i < units.size(); ++i) {
         scribe.note(units[i], results->empty() ? Result<void>{} : (*results)[i]);
@@ -487,15 +508,18 @@ class FaultyStore final : public spi::Store {
     return desk_.run(Call::kRead, [&] { return inner_->statistics(); });
   }
   Result<spi::SweepReport> sweep(const spi::SweepRequest& request) override {
-    return desk_.run(Call::kSweep, [&] {
-      auto report = inner_->sweep(request);
-      if (report.ok() && report->dead_letters > 0) {
-        Record r = desk_.record(Event::kRemoved);
-        r.number = report->dead_letters;
-        desk_.host.note(r);
-      }
-      return report;
-    });
+    const CallFaults faults = desk_.enter(Call::kSweep);
+    if (faults.fail_before) return unavailable();
+    bool stays = true;
+    auto report = desk_.execute(faults, stays, [&] { return inner_->sweep(request); });
+    if (report.ok() && stays && report->dead_letters > 0) {
+      Record r = desk_.record(Event::kRemoved);
+      r.number = report->dead_letters;
+      desk_.host.note(r);
+    }
+    desk_.leave(faults);
+    if (faults.fail_after) return unavailable();
+    return report;
   }
   Result<void> transact(const std::function<Result<void>(spi::SqlSession&)>& body,
                         std::span<const spi::Unit> units, spi::Subscription* settle) override {

@@ -36,7 +36,8 @@ enum class Call : std::uint8_t {
 };
 
 struct CallFaults {
-  bool fail_before = false, fail_after = false, die_before = false, die_after = false, refuse = false;
+  bool fail_before = false, fail_after = false, die_before = false, die_after = false, refuse = false,
+       power_loss = false;
   Duration stall_before{0}, stall_after{0};
 };
 
@@ -59,6 +60,13 @@ class Host {
   /// The calling thread of this process stands still while everybody else goes on.
   virtual void stall(const Seat& seat, Duration time) = 0;
   [[noreturn]] virtual void die(const Seat& seat) = 0;
+  /// The power will be lost in the call that comes now.
+  virtual void await_power_loss() = 0;
+  /// Says, when the call is over, that it was lost in its middle; false: what the call did is gone as well.
+  /// The processes learn of it by power_is_lost().
+  [[nodiscard]] virtual bool lose_power() = 0;
+  /// Everybody dies.
+  [[noreturn]] virtual void power_is_lost() = 0;
   /// Something became receivable, or due earlier.
   virtual void touch() = 0;
   /// A scheduler of this process learned when it must look again.

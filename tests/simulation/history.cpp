@@ -79,6 +79,8 @@ const char* name_of(Event event) noexcept {
       return "ending";
     case Event::kRemoved:
       return "removed";
+    case Event::kPowerLoss:
+      return "POWER LOSS";
     case Event::kFault:
       return "fault";
     case Event::kNote:

@@ -40,6 +40,7 @@ enum class Event : std::uint8_t {
   kBeginning,    ///< idempotency: begin() is about to be called
   kEnding,       ///< idempotency: complete() or fail() is about to be called; `number` and `lease` as theirs
   kRemoved,      ///< the janitor removed `number` dead letters
+  kPowerLoss,    ///< the power went; `number` how often before, `index` whether the call's commit is there
   kFault,        ///< something was made to fail; `number` which
   kNote,         ///< for a person who reads a trace
 };

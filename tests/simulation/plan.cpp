@@ -69,7 +69,7 @@ ConsumerOptions draw_consumer(const Plan& plan, Dice& dice) {
 }
 
 void draw_faults(Plan& plan, Dice& dice) {
-  for (std::size_t i = 0; i < kFaultCount; ++i) {
+  for (std::size_t i = 0; i < kFaultOfDisk; ++i) {
     FaultPlan& fault = plan.faults[i];
     fault.on = dice.chance(0.5);
     const auto kind = static_cast<Fault>(i);
@@ -83,6 +83,22 @@ void draw_faults(Plan& plan, Dice& dice) {
     for (FaultPlan& fault : plan.faults)
       fault.on = false;
   }
+}
+
+/// By dice of their own, so that worlds without a disk draw the same plans as with one.
+void draw_disk_faults(Plan& plan) {
+  Dice dice(base::derive_seed(plan.seed, 4));
+  const bool quiet = std::none_of(plan.faults.begin(), plan.faults.end(), [](const auto& f) { return f.on; });
+  const auto draw = [&](Fault kind, std::initializer_list<double> rates) {
+    FaultPlan& fault = plan.faults[static_cast<std::size_t>(kind)];
+    const bool on = dice.chance(0.5);
+    fault.on = on && !quiet && plan.world == WorldKind::kSqlite;
+    fault.rate = dice.pick(rates);
+  };
+  draw(Fault::kPowerLoss, {0.0003, 0.001, 0.004});
+  draw(Fault::kDiskFull, {0.0001, 0.0005, 0.002});
+  draw(Fault::kBadSync, {0.0003, 0.001, 0.003});
+  draw(Fault::kBadWrite, {0.0001, 0.0005});
 }
 
 Behaviour draw_behaviour(Dice& dice, std::uint32_t moods, const ConsumerOptions& options,
@@ -172,6 +188,7 @@ Plan draw_plan(std::uint64_t seed, WorldKind world, const Reduction& reduction) 
   plan.slowness = dice.pick({0.02, 0.3, 1.0});
   draw_groups(plan, dice);
   draw_faults(plan, dice);
+  draw_disk_faults(plan);
   draw_messages(plan, dice, reduction.halvings);
   for (std::size_t i = 0; i < kFaultCount; ++i) {
     if ((reduction.without >> i & 1) != 0) plan.faults[i].on = false;
@@ -207,6 +224,14 @@ const char* name_of(Fault fault) noexcept {
       return "skew";
     case Fault::kStepClock:
       return "step-clock";
+    case Fault::kPowerLoss:
+      return "power-loss";
+    case Fault::kDiskFull:
+      return "disk-full";
+    case Fault::kBadSync:
+      return "bad-sync";
+    case Fault::kBadWrite:
+      return "bad-write";
   }
   return "?";
 }

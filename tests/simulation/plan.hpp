@@ -17,7 +17,7 @@ namespace towline::simulation {
 
 enum class WorldKind : std::uint8_t {
   kMemory,  ///< the memory provider, store and transport in one
-  kSqlite,  ///< one SQLite file
+  kSqlite,  ///< one SQLite file, on a disk that can lose its power
   kSplit,   ///< the memory provider as two systems: the transport does not know that it is the store
 };
 
@@ -34,8 +34,16 @@ enum class Fault : std::uint8_t {
   kRebalance,   ///< one consumer is closed and opened again
   kSkew,        ///< the wall clocks of the processes differ
   kStepClock,   ///< the wall clock jumps
+  // Of the disk; only worlds that have one.
+  kPowerLoss,  ///< in the middle of a call the power goes: all processes die, and what was not synced may be
+               ///< lost
+  kDiskFull,   ///< for a while no file grows
+  kBadSync,    ///< a sync fails, and what it was for is lost
+  kBadWrite,   ///< a write fails halfway
 };
-inline constexpr std::size_t kFaultCount = 12;
+inline constexpr std::size_t kFaultCount = 16;
+/// From here on they are the disk's.
+inline constexpr auto kFaultOfDisk = static_cast<std::size_t>(Fault::kPowerLoss);
 
 [[nodiscard]] const char* name_of(Fault fault) noexcept;
 
@@ -85,7 +93,8 @@ struct GroupPlan {
 
 struct FaultPlan {
   bool on = false;
-  /// Per provider call, or from kCrash on per step of the world.
+  /// Per provider call, or from kCrash on per step of the world. kPowerLoss: per provider call; kBadSync,
+  /// kBadWrite: per sync or write of a file.
   double rate = 0;
 };
 

@@ -89,6 +89,13 @@ struct Totals {
     figures.virtual_time += f.virtual_time;
     for (std::size_t i = 0; i < kFaultCount; ++i)
       figures.faults[i] += f.faults[i];
+    figures.disk.writes += f.disk.writes;
+    figures.disk.syncs += f.disk.syncs;
+    figures.disk.power_losses += f.disk.power_losses;
+    figures.disk.lost_writes += f.disk.lost_writes;
+    figures.disk.torn_writes += f.disk.torn_writes;
+    figures.disk.lost_names += f.disk.lost_names;
+    figures.disk.full += f.disk.full;
   }
 
   void print(WorldKind world, double seconds) const {
@@ -104,11 +111,23 @@ struct Totals {
         static_cast<unsigned long long>(figures.dead_letters),
         static_cast<unsigned long long>(figures.redrives));
     std::printf("  faults:");
-    for (std::size_t i = 0; i < kFaultCount; ++i) {
+    for (std::size_t i = 0; i < (world == WorldKind::kSqlite ? kFaultCount : kFaultOfDisk); ++i) {
       std::printf(" %s %llu", simulation::name_of(static_cast<Fault>(i)),
                   static_cast<unsigned long long>(figures.faults[i]));
     }
     std::printf("\n");
+    if (world == WorldKind::kSqlite) {
+      std::printf(
+          "  disk: writes %llu, syncs %llu, losses of power %llu (writes lost %llu, torn %llu, names %llu), "
+          "writes without room %llu\n",
+          static_cast<unsigned long long>(figures.disk.writes),
+          static_cast<unsigned long long>(figures.disk.syncs),
+          static_cast<unsigned long long>(figures.disk.power_losses),
+          static_cast<unsigned long long>(figures.disk.lost_writes),
+          static_cast<unsigned long long>(figures.disk.torn_writes),
+          static_cast<unsigned long long>(figures.disk.lost_names),
+          static_cast<unsigned long long>(figures.disk.full));
+    }
     std::fflush(stdout);
   }
 };

@@ -182,6 +182,7 @@ void World::check_limits() {
 
 FinalState World::survey() {
   FinalState end;
+  if (bench_.store == nullptr) return end;  // the store could not be opened any more
   if (ending_ == Ending::kClean) check_places(true);
   if (const auto places = drivers::memory::inspect(*bench_.transport)) {
     for (const auto& [id, list] : *places) {

@@ -63,6 +63,9 @@ void Tracks::add(std::size_t index) {
           Holding& holding = it->second.track->holdings[it->second.holding];
           holding.started = true;
           handling.zombie = holding.until <= r.at || !holding.open;
+          // Whoever was given it since tells that this lease had ended, whatever the clocks say.
+          if (facts_.leases_may_jump && it->second.track->holdings.size() > it->second.holding + 1)
+            handling.zombie = true;
         }
         track(r.message, r.group).handlings.push_back(handling);
       }

@@ -3,11 +3,7 @@
 #include "simulation/world.hpp"
 
 #include <algorithm>
-#include <cstdlib>
-#include <filesystem>
 #include <utility>
-
-#include <stdlib.h>
 
 #include "base/assert.hpp"
 #include "drivers/memory/memory.hpp"
@@ -33,13 +29,7 @@ void note_assertion(const base::AssertionFailure& failure) noexcept {
 
 std::string next_location(WorldKind world) {
   static std::uint64_t last = 0;
-  if (world != WorldKind::kSqlite) return "simulated-" + std::to_string(++last);
-  // In memory where there is such a place: what is tried here is the death of processes, not of the machine.
-  const bool has_memory = std::filesystem::is_directory("/dev/shm");
-  std::string folder =
-      (has_memory ? std::string("/dev/shm") : std::filesystem::temp_directory_path().string()) +
-      "/towline-sim-XXXXXX";
-  return ::mkdtemp(folder.data()) == nullptr ? std::string() : folder;
+  return world == WorldKind::kSqlite ? "store.db" : "simulated-" + std::to_string(++last);
 }
 
 }  // namespace
@@ -59,11 +49,13 @@ World::World(Plan plan, Mutant mutant, Trace trace)
       dice_(base::derive_seed(plan_.seed, 2)),
       fault_dice_(base::derive_seed(plan_.seed, 3)),
       location_(next_location(plan_.world)),
+      disk_(plan_.world == WorldKind::kSqlite ? std::make_unique<CrashDisk>(base::derive_seed(plan_.seed, 5))
+                                              : nullptr),
       bench_clock_(std::make_shared<ProcessClock>(time_)) {
   base::set_assertion_handler(note_assertion);
   t_broken_assertion = nullptr;
   history_.reserve(1 << 14);
-  bench_ = open_provider(bench_clock_, 0);
+  open_bench();
   facts_.world = plan_.world;
   facts_.messages = plan_.messages;
   facts_.groups = plan_.groups;
@@ -74,10 +66,11 @@ World::World(Plan plan, Mutant mutant, Trace trace)
   if (has(Fault::kSkew)) facts_.skew_max += std::chrono::seconds(4);
   if (has(Fault::kStepClock)) facts_.skew_max += std::chrono::hours(24);
   facts_.leases_may_jump = plan_.world == WorldKind::kSqlite && has(Fault::kStepClock);
-  facts_.calls_may_fail = has(Fault::kFailBefore) || has(Fault::kFailAfter) || has(Fault::kStall);
+  facts_.calls_may_fail = has(Fault::kFailBefore) || has(Fault::kFailAfter) || has(Fault::kStall) ||
+                          has(Fault::kDiskFull) || has(Fault::kBadSync) || has(Fault::kBadWrite);
   facts_.may_stand_still = has(Fault::kPause) || has(Fault::kStall);
   facts_.only_handlers_kill = !facts_.calls_may_fail && !facts_.may_stand_still && !has(Fault::kDieBefore) &&
-                              !has(Fault::kDieAfter) && !has(Fault::kCrash);
+                              !has(Fault::kDieAfter) && !has(Fault::kCrash) && !has(Fault::kPowerLoss);
 }
 
 World::~World() {
@@ -85,20 +78,18 @@ World::~World() {
   for (Process& process : processes_)
     process.life.reset();
   bench_ = {};
-  if (plan_.world != WorldKind::kSqlite || location_.empty()) return;
-  std::error_code ignored;
-  std::filesystem::remove_all(location_, ignored);
 }
 
-spi::Provider World::open_provider(std::shared_ptr<spi::Clock> clock, std::uint64_t seed) {
+Result<spi::Provider> World::open_provider(std::shared_ptr<spi::Clock> clock, std::uint64_t seed,
+                                           const CrashMachine* machine) {
   spi::DriverOptions options;
   options.location = location_;
   options.clock = std::move(clock);
   options.seed = seed;
   options.threads = false;
-  if (plan_.world != WorldKind::kSqlite) return drivers::open_memory(options).value();
-  options.location += "/store.db";
-  return drivers::open_sqlite(options).value();
+  if (machine == nullptr) return drivers::open_memory(options);
+  options.parameters = {{"vfs", machine->name()}};
+  return drivers::open_sqlite(options);
 }
 
 // ---- a run --------------------------------------------------------------------------------------
@@ -114,6 +105,7 @@ Verdict World::run() {
       subscribe(processes_[i], slot->group, slot.get());
   }
   faults_on_ = true;
+  let_disk_fail(true);
   run_load();
   heal();
   run_until_quiet();
@@ -131,6 +123,11 @@ Verdict World::run() {
   verdict.ending = ending_;
   verdict.violations = std::move(violations_);
   figures_.virtual_time = time_.monotonic - WorldTime{}.monotonic;
+  if (disk_ != nullptr) {
+    figures_.disk = disk_->figures();
+    count(Fault::kBadSync, figures_.disk.bad_syncs);
+    count(Fault::kBadWrite, figures_.disk.bad_writes);
+  }
   verdict.figures = figures_;
   verdict.hash = history_.hash();
   return verdict;
@@ -165,9 +162,13 @@ void World::run_load() {
 void World::heal() {
   faults_on_ = false;
   healed_ = true;
+  let_disk_fail(false);
   for (Process& process : processes_) {
     process.paused_until = MonotonicTime{};
     process.weight = 1.0;
+    // Whose store has stopped cannot go on with a good disk either.
+    if (process.life && process.life->machine != nullptr && process.life->machine->has_failed())
+      crash(process);
     if (!process.life) start_process(process);
     std::vector<bool> has(plan_.groups.size());
     for (auto& slot : process.life->slots) {
@@ -254,6 +255,7 @@ bool World::act() {
     ending_ = Ending::kBroken;
   }
   if (plan_.step_cost_max > Duration(0)) time_.advance(dice_.between(Duration(0), plan_.step_cost_max));
+  if (disk_ != nullptr) give_up_what_stopped();
   if (faults_on_) break_something();
   if (figures_.actions % 400 == 0) look();
   return true;
@@ -326,6 +328,12 @@ void World::perform(const Timed& timed) {
     case Task::kRestart:
       if (!processes_[timed.who].life) start_process(processes_[timed.who]);
       break;
+    case Task::kGiveUp:
+      if (Process* p = process()) crash(*p);
+      break;
+    case Task::kRoom:
+      disk_->set_capacity(UINT64_MAX);
+      break;
     case Task::kKeeper:
       if (Process* p = process()) {
         const auto life = p->life;
@@ -376,7 +384,15 @@ void World::start_process(Process& process) {
     count(Fault::kSkew);
   }
   const std::uint64_t seed = dice_.next();
-  spi::Provider provider = open_provider(provider_clock(life->clock, mutant_), seed);
+  life->machine = new_machine(true);
+  auto opened = open_provider(provider_clock(life->clock, mutant_), seed, life->machine);
+  if (!opened) {
+    if (!faults_on_) violate("setup", opened.error().to_string());
+    if (life->machine != nullptr) life->machine->kill();
+    after(std::chrono::milliseconds(100), Task::kRestart, process.index);
+    return;
+  }
+  spi::Provider provider = std::move(*opened);
   provider = with_wrong_provider(std::move(provider), mutant_, life->clock);
   provider = with_faults(std::move(provider), *this, life->seat, plan_.world == WorldKind::kSplit);
   provider = with_wrong_engine(std::move(provider), mutant_);
@@ -413,7 +429,8 @@ void World::subscribe(Process& process, std::uint32_t group, Life::Slot* into) {
     topics.push_back(topic_name(topic));
   auto consumer = life->core->consume(topics, plan.options, Handler([](Delivery&) {}));
   if (!consumer) {
-    if (!consumer.error().retryable()) violate("setup", consumer.error().to_string());
+    const bool disk_failed = life->machine != nullptr && life->machine->has_failed();
+    if (!consumer.error().retryable() && !disk_failed) violate("setup", consumer.error().to_string());
     return;
   }
   into->consumer = std::move(*consumer);
@@ -430,6 +447,7 @@ void World::crash(Process& process) {
   note(r);
   ++figures_.crashes;
   const std::shared_ptr<Life> dead = std::exchange(process.life, nullptr);
+  if (dead->machine != nullptr) dead->machine->kill();
   ++process.generation;
   process.paused_until = MonotonicTime{};
   for (auto it = running_.begin(); it != running_.end();) {
@@ -497,6 +515,7 @@ void World::break_something() {
       }
     }
   }
+  if (disk_ != nullptr && strikes(Fault::kDiskFull)) fill_disk();
   if (strikes(Fault::kStepClock)) {
     count(Fault::kStepClock);
     time_.wall += fault_dice_.between(Duration(0), std::chrono::seconds(20)) - std::chrono::seconds(10);
@@ -534,6 +553,7 @@ CallFaults World::draw(const Seat&, Call call) {
   if (strikes(Fault::kDieBefore)) faults.die_before = true;
   if (strikes(Fault::kDieAfter)) faults.die_after = true;
   if ((call == Call::kPublish || call == Call::kCommit) && strikes(Fault::kRefuse)) faults.refuse = true;
+  if (disk_ != nullptr && strikes(Fault::kPowerLoss)) faults.power_loss = true;
   count(Fault::kFailBefore, faults.fail_before);
   count(Fault::kFailAfter, faults.fail_after);
   count(Fault::kStall, faults.stall_before > Duration(0) || faults.stall_after > Duration(0));

@@ -22,6 +22,7 @@
 
 #include "engine/core.hpp"
 #include "simulation/checkers.hpp"
+#include "simulation/crash_vfs.hpp"
 #include "simulation/dice.hpp"
 #include "simulation/faults.hpp"
 #include "simulation/mutants.hpp"
@@ -37,6 +38,7 @@ struct Figures {
                 redrives = 0;
   std::array<std::uint64_t, kFaultCount> faults{};
   Duration virtual_time{0};
+  DiskFigures disk;
 };
 
 struct Verdict {
@@ -66,6 +68,9 @@ struct Life {
        operator_busy = false;
   /// Its threads have been told to end, and whoever ended them waits for them.
   bool closing = false;
+  CrashMachine* machine = nullptr;  ///< null in a world without a disk
+  /// Its store has stopped, and whoever watches it will end it soon.
+  bool is_given_up = false;
 };
 
 struct Process {
@@ -99,6 +104,9 @@ class World final : public Host {
   void know_entry(const MessageId& entry, std::uint32_t message, std::uint8_t group) override;
   [[nodiscard]] std::pair<std::uint32_t, std::uint8_t> whose_entry(const MessageId& entry) const override;
   void know_message(const MessageId& id, std::uint32_t message) override;
+  void await_power_loss() override;
+  [[nodiscard]] bool lose_power() override;
+  [[noreturn]] void power_is_lost() override;
 
  private:
   enum class Task : std::uint8_t {
@@ -112,7 +120,9 @@ class World final : public Host {
     kRestart,
     kOperate,
     kIdempotency,
-    kLook
+    kLook,
+    kGiveUp,
+    kRoom
   };
   struct Timed {
     MonotonicTime at;
@@ -184,7 +194,19 @@ class World final : public Host {
   }
   void count(Fault fault, std::uint64_t how_often = 1);
   void violate(std::string checker, std::string text);
-  [[nodiscard]] spi::Provider open_provider(std::shared_ptr<spi::Clock> clock, std::uint64_t seed);
+  /// `machine` is null in a world without a disk.
+  [[nodiscard]] Result<spi::Provider> open_provider(std::shared_ptr<spi::Clock> clock, std::uint64_t seed,
+                                                    const CrashMachine* machine);
+
+  // power.cpp: the disk
+  void open_bench();
+  /// null in a world without a disk.
+  [[nodiscard]] CrashMachine* new_machine(bool can_be_disturbed);
+  void let_disk_fail(bool on);
+  void fill_disk();
+  void give_up_what_stopped();
+  /// Whether the disk is whole; and how its log looks now.
+  [[nodiscard]] CrashDisk::WalHead look_over_disk();
 
   // actors.cpp: what processes, clients and operators do
   void step_lane(Process& process, Life::Slot& slot);
@@ -226,6 +248,9 @@ class World final : public Host {
   Dice fault_dice_;
   WorldTime time_;
   std::string location_;
+  std::unique_ptr<CrashDisk> disk_;  ///< null in a world without one
+  std::vector<std::unique_ptr<CrashMachine>> machines_;
+  CrashDisk::WalHead head_before_;
   spi::Provider bench_;  ///< undisturbed, keeps the store alive and looks at it
   std::shared_ptr<ProcessClock> bench_clock_;
   History history_;
