@@ -16,7 +16,7 @@ constexpr Duration kQuietWithin = std::chrono::minutes(10);
 constexpr Duration kLookEvery = std::chrono::seconds(1);
 constexpr std::uint32_t kDepthMax = 3;
 /// Steps after which a run cannot be right any more, whatever its virtual time.
-constexpr std::uint64_t kActionsMax = 3'000'000;
+constexpr std::uint64_t kActionsMax = 10'000'000;
 
 const char* t_broken_assertion = nullptr;
 
@@ -247,7 +247,7 @@ bool World::act() {
   const Ready chosen = ready_[choice];
   perform(chosen);
   if (++figures_.actions > kActionsMax) {
-    violate("liveness", "the run does not end: three million steps");
+    violate("liveness", "the run does not end: ten million steps");
     ending_ = Ending::kStuck;
   }
   if (t_broken_assertion != nullptr) {
