@@ -233,7 +233,7 @@ bool MessageReader::next() {
   }
   // The first row may be one that ends before what is wanted.
   while (next_row()) {
-    if (seq_ > after_) return true;
+    if (seq_ > after_) return seq_ <= last_;
   }
   return false;
 }
@@ -284,11 +284,7 @@ std::uint32_t MessageReader::partition() {
 }
 
 MessageId MessageReader::id() {
-  if (in_run()) {
-    spi::Envelope envelope;
-    (void)to_envelope(message_, envelope);
-    return envelope.id;
-  }
+  if (in_run()) return id_of(message_);
   const Content at = content();
   return at.row->id(at.first + 2);
 }

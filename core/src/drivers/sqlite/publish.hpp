@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "base/topology.hpp"
 #include "drivers/sqlite/runs.hpp"
 #include "drivers/sqlite/tx.hpp"
 
@@ -17,11 +18,7 @@ void append(Tx& tx, const spi::Envelope& envelope);
 /// Appends a message that is stored in `body` and stays there.
 void append_body(Tx& tx, LogState& log, std::int64_t body_id);
 
-/// Whether a dedup id decides about this envelope. What is addressed to one group is a retry, a deferral or a
-/// redrive of a message that has its dedup id already.
-[[nodiscard]] inline bool deduplicates(const spi::Envelope& envelope) noexcept {
-  return !envelope.dedup_id.empty() && envelope.group.empty();
-}
+using base::deduplicates;
 [[nodiscard]] std::optional<MessageId> find_dedup(Connection& sql, std::string_view topic,
                                                   std::string_view dedup_id, TimePoint now);
 /// Holds the envelope's dedup id for it; else who holds it.

@@ -77,10 +77,16 @@ RunReader::Message RunReader::next() {
   return message;
 }
 
+MessageId id_of(const RunReader::Message& message) noexcept {
+  MessageId id;
+  if (message.whole) std::memcpy(id.bytes.data(), message.id.data(), kIdSize);
+  return id;
+}
+
 bool to_envelope(const RunReader::Message& message, spi::Envelope& envelope) {
   envelope.payload = message.payload;
   if (!message.whole) return false;
-  std::memcpy(envelope.id.bytes.data(), message.id.data(), kIdSize);
+  envelope.id = id_of(message);
   envelope.partition = message.partition;
   if (message.key) envelope.key.emplace(*message.key);
   envelope.published_at = from_us(message.published_us);

@@ -54,6 +54,8 @@ class RunReader {
   std::int64_t published_us_ = 0;
 };
 
+/// Of one that is damaged: zero.
+[[nodiscard]] MessageId id_of(const RunReader::Message& message) noexcept;
 /// False: damaged, or its extras are.
 [[nodiscard]] bool to_envelope(const RunReader::Message& message, spi::Envelope& envelope);
 

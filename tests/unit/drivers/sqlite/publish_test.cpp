@@ -87,7 +87,7 @@ TEST_F(SqlitePublish, AReaderFindsEveryMessageWhereverItBeginsAndEnds) {
     const Seq begin = log_begin(log.id);
     ASSERT_EQ(log.last, begin + 12);
     for (Seq after = 0; after <= 12; ++after) {
-      for (Seq last = after + 1; last <= 13; ++last) {
+      for (Seq last = after; last <= 13; ++last) {
         MessageReader message(tx.sql, log, begin + after, begin + last);
         Numbers found;
         while (message.next()) {
