@@ -281,6 +281,7 @@ void Database::finish(Tx& tx) {
   flush_logs(tx);
   if (tx.scheduled != 0) execute(sql_, kCount, "scheduled", tx.scheduled);
   if (tx.parked != 0) execute(sql_, kCount, "parked", tx.parked);
+  if (tx.bodies != 0) execute(sql_, kCount, "bodies", tx.bodies);
   if (tx.idempotency != 0) execute(sql_, kCount, "idempotency", tx.idempotency);
 }
 

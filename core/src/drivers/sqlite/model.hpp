@@ -222,6 +222,10 @@ struct Catalog {
   bool lease_mark = false;                           ///< the claim with id `lease_last` is an empty mark
   std::uint64_t numbers_generation = kNoGeneration;  ///< of the two above
 
+  /// Of all bodies there ever were.
+  std::int64_t body_last = 0;
+  std::uint64_t body_generation = kNoGeneration;  ///< of `body_last`
+
   /// No lease of anybody ends before this; may be too early.
   MonotonicTime next_end = MonotonicTime::min();
   /// When the claims of other processes were last looked at.

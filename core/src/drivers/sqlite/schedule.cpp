@@ -33,8 +33,9 @@ constexpr const char* kFindWaiting =
     " AND NOT EXISTS(SELECT 1 FROM cancelled c WHERE c.body_id = b.body_id) LIMIT 1";
 constexpr const char* kInsertBody =
     "INSERT INTO body(record_id, topic_id, priority, due_us, order_key, version, skip_if_late_by_us, "
-    TOWLINE_ENVELOPE_COLUMNS("message_id") ") VALUES(?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, ?11, ?12, "
-    "?13, ?14, ?15, ?16, ?17, ?18)";
+    TOWLINE_ENVELOPE_COLUMNS("message_id") ", body_id) VALUES(?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, "
+    "?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+constexpr const char* kBodyLast = "SELECT value FROM counter WHERE name = 'bodies'";
 constexpr const char* kInsertDue = "INSERT INTO schedule VALUES(?1, ?2, ?3)";
 constexpr const char* kDeleteDue = "DELETE FROM schedule WHERE due_us = ?1 AND body_id = ?2";
 constexpr const char* kDeleteDueUpTo = "DELETE FROM schedule WHERE (due_us, body_id) <= (?1, ?2)";
@@ -132,6 +133,16 @@ void delete_due(Tx& tx, const Waiting& waiting) {
   if (waiting.due_at <= tx.catalog.next_due) tx.catalog.due_generation = kNoGeneration;
 }
 
+std::int64_t next_body_id(Tx& tx) {
+  Catalog& catalog = tx.catalog;
+  if (catalog.body_generation != catalog.generation) {
+    catalog.body_last = select_integer(tx.sql, kBodyLast).value_or(0);
+    catalog.body_generation = catalog.generation;
+  }
+  ++tx.bodies;
+  return ++catalog.body_last;
+}
+
 TopicState* topic_by_id(Tx& tx, std::int64_t id) {
   const auto it = tx.catalog.topics.find(id);
   return it == tx.catalog.topics.end() ? nullptr : it->second.get();
@@ -219,19 +230,20 @@ void put_schedule(Tx& tx, const spi::ScheduleRecord& record) {
   const std::string extras = codec::encode_extras(envelope);
   std::optional<std::int64_t> bound;
   if (record.skip_if_late_by > Duration(0)) bound = record.skip_if_late_by.count();
+  const std::int64_t body_id = next_body_id(tx);
   {
     Query insert(tx.sql, kInsertBody, record.id, topic.id, envelope.priority, to_us(record.due_at),
                  record.parked ? std::optional<std::string_view>(record.order_key) : std::nullopt, bound);
     bind_envelope(insert, 7, envelope, group_id, extras);
     if (envelope.id == record.id) insert.set(9, nullptr);
     if (base::time_of(envelope.id) == envelope.published_at) insert.set(11, nullptr);
+    insert.set(19, body_id);
     insert.run();
   }
   if (record.parked) {
     ++tx.parked;
     return;
   }
-  const std::int64_t body_id = sqlite3_last_insert_rowid(tx.sql.raw());
   insert_due(tx, body_id, record.due_at, topic, envelope.priority, bound.has_value());
 }
 

@@ -128,7 +128,7 @@ CREATE TABLE redelivery(          -- came back unsettled; handed out before anyt
 -- Columns that mostly are NULL come last: such a tail takes no room. They have no payload to be read through
 -- where they matter, but for what is parked.
 CREATE TABLE body(                -- waits for its due time, is parked, or was promoted and not removed yet
-  body_id INTEGER PRIMARY KEY,
+  body_id INTEGER PRIMARY KEY,    -- never used again: a message may name it after it is gone
   record_id BLOB NOT NULL,
   topic_id INTEGER NOT NULL,
   priority INTEGER NOT NULL,
@@ -262,7 +262,7 @@ CREATE TABLE dedup(
   PRIMARY KEY(topic_id, dedup_id)) WITHOUT ROWID;
 
 CREATE TABLE counter(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO counter VALUES('scheduled', 0), ('parked', 0), ('idempotency', 0);
+INSERT INTO counter VALUES('scheduled', 0), ('parked', 0), ('idempotency', 0), ('bodies', 0);
 )sql";
 
 constexpr Migration kMigrations[] = {{kVersion1}};

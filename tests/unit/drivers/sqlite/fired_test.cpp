@@ -189,6 +189,27 @@ TEST_F(SqliteFiredBodies, GoOnGoingAfterTheProcessDied) {
   EXPECT_EQ(handle_all(*subscription), range(2'001, 2'002));
 }
 
+TEST_F(SqliteFiredBodies, GiveTheirIdsToNoOthersAlsoWhenRowsThatNameThemAreLeft) {
+  {
+    auto subscription = world.subscribe();
+    delay(1, 5'000);
+    world.clock->advance(1s);
+    EXPECT_EQ(handle_all(*subscription).size(), 5'000U);
+    (void)world.sweep();
+    while (count("body") > 0)
+      EXPECT_TRUE(world.sweep().more);
+    ASSERT_GT(count("message"), 0) << "rows that name bodies are still there";
+    delay(6'001, 11'000, 1h);
+  }
+  world.shut();  // and with it what was gathered
+  world.open();
+  (void)sweep_all();
+  EXPECT_EQ(count("body"), 5'000);
+  world.clock->advance(1h);
+  auto subscription = world.subscribe();
+  EXPECT_EQ(handle_all(*subscription), range(6'001, 11'000));
+}
+
 TEST_F(SqliteFiredBodies, ThatAreLeftBehindAreReadByNobodyAnyMore) {
   auto first = world.subscribe();
   delay(1, 1'500);
