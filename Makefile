@@ -18,10 +18,12 @@ help:
 	@echo 'make tidy               the checks of the source tree itself'
 	@echo 'make clean              remove build/ (.deps/ stays)'
 
+# By the environment, where no character of a file's name means anything to the shell.
+demo: export TOWLINE_DEMO_INPUT = $(value INPUT)
 demo:
 	@scripts/bootstrap core </dev/null
 	@scripts/build release towline_demo
-	@build/release/demo/towline_demo $(if $(INPUT),--input '$(INPUT)') $(ARGS)
+	@build/release/demo/towline_demo $(if $(value INPUT),--input "$$TOWLINE_DEMO_INPUT") $(ARGS)
 
 test:
 	@scripts/bootstrap test

@@ -232,7 +232,13 @@ void DeadLetters::redrive_automatically(std::string group, const DeadLettersOpti
 }
 
 void DeadLetters::alert(DeadLetterAlert alert) {
-  if (context_->options.on_dead_letter_alert) context_->options.on_dead_letter_alert(alert);
+  if (!context_->options.on_dead_letter_alert) return;
+  try {
+    context_->options.on_dead_letter_alert(alert);
+  } catch (...) {  // the user's; the next alert is tried again
+    context_->log(LogLevel::kError, "dead letters",
+                  "on_dead_letter_alert threw; the alert was not delivered");
+  }
 }
 
 void DeadLetters::raise(DeadLetterAlert::Kind kind, bool on, std::uint64_t value, std::uint64_t limit,

@@ -26,7 +26,10 @@ class Ward {
     });
   }
   WorldOptions with_alerts(WorldOptions options) {
-    options.engine.on_dead_letter_alert = [this](const DeadLetterAlert& alert) { alerts.push_back(alert); };
+    options.engine.on_dead_letter_alert = [this](const DeadLetterAlert& alert) {
+      alerts.push_back(alert);
+      if (listener_throws) throw alert.kind;
+    };
     return options;
   }
   /// `count` messages that die; their entries, oldest first.
@@ -55,6 +58,7 @@ class Ward {
   World world;
   std::shared_ptr<ConsumerCore> consumer;
   bool broken = false;
+  bool listener_throws = false;
   std::string error_type = "Broken";
 };
 using Told = std::vector<std::pair<Kind, bool>>;
@@ -251,6 +255,19 @@ TEST(DeadLetters, AnAlertOnTheirNumberBeginsAndEndsWithIt) {
   ASSERT_TRUE(ward.letters().discard(third[0].id).ok());
   watch();
   EXPECT_EQ(ward.told(), (Told{{Kind::kDepth, true}}));
+}
+
+TEST(DeadLetters, AListenerThatThrowsHarmsNothingAndHearsTheNextAlert) {
+  WorldOptions options;
+  options.engine.alert.depth_count = 1;
+  options.engine.alert.cooldown = 0s;
+  Ward ward(std::move(options));
+  ward.listener_throws = true;
+  const auto entry = ward.bury(1);
+  ward.letters().watch(ward.world.clock->monotonic());
+  ASSERT_TRUE(ward.letters().discard(entry[0].id).ok());
+  ward.letters().watch(ward.world.clock->monotonic());
+  EXPECT_EQ(ward.told(), (Told{{Kind::kDepth, false}, {Kind::kDepth, true}}));
 }
 
 TEST(DeadLetters, BetweenTwoAlertsOfAKindACooldownPasses) {

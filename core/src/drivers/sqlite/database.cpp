@@ -24,6 +24,7 @@
 #include "drivers/sqlite/members.hpp"
 #include "drivers/sqlite/ownership.hpp"
 #include "drivers/sqlite/topics.hpp"
+#include "drivers/sqlite/transact.hpp"
 #include "drivers/sqlite/trim.hpp"
 
 namespace towline::drivers::sqlite {
@@ -154,6 +155,12 @@ bool Database::forked() const noexcept { return base::fork_generation() != fork_
 void Database::run(Op& op) {
   if (forked()) {
     op.error = inherited();
+    return;
+  }
+  if (leads_transaction(*this)) {
+    op.error = Error{ErrorCode::kInvalidArgument,
+                     "called inside the body of a handler transaction, which holds the store; use the "
+                     "SqlTransaction (publish, complete, execute), or call after the transaction"};
     return;
   }
   writer_.submit(op);

@@ -189,21 +189,26 @@ class UserSql final : public spi::SqlSession {
   Connection& sql_;
 };
 
-thread_local bool t_leads = false;
+/// Of which database this thread runs the body of a transaction, the innermost.
+thread_local const Database* t_leads = nullptr;
 
 class Leading {
  public:
-  Leading() { t_leads = true; }
-  ~Leading() { t_leads = false; }
+  explicit Leading(const Database& database) : before_(std::exchange(t_leads, &database)) {}
+  ~Leading() { t_leads = before_; }
   Leading(const Leading&) = delete;
   Leading& operator=(const Leading&) = delete;
+
+ private:
+  const Database* before_;
 };
 
 class TransactOp final : public Op {
  public:
-  TransactOp(Moment moment, const std::function<Result<void>(spi::SqlSession&)>& body,
-             std::span<const spi::Unit> units, Session* settle)
-      : Op(moment), body_(body), units_(units.begin(), units.end()), settle_(settle) {
+  TransactOp(Moment moment, const Database& database,
+             const std::function<Result<void>(spi::SqlSession&)>& body, std::span<const spi::Unit> units,
+             Session* settle)
+      : Op(moment), database_(database), body_(body), units_(units.begin(), units.end()), settle_(settle) {
     alone = true;
   }
 
@@ -224,7 +229,7 @@ class TransactOp final : public Op {
 
  private:
   Result<void> call(UserSql& session) {
-    const Leading leading;
+    const Leading leading(database_);
     try {
       return body_(session);
     } catch (const std::exception& thrown) {
@@ -246,6 +251,7 @@ class TransactOp final : public Op {
     return {};
   }
 
+  const Database& database_;
   const std::function<Result<void>(spi::SqlSession&)>& body_;
   std::vector<spi::Unit> units_;
   Session* settle_;
@@ -253,14 +259,14 @@ class TransactOp final : public Op {
 
 }  // namespace
 
-bool leads_transaction() noexcept { return t_leads; }
+bool leads_transaction(const Database& database) noexcept { return t_leads == &database; }
 
 void restrict_user_sql(Connection& connection) { connection.authorize_by(&authorize); }
 
 Result<void> SqliteStore::transact(const std::function<Result<void>(spi::SqlSession&)>& body,
                                    std::span<const spi::Unit> units, spi::Subscription* settle) {
   auto* subscription = dynamic_cast<SqliteSubscription*>(settle);
-  TransactOp op(handle_.now(), body, units,
+  TransactOp op(handle_.now(), *handle_.database, body, units,
                 subscription == nullptr ? nullptr : subscription->session().get());
   handle_.database->run(op);
   if (op.error) return std::move(*op.error);

@@ -5,8 +5,11 @@
 
 namespace towline::drivers::sqlite {
 
-/// Whether the calling thread runs the body of a handler transaction, and so leads the writer.
-[[nodiscard]] bool leads_transaction() noexcept;
+class Database;
+
+/// Whether the calling thread runs the body of a handler transaction of this database, and so leads its
+/// writer: it must not wait for itself.
+[[nodiscard]] bool leads_transaction(const Database& database) noexcept;
 
 /// Sets what SQL of handler transactions may do on the connection.
 void restrict_user_sql(Connection& connection);

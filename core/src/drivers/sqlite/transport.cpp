@@ -331,7 +331,7 @@ Result<spi::Topology> SqliteTransport::topology(std::string_view topic,
   });
   if (known || known.error().code != ErrorCode::kNotFound) return known;
   // The transaction makes the topic when it publishes; asking the writer here would wait for itself.
-  if (leads_transaction()) return asked;
+  if (leads_transaction(*handle_.database)) return asked;
   auto op = write_op<spi::Topology>(handle_.now(), [&](Tx& tx, const Error*) {
     const TopicState& state = topic_of(tx, topic, asked);
     spi::Topology made = asked;

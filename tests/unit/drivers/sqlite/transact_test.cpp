@@ -55,6 +55,30 @@ class SqliteTransact : public ::testing::Test {
   std::vector<spi::Delivery> held;
 };
 
+TEST_F(SqliteTransact, WhatWouldWriteInsideTheBodyBesideTheTransactionIsRefusedAtOnceAndNothingIsLost) {
+  World other;
+  const auto body = [&](spi::SqlSession& session) -> Result<void> {
+    std::vector<spi::Envelope> one = {world.envelope(2, "u")};
+    EXPECT_EQ(code_of(world.transport().publish(one, world.clock->monotonic())), ErrorCode::kInvalidArgument);
+    const spi::Unit late{{spi::PutSchedule{world.record(3, 1s)}}};
+    EXPECT_EQ(code_of(world.store().commit({&late, 1})), ErrorCode::kInvalidArgument);
+    spi::ReceiveRequest request;
+    EXPECT_EQ(code_of(subscription->receive(request)), ErrorCode::kInvalidArgument);
+    // Reading waits for nobody, nor does another store.
+    EXPECT_TRUE(world.store().find_schedule(make_id(3)).ok());
+    other.publish(1, 1);
+    return session.execute("INSERT INTO account VALUES('ann', 5)", {}).ok()
+               ? Result<void>{}
+               : Result<void>(Error{ErrorCode::kInternal, "insert"});
+  };
+  const spi::Unit unit{{ack()}};
+  EXPECT_TRUE(world.store().transact(body, {&unit, 1}, subscription.get()).ok());
+  EXPECT_EQ(ask("SELECT count(*) FROM account"), (Rows{{Value{std::int64_t{1}}}}));
+  EXPECT_EQ(world.group().in_flight, 0U);
+  world.publish(4, 4);  // and afterwards all is as before
+  EXPECT_EQ(world.take(*subscription), range(4, 4));
+}
+
 TEST_F(SqliteTransact, TheEffectTheMessageAndTheSettlementAreStoredTogether) {
   auto out = world.subscribe(member("out"));
   ASSERT_TRUE(run({"INSERT INTO account VALUES('ann', 5)"}, {spi::Publish{world.envelope(2, "u")}, ack()},
@@ -143,8 +167,8 @@ TEST_F(SqliteTransact, TheStoresOwnTablesCanBeReadAndNotWritten) {
   for (const char* sql :
        {"DELETE FROM message", "UPDATE dead_letter SET status = 1", "INSERT INTO meta VALUES('a', 1)",
         "DROP TABLE claim", "ALTER TABLE topic RENAME TO mine", "CREATE INDEX mine ON message(seq)",
-        "CREATE TRIGGER mine AFTER INSERT ON message BEGIN SELECT 1; END",
-        "UPDATE MESSAGE SET extras = NULL", "DELETE FROM sqlite_master"}) {
+        "CREATE TRIGGER mine AFTER INSERT ON message BEGIN SELECT 1; END", "UPDATE MESSAGE SET extras = NULL",
+        "DELETE FROM sqlite_master"}) {
     EXPECT_EQ(code_of(run({sql})), ErrorCode::kInvalidArgument) << sql;
   }
   EXPECT_TRUE(run({"CREATE TABLE mine(id INTEGER)", "INSERT INTO mine VALUES(1)", "DROP TABLE mine"}).ok());
