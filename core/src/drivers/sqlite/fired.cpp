@@ -152,7 +152,9 @@ void gather_fired(Tx& tx, LogState& log) {
 
 void remove_fired(Tx& tx, std::size_t settled_count) {
   for (LogState* log : tx.read) {
-    if (!is_worthwhile(tx, log->fired)) continue;
+    if (log->fired.count() == 0 && log->fired.pass.empty()) continue;
+    // Another process may have trimmed and swept since: its row must not be set back.
+    if (!is_worthwhile(tx, fresh(tx, *log).fired)) continue;
     remove_some(tx, *log, std::max(kBodiesPerStepMin, settled_count + settled_count / 4));
   }
 }

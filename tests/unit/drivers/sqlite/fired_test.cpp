@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <random>
 
+#include "drivers/sqlite/topics.hpp"
 #include "unit/drivers/sqlite/world.hpp"
 
 namespace towline::drivers::sqlite::testing {
@@ -244,6 +245,30 @@ TEST_F(SqliteFiredBodies, OfALogAreNotReadBeyondItsRetentionByAGroupThatLags) {
   EXPECT_EQ(world.take(*lags), range(11, 11));
   (void)sweep_all();
   EXPECT_EQ(count("body"), 0);
+}
+
+class SqliteFiredOfALog : public Bare {};
+
+TEST_F(SqliteFiredOfALog, DoNotSetBackTheLogThatAnotherProcessHasSweptMeanwhile) {
+  LogState* log = nullptr;
+  write([&](Tx& tx) {
+    log = &log_of(tx, topic_of(tx, "t"), 4);
+  });
+  // Here a pass has one body to go...
+  log->trimmed = log->last = log_begin(log->id) + 100;
+  log->fired.gathered = log->fired.pass_until = log->trimmed;
+  log->fired.pass = {7};
+  // ...when another process has done all of it and more, and this one hears of it now.
+  const Seq ahead = log_begin(log->id) + 500;
+  execute(sql, "UPDATE log SET trimmed_seq = ?1, swept_seq = ?1, body_seq = ?1", ahead);
+  ++catalog.generation;
+  write([&](Tx& tx) {
+    tx.note_read(*log);
+    remove_fired(tx, 100);
+  });
+  EXPECT_EQ(count("SELECT trimmed_seq FROM log"), ahead);
+  EXPECT_EQ(count("SELECT swept_seq FROM log"), ahead);
+  EXPECT_EQ(count("SELECT body_seq FROM log"), ahead);
 }
 
 }  // namespace
