@@ -1,12 +1,12 @@
-// A million messages that wait for random due times: how fast they are scheduled and cancelled, how late they
-// fire, and what they cost in memory and on disk while they wait.
+// A million messages that wait for random due times: how fast they are scheduled, how late they fire, and
+// what they cost in memory and on disk while they wait.
 //
 // The order of events: one file is filled for a day in the future, in random order of due times, with
 //   - "observed" slots, in which a process that fires 1,000/s is looked at from inside,
 //   - slots of 1,000 and of 16,000 due messages a second, every second slot being the plain program's,
 //   - and a million messages that are due later still, which wait all the time.
 // Then the file is opened on that day, with a clock that was set once, and the slots are lived through. At
-// the end a part of the million is made overdue at once, and another part is cancelled.
+// the end a part of the million is made overdue at once.
 
 #include <algorithm>
 #include <atomic>
@@ -34,7 +34,6 @@ constexpr std::int64_t kObservedStep = 60 * kSecond;
 constexpr std::int64_t kFar = kDay + 10'000 * kSecond;
 constexpr std::int64_t kFarLength = 10'000 * kSecond;
 constexpr std::int64_t kDrainStep = 400 * kSecond;
-constexpr int kCancelThreads = 128;
 
 struct Scale {
   std::size_t far = 1'000'000;
@@ -44,10 +43,9 @@ struct Scale {
   double observed_s = 6;
   std::size_t slow = 1'000;  // due per second
   std::size_t fast = 16'000;
-  std::size_t cancels = 20'000;  // per round
 };
 
-Scale small_scale() { return {6'000, 600, 0.3, 0.3, 0.3, 500, 2'000, 200}; }
+Scale small_scale() { return {6'000, 600, 0.3, 0.3, 0.3, 500, 2'000}; }
 
 /// One stretch of due messages.
 struct Slot {
@@ -85,7 +83,6 @@ class Delayed {
   [[nodiscard]] Lateness judge_slot(const Slot& slot, std::vector<double> late_us) const;
   void report_slots();
   void drain();
-  void cancel();
 
   Bench& bench_;
   const std::set<std::string>& parts_;
@@ -94,7 +91,6 @@ class Delayed {
   std::filesystem::path file_, plain_file_, small_file_;
   std::vector<Slot> slots_;
   std::vector<std::int64_t> far_due_;  // ascending
-  std::vector<MessageId> cancellable_;
   std::shared_ptr<ShiftedClock> clock_;
 };
 
@@ -155,11 +151,7 @@ double Delayed::schedule(Engine& engine, std::span<const std::int64_t> due) {
       batch[i].payload = payload_with(part[i]);
       batch[i].due_at = from_us(part[i]);
     }
-    const std::vector<Receipt> receipts = publish_all(engine, std::move(batch));
-    const std::size_t wanted = scale_.cancels * static_cast<std::size_t>(bench_.round_count());
-    for (std::size_t i = 0; i < part.size() && cancellable_.size() < wanted; ++i) {
-      if (part[i] >= kFar + kFarLength / 2) cancellable_.push_back(receipts[i].id);
-    }
+    publish_all(engine, std::move(batch));
   }
   return static_cast<double>(due.size()) / seconds_since(start);
 }
@@ -377,35 +369,6 @@ void Delayed::drain() {
   bench_.compare("drain", ours, plain, at_least(2));
 }
 
-void Delayed::cancel() {
-  const Series rate{"cancel() from 128 threads", "msg/s",
-                    conditions(fmt::format("{} pending, one message a call", scale_.far))};
-  Engine engine = open(file_, kFar + kFarLength / 3, false);
-  bench_.interleave({[&](int round) {
-    const std::size_t count = scale_.cancels;
-    const std::size_t first = static_cast<std::size_t>(round - 1) * count;
-    std::atomic<std::size_t> next{0};
-    std::atomic<std::size_t> refused{0};
-    std::vector<std::thread> threads;
-    const auto start = Steady::now();
-    for (int i = 0; i < kCancelThreads; ++i) {
-      threads.emplace_back([&] {
-        for (std::size_t at = next.fetch_add(1); at < count; at = next.fetch_add(1)) {
-          auto answer = engine.cancel(cancellable_.at(first + at));
-          if (!answer || *answer != ScheduleAnswer::kDone) refused.fetch_add(1);
-        }
-      });
-    }
-    for (std::thread& thread : threads)
-      thread.join();
-    const double seconds = seconds_since(start);
-    if (refused.load() > 0) throw std::runtime_error("pending messages could not be cancelled");
-    bench_.sample(rate, round, static_cast<double>(count) / seconds);
-  }});
-  bench_.check("cancel", rate, at_least(50'000));
-  (void)engine.close().value();
-}
-
 void Delayed::run() {
   plan_slots();
   bench_.label("P11");
@@ -414,7 +377,6 @@ void Delayed::run() {
   if (!slots_.empty()) live_through_slots();
   bench_.label("P10");
   if (wants("P10")) drain();
-  cancel();
 }
 
 }  // namespace

@@ -29,6 +29,10 @@ int run_wake_consumer(const std::string& url, std::size_t count);
 int run_wake_poller(const std::string& file, std::size_t count);
 // delayed.cpp: several scenarios that share one large file; `parts` has the ids that were asked for
 void delayed(Bench& bench, const std::set<std::string>& parts);
+// cancel.cpp
+void cancelling(Bench& bench);
+/// The engine's side alone, for a profiler.
+int run_cancel_alone(const std::string& url, std::size_t count, bool shuffled);
 // wheel.cpp
 void timing_wheel(Bench& bench);
 // dead_letters.cpp

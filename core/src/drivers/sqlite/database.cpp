@@ -287,6 +287,7 @@ void Database::finish(Tx& tx) {
   remove_fired(tx, tx.settled_count);
   flush_logs(tx);
   if (tx.scheduled != 0) execute(sql_, kCount, "scheduled", tx.scheduled);
+  if (tx.cancelled != 0) execute(sql_, kCount, "cancelled", tx.cancelled);
   if (tx.parked != 0) execute(sql_, kCount, "parked", tx.parked);
   if (tx.bodies != 0) execute(sql_, kCount, "bodies", tx.bodies);
   if (tx.idempotency != 0) execute(sql_, kCount, "idempotency", tx.idempotency);

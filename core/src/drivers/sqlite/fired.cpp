@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "drivers/sqlite/cancelled.hpp"
 #include "drivers/sqlite/schedule.hpp"
 #include "drivers/sqlite/topics.hpp"
 
@@ -34,7 +35,7 @@ constexpr Duration kFiredSlotAge = std::chrono::hours(1);
 constexpr std::int64_t kFiredSlotsMax = 100;
 
 constexpr const char* kFiredBody =
-    "SELECT 1 FROM body b WHERE " TOWLINE_RECORD_IS_1
+    "SELECT body_id FROM body b WHERE " TOWLINE_RECORD_IS_1
     " AND order_key IS NULL AND group_id IS NULL AND NOT EXISTS("
     "SELECT 1 FROM schedule s WHERE s.due_us = b.due_us AND s.body_id = b.body_id)";
 constexpr const char* kFiredId =
@@ -124,7 +125,14 @@ void remember_fired(Tx& tx, std::string_view record_ids) {
 }
 
 bool has_fired(Connection& sql, const MessageId& id) {
-  return select_integer(sql, kFiredBody, id) || select_integer(sql, kFiredId, id);
+  {
+    Query rows(sql, kFiredBody, id);
+    while (rows.row()) {
+      // Of one that was cancelled the row in `schedule` goes first.
+      if (!is_cancelled(sql, rows.integer(0))) return true;
+    }
+  }
+  return select_integer(sql, kFiredId, id).has_value();
 }
 
 bool forget_fired(Tx& tx) {

@@ -9,6 +9,7 @@
 
 #include <towline/spi/store.hpp>
 
+#include "drivers/sqlite/cancelled.hpp"
 #include "drivers/sqlite/tx.hpp"
 
 namespace towline::drivers::sqlite {
@@ -36,6 +37,7 @@ struct SweepPlace {
 };
 struct SweepPlaces {
   SweepPlace idempotency, inbox, dedup;
+  CancelledPass cancelled;
 };
 
 /// Removes expired records among the next `count_max * 4` at most; returns how many, and whether it stopped

@@ -12,6 +12,7 @@
 
 #include "base/ids.hpp"
 #include "codec/extras.hpp"
+#include "drivers/sqlite/cancelled.hpp"
 #include "drivers/sqlite/fired.hpp"
 #include "drivers/sqlite/page_cursor.hpp"
 #include "drivers/sqlite/publish.hpp"
@@ -22,6 +23,8 @@ namespace towline::drivers::sqlite {
 namespace {
 
 constexpr std::size_t kPageCountMax = 1'000;
+/// Rows that one call looks at while it finds nothing but cancelled ones.
+constexpr std::size_t kLookMax = 4'096;
 
 constexpr const char* kFindWaiting =
     "SELECT body_id, version, due_us, order_key, promised_us, topic_id, priority, skip_if_late_by_us, "
@@ -29,8 +32,7 @@ constexpr const char* kFindWaiting =
     "FROM body b"
     " WHERE " TOWLINE_RECORD_IS_1
     " AND (order_key IS NOT NULL OR EXISTS("
-    "SELECT 1 FROM schedule s WHERE s.due_us = b.due_us AND s.body_id = b.body_id))"
-    " AND NOT EXISTS(SELECT 1 FROM cancelled c WHERE c.body_id = b.body_id) LIMIT 1";
+    "SELECT 1 FROM schedule s WHERE s.due_us = b.due_us AND s.body_id = b.body_id))";
 constexpr const char* kInsertBody =
     "INSERT INTO body(record_id, topic_id, priority, due_us, order_key, version, skip_if_late_by_us, "
     TOWLINE_ENVELOPE_COLUMNS("message_id") ", body_id) VALUES(?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, "
@@ -51,13 +53,6 @@ constexpr const char* kClaimBody =
     "UPDATE body SET due_us = ?2, promised_us = ?3, version = version + 1 WHERE body_id = ?1";
 constexpr const char* kDue =
     "SELECT due_us, body_id, log_id FROM schedule WHERE due_us <= ?1 ORDER BY due_us, body_id LIMIT ?2";
-constexpr const char* kAnyCancelled = "SELECT 1 FROM cancelled LIMIT 1";
-constexpr const char* kIsCancelled = "SELECT 1 FROM cancelled WHERE body_id = ?1";
-constexpr const char* kCancel = "INSERT INTO cancelled VALUES(?1)";
-constexpr const char* kForgetCancelled = "DELETE FROM cancelled WHERE body_id = ?1";
-constexpr const char* kCancelled =
-    "SELECT c.body_id, b.due_us FROM cancelled c LEFT JOIN body b ON b.body_id = c.body_id ORDER BY c.body_id"
-    " LIMIT ?1";
 constexpr const char* kNextDue = "SELECT due_us FROM schedule ORDER BY due_us LIMIT 1";
 constexpr const char* kRule =
     "SELECT skip_if_late_by_us, topic_id, priority, promised_us FROM body WHERE body_id = ?1";
@@ -206,7 +201,10 @@ void claim_due(Tx& tx, const Due& due, Duration lease, spi::DueBatch& out) {
 
 std::optional<Waiting> find_waiting(Connection& sql, const MessageId& id) {
   Query row(sql, kFindWaiting, id);
-  if (!row.row()) return std::nullopt;
+  // A cancelled record may still be there beside one that was put with its id later.
+  do {
+    if (!row.row()) return std::nullopt;
+  } while (is_cancelled(sql, row.integer(0)));
   Waiting waiting;
   waiting.body_id = row.integer(0);
   waiting.version = static_cast<spi::Version>(row.integer(1));
@@ -248,25 +246,25 @@ void put_schedule(Tx& tx, const spi::ScheduleRecord& record) {
 }
 
 void erase_schedule(Tx& tx, const spi::EraseSchedule& write) {
-  const auto waiting = find_waiting(tx.sql, write.id);
-  if (!waiting) return;
+  if (const auto waiting = find_waiting(tx.sql, write.id)) erase_schedule(tx, write, *waiting);
+}
+
+void erase_schedule(Tx& tx, const spi::EraseSchedule& write, const Waiting& waiting) {
   // Dedup ids are among the extras.
-  const auto record = write.finishes && waiting->has_extras ? read_record(tx.sql, waiting->body_id, false)
+  const auto record = write.finishes && waiting.has_extras ? read_record(tx.sql, waiting.body_id, false)
                                                             : std::optional<spi::ScheduleRecord>();
   if (record && record->envelope.dedup_mode == DedupMode::kWhileUnfinished) {
     forget_dedup(tx, {record->envelope.topic, record->envelope.dedup_id, record->envelope.id});
   }
-  if (write.version == 0 && !waiting->parked && !waiting->claimed) {
-    // Its rows lie in three places; noting it is one place, and they go later, in the order they lie in.
-    execute(tx.sql, kCancel, waiting->body_id);
-    --tx.scheduled;
+  if (write.version == 0 && !waiting.parked && !waiting.claimed) {
+    note_cancelled(tx, waiting.body_id);
     return;
   }
-  if (waiting->claimed && write.version != 0 && !waiting->addressed) {
+  if (waiting.claimed && write.version != 0 && !waiting.addressed) {
     remember_fired(tx, blob_of(write.id).bytes);
   }
-  delete_due(tx, *waiting);
-  execute(tx.sql, kDeleteBody, waiting->body_id);
+  delete_due(tx, waiting);
+  execute(tx.sql, kDeleteBody, waiting.body_id);
 }
 
 void move_schedule(Tx& tx, const spi::MoveSchedule& write) {
@@ -324,53 +322,43 @@ TimePoint next_due(Tx& tx) {
 
 namespace {
 
-void remove_cancelled(Tx& tx, std::int64_t body_id) {
-  execute(tx.sql, kDeleteBody, body_id);
-  execute(tx.sql, kForgetCancelled, body_id);
-}
-
-/// Takes out what was cancelled.
-void drop_cancelled(Tx& tx, std::vector<Due>& due) {
-  if (due.empty() || !select_integer(tx.sql, kAnyCancelled)) return;
-  std::erase_if(due, [&](const Due& one) {
-    if (!select_integer(tx.sql, kIsCancelled, one.body_id)) return false;
-    remove_cancelled(tx, one.body_id);
-    return true;
-  });
+/// The first rows that are due, at most `count_max`; they are removed from the schedule, and those that were
+/// cancelled altogether.
+std::vector<Due> take_rows(Tx& tx, std::size_t count_max) {
+  std::vector<Due> due;
+  const bool some_cancelled = any_cancelled(tx.sql);
+  for (std::size_t looked = 0; due.size() < count_max && looked < kLookMax;) {
+    const std::size_t wanted = count_max - due.size();
+    const auto first_new = static_cast<std::ptrdiff_t>(due.size());
+    {
+      Query rows(tx.sql, kDue, to_us(tx.now.wall), wanted);
+      while (rows.row()) {
+        const TimePoint at = from_us(rows.integer(0));
+        due.push_back({at, at, rows.integer(1), rows.integer(2)});
+      }
+    }
+    const std::size_t found = due.size() - static_cast<std::size_t>(first_new);
+    if (found == 0) break;
+    looked += found;
+    execute(tx.sql, kDeleteDueUpTo, to_us(due.back().at), due.back().body_id);
+    tx.catalog.due_generation = kNoGeneration;
+    if (!some_cancelled) break;
+    const auto cancelled = std::remove_if(due.begin() + first_new, due.end(), [&](const Due& one) {
+      if (!is_cancelled(tx.sql, one.body_id)) return false;
+      remove_cancelled(tx, one.body_id);
+      return true;
+    });
+    due.erase(cancelled, due.end());
+    if (found < wanted) break;
+  }
+  tx.scheduled -= static_cast<std::int64_t>(due.size());
+  return due;
 }
 
 }  // namespace
 
-std::uint64_t sweep_cancelled(Tx& tx, std::size_t count_max) {
-  std::vector<std::pair<std::int64_t, std::int64_t>> cancelled;
-  {
-    Query rows(tx.sql, kCancelled, count_max);
-    while (rows.row())
-      cancelled.emplace_back(rows.integer(0), rows.integer(1));
-  }
-  for (const auto& [body_id, due_us] : cancelled) {
-    execute(tx.sql, kDeleteDue, due_us, body_id);
-    remove_cancelled(tx, body_id);
-  }
-  if (!cancelled.empty()) tx.catalog.due_generation = kNoGeneration;
-  return cancelled.size();
-}
-
 void take_due(Tx& tx, const spi::DueRequest& request, bool promote, spi::DueBatch& out) {
-  std::vector<Due> due;
-  {
-    Query rows(tx.sql, kDue, to_us(tx.now.wall), request.count_max);
-    while (rows.row()) {
-      const TimePoint at = from_us(rows.integer(0));
-      due.push_back({at, at, rows.integer(1), rows.integer(2)});
-    }
-  }
-  if (!due.empty()) {
-    execute(tx.sql, kDeleteDueUpTo, to_us(due.back().at), due.back().body_id);
-    drop_cancelled(tx, due);
-    tx.scheduled -= static_cast<std::int64_t>(due.size());
-    tx.catalog.due_generation = kNoGeneration;
-  }
+  std::vector<Due> due = take_rows(tx, request.count_max);
   LogState* log = nullptr;
   for (Due& one : due) {
     const bool late = one.log_id == 0 && too_late(tx, one);
@@ -434,7 +422,7 @@ void list_due(Connection& sql, ListState& state, std::int64_t after_us, std::int
     // The narrow row says enough to pass over the other topics.
     const bool other = !state.query.topic.empty() && !rows.is_null(2) &&
                        std::find(logs.begin(), logs.end(), rows.integer(2)) == logs.end();
-    if (other || select_integer(sql, kIsCancelled, rows.integer(1))) continue;
+    if (other || is_cancelled(sql, rows.integer(1))) continue;
     auto record = read_record(sql, rows.integer(1), false);
     if (!record || !matches(*record, state.query)) continue;
     if (state.query.key && record->envelope.key != state.query.key) continue;

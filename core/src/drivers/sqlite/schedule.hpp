@@ -34,14 +34,13 @@ struct Waiting {
 // ---- writes: what they need was checked ----
 void put_schedule(Tx& tx, const spi::ScheduleRecord& record);
 void erase_schedule(Tx& tx, const spi::EraseSchedule& write);
+/// The same, of a record that was just found.
+void erase_schedule(Tx& tx, const spi::EraseSchedule& write, const Waiting& waiting);
 void move_schedule(Tx& tx, const spi::MoveSchedule& write);
 void put_key_block(Tx& tx, const spi::KeyBlock& block);
 void unpark_next(Tx& tx, const spi::UnparkNext& write);
 [[nodiscard]] bool is_blocked(Connection& sql, const std::string& group, const std::string& topic,
                               std::uint32_t partition, const std::string& key);
-
-/// Removes what is left of cancelled records; how many.
-std::uint64_t sweep_cancelled(Tx& tx, std::size_t count_max);
 
 /// The earliest due time, also of what was cancelled; kNever: none.
 [[nodiscard]] TimePoint next_due(Tx& tx);

@@ -265,7 +265,19 @@ CREATE TABLE counter(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWI
 INSERT INTO counter VALUES('scheduled', 0), ('parked', 0), ('idempotency', 0), ('bodies', 0);
 )sql";
 
-constexpr Migration kMigrations[] = {{kVersion1}};
+/// What was cancelled was one row each, and each on a page of its own when cancelled in no order.
+constexpr const char* kVersion2 = R"sql(
+DELETE FROM schedule WHERE (due_us, body_id) IN
+  (SELECT b.due_us, b.body_id FROM cancelled c JOIN body b ON b.body_id = c.body_id);
+DELETE FROM body WHERE body_id IN (SELECT body_id FROM cancelled);
+DROP TABLE cancelled;
+CREATE TABLE cancelled(           -- bodies that will never fire; removed with their rows in passes
+  block INTEGER PRIMARY KEY,      -- body_id >> 12
+  bits BLOB NOT NULL);            -- for each of the 4,096
+INSERT INTO counter VALUES('cancelled', 0);
+)sql";
+
+constexpr Migration kMigrations[] = {{kVersion1}, {kVersion2}};
 
 std::int64_t number(const std::optional<std::string>& text) {
   return text ? std::strtoll(text->c_str(), nullptr, 10) : 0;

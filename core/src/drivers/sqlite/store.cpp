@@ -5,6 +5,7 @@
 #include <chrono>
 #include <utility>
 
+#include "drivers/sqlite/cancelled.hpp"
 #include "drivers/sqlite/dead_letters.hpp"
 #include "drivers/sqlite/fired.hpp"
 #include "drivers/sqlite/members.hpp"
@@ -236,7 +237,7 @@ Result<spi::SweepReport> SqliteStore::sweep(const spi::SweepRequest& request) {
     };
     end_dead_letter_leases(tx);
     if (forget_fired(tx)) report.more = true;
-    (void)took(sweep_cancelled(tx, left));
+    if (sweep_cancelled(tx, database.sweep_places.cancelled)) report.more = true;
     report.dead_letters = took(sweep_dead_letters(tx, request, left));
     Swept swept = sweep_idempotency(tx, database.sweep_places.idempotency, request.now, left);
     report.idempotency_records = took(swept.removed);

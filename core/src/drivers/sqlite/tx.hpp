@@ -39,7 +39,7 @@ struct Tx {
   bool shape_changed = false;
   bool due_earlier = false;
   bool lease_sooner = false;
-  std::int64_t scheduled = 0, parked = 0, idempotency = 0;
+  std::int64_t scheduled = 0, cancelled = 0, parked = 0, idempotency = 0;
   std::int64_t bodies = 0;  ///< ids that were given out
   /// For the way back, before they are changed: sessions by member id, and claims by lease. What
   /// was not committed must not move a lease, or this process believes in one that the file does not know.

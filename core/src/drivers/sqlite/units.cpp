@@ -173,6 +173,19 @@ bool grows(const spi::Unit& unit) noexcept {
   });
 }
 
+namespace {
+
+/// The common unit that cancels: what its precondition found is what it writes to.
+Result<void> commit_erase(Tx& tx, const spi::EraseSchedule& write) {
+  const auto found = find_waiting(tx.sql, write.id);
+  Result<void> checked =
+      check_version("schedule record", write.id.to_string(), found ? found->version : 0, write.version);
+  if (checked) erase_schedule(tx, write, *found);
+  return checked;
+}
+
+}  // namespace
+
 std::vector<Result<void>> commit_units(Tx& tx, std::span<const spi::Unit> units, Session* settle,
                                        const Error* full) {
   std::vector<Result<void>> results;
@@ -181,6 +194,11 @@ std::vector<Result<void>> commit_units(Tx& tx, std::span<const spi::Unit> units,
   for (const spi::Unit& unit : units) {
     if (full != nullptr && grows(unit)) {
       results.emplace_back(*full);
+      continue;
+    }
+    const auto* erase = unit.writes.size() == 1 ? std::get_if<spi::EraseSchedule>(&unit.writes[0]) : nullptr;
+    if (erase != nullptr) {
+      results.push_back(commit_erase(tx, *erase));
       continue;
     }
     Result<void> checked = check_unit(tx, unit, settle);

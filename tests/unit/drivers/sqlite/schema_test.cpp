@@ -87,6 +87,27 @@ TEST_F(SqliteSchema, AnOlderFileIsTakenForwardAndKeepsItsRows) {
   EXPECT_EQ(ask("SELECT value FROM meta WHERE name = 'schema_us'"), "2");
 }
 
+TEST_F(SqliteSchema, WhatWasCancelledBeforeVersionTwoNeverFiresAfterIt) {
+  ASSERT_TRUE(migrate(connection, migrations().first(1), 1));
+  ASSERT_TRUE(connection.run(
+      "INSERT INTO topic VALUES(1, 't', 'queue', 64, 0, 0); INSERT INTO log VALUES(5, 1, 4, 0, 0, 0);"));
+  for (int n = 1; n <= 9; ++n) {
+    ASSERT_TRUE(execute(connection,
+                        "INSERT INTO body(body_id, record_id, topic_id, priority, partition, due_us, version,"
+                        " payload) VALUES(?1, ?2, 1, 4, 0, 1000 * ?1, 1, 'p')",
+                        n, make_id(static_cast<std::uint64_t>(n))));
+    ASSERT_TRUE(execute(connection, "INSERT INTO schedule VALUES(1000 * ?1, ?1, 5)", n));
+  }
+  ASSERT_TRUE(connection.run("INSERT INTO cancelled VALUES(3), (4), (9), (77);"
+                             "UPDATE counter SET value = 6 WHERE name = 'scheduled'"));
+  ASSERT_TRUE(migrate(connection, migrations(), 2));
+  EXPECT_EQ(ask("SELECT group_concat(body_id) FROM schedule"), "1,2,5,6,7,8");
+  EXPECT_EQ(ask("SELECT group_concat(body_id) FROM body"), "1,2,5,6,7,8");
+  EXPECT_EQ(ask("SELECT count(*) FROM cancelled"), "0");
+  EXPECT_EQ(ask("SELECT value FROM counter WHERE name = 'scheduled'"), "6");
+  EXPECT_EQ(ask("SELECT value FROM counter WHERE name = 'cancelled'"), "0");
+}
+
 TEST_F(SqliteSchema, AMigrationThatFailsHalfwayLeavesTheFileAsItWas) {
   ASSERT_TRUE(migrate(connection, kFirst, 1));
   ASSERT_TRUE(connection.run("INSERT INTO thing VALUES(1, 'anchor')"));
