@@ -11,12 +11,6 @@
 namespace towline::simulation {
 namespace {
 
-bool may_duplicate(const Facts& facts) {
-  // Between two systems whatever falls between a publish and its erasure leaves two copies of one id, as
-  // documented.
-  return facts.world == WorldKind::kSplit && !(facts.only_handlers_kill && !facts.calls_may_fail);
-}
-
 bool remains(const FinalState& end, std::uint32_t message, std::uint32_t group) {
   return std::any_of(end.remainders.begin(), end.remainders.end(), [&](const Remainder& r) {
     return r.place != EndPlace::kDeadLetter && r.message == message &&
@@ -36,9 +30,12 @@ void check_lost(Tracks& tracks, const FinalState& end, std::uint32_t m, std::uin
   const Track& track = tracks.track(m, g);
   std::size_t owed_since = 0;
   if (!track.redrives.empty()) owed_since = track.redrives.back();
+  // When one copy was handled and another became a dead letter, the inbox keeps away what is redriven.
+  const bool settles_all = tracks.facts().may_copy &&
+                           tracks.facts().groups[g].options.inbox_window > Duration(0);
   const bool handled =
       std::any_of(track.handlings.begin(), track.handlings.end(), [&](const Handling& handling) {
-        return handling.finish != SIZE_MAX && handling.finish > owed_since &&
+        return handling.finish != SIZE_MAX && (handling.finish > owed_since || settles_all) &&
                tracks.at(handling.finish).verb == Verb::kAck;
       });
   const bool dead = std::any_of(track.stored.begin(), track.stored.end(), [&](std::size_t index) {
@@ -141,6 +138,9 @@ void check_dedup_windows(Tracks& tracks) {
           const Track& track = tracks.track(earlier, g);
           for (const Holding& holding : track.holdings)
             finished |= holding.hand_out < b.answers.back() && holding.settled;
+          // Committed before it is settled, where these are two systems.
+          for (const Handling& handling : track.handlings)
+            finished |= facts.world == WorldKind::kSplit && handling.finish < b.answers.back();
           for (const std::size_t index : track.stored)
             finished |= index < b.answers.back();
         }
@@ -171,17 +171,17 @@ void check_duplicates(Tracks& tracks) {
     for (std::uint32_t g = 0; g < tracks.group_count(); ++g) {
       const Track& track = tracks.track(m, g);
       const bool at_most_once = tracks.facts().groups[g].options.ack == AckPolicy::kFirst;
+      if (tracks.facts().may_copy) continue;
       if (at_most_once && track.handlings.size() > 1 + track.redrives.size()) {
         tracks.find("K2", called(m, g) + " was handled again although it is acknowledged first");
       }
-      if (may_duplicate(tracks.facts())) continue;
       for (std::size_t i = 1; i < track.handlings.size(); ++i) {
         if (explains(tracks, track, track.handlings[i - 1], track.handlings[i])) continue;
         tracks.find("K2", called(m, g) + " was handled well and acknowledged, and handled again");
       }
     }
   }
-  if (!may_duplicate(tracks.facts())) check_dedup_windows(tracks);
+  check_dedup_windows(tracks);
 }
 
 void check_places(Tracks& tracks, const FinalState& end) {
@@ -196,7 +196,7 @@ void check_places(Tracks& tracks, const FinalState& end) {
     if (letter.status == DeadLetterStatus::kReprocessing)
       tracks.find("K6", "a dead letter is still being reprocessed");
     if (letter.status != DeadLetterStatus::kPending) continue;
-    if (!pending.insert({letter.message_id, letter.group}).second && !may_duplicate(tracks.facts())) {
+    if (!pending.insert({letter.message_id, letter.group}).second && !tracks.facts().may_copy) {
       tracks.find("K6", "message " + letter.message_id.to_string() + " has two pending dead letters in " +
                             letter.group);
     }
@@ -234,7 +234,7 @@ void check_delays(Tracks& tracks) {
       }
       for (const std::size_t stored : track.stored) {
         const Record& retry = tracks.at(stored);
-        if (retry.verb != Verb::kRetry || may_duplicate(tracks.facts())) continue;
+        if (retry.verb != Verb::kRetry || tracks.facts().may_copy) continue;
         for (const Handling& handling : track.handlings) {
           if (handling.start < stored || handling.zombie) continue;
           if (tracks.at(handling.start).wall + tolerance < retry.until_wall) {
@@ -267,8 +267,25 @@ void check_kept(Tracks& tracks, const FinalState& end) {
   }
 }
 
+/// Retention holds for every status, or what nobody resolves would grow without bound.
+void check_removed(Tracks& tracks, const FinalState& end) {
+  if (end.stuck) return;
+  const Facts& facts = tracks.facts();
+  if (end.dead_letters.size() > facts.dead_letter_count_max) {
+    tracks.find("K8", std::to_string(end.dead_letters.size()) + " dead letters are kept, at most " +
+                          std::to_string(facts.dead_letter_count_max) + " may be");
+  }
+  if (facts.dead_letter_age_max == Duration::max()) return;
+  const TimePoint oldest = end.wall - facts.dead_letter_age_max - facts.skew_max - std::chrono::seconds(10);
+  for (const DeadLetter& letter : end.dead_letters) {
+    if (letter.last_failed_at < oldest)
+      tracks.find("K8", "a dead letter of " + letter.topic + "/" + letter.group + " is older than may be");
+  }
+}
+
 void check_dead_letters(Tracks& tracks, const FinalState& end) {
   check_kept(tracks, end);
+  check_removed(tracks, end);
   const Facts& facts = tracks.facts();
   for (std::uint32_t m = 0; m < tracks.message_count(); ++m) {
     for (std::uint32_t g = 0; g < tracks.group_count(); ++g) {

@@ -43,6 +43,12 @@ struct Facts {
   bool leases_may_jump = false;
   /// A process may stand still for longer than a handler's time.
   bool may_stand_still = false;
+  /// One message may become two of one id: between two systems, by whatever falls between a publish and the
+  /// erasure of what was published, or between a commit and its settlement.
+  bool may_copy = false;
+  /// What the janitor must have removed of the dead letters: those beyond so many, and the older ones.
+  std::uint64_t dead_letter_count_max = UINT64_MAX;
+  Duration dead_letter_age_max = Duration::max();
   double healed_by_redrive = 0;
   std::uint64_t seed = 0;
 };
@@ -57,6 +63,8 @@ struct Remainder {
 struct FinalState {
   std::vector<Remainder> remainders;
   std::vector<DeadLetter> dead_letters;
+  /// When this was; the janitors have run since everything was done.
+  TimePoint wall{};
   /// The run was ended before everything was done, so what is left says nothing.
   bool stuck = false;
 };

@@ -83,22 +83,41 @@ bool has_plain_place_in_order(const Tracks& tracks, std::uint32_t m) {
   return message.delay == Duration(0) && message.dedup < 0 && tracks.publication(m).answers.size() == 1;
 }
 
-/// Whether an operator let the tail of this message's key go on although its head was still to come. That
-/// gives the order of what waited up, and says so; from then on this key proves nothing.
-bool was_let_through(const Tracks& tracks, std::uint32_t m, std::uint32_t g) {
-  const MessagePlan& message = tracks.facts().messages[m];
-  for (const Record& r : tracks.history()) {
-    if (r.event != Event::kHandRelease || r.index != 0 || r.group != g || r.topic != message.topic) continue;
-    if (r.lease == 0 || r.lease == static_cast<std::uint64_t>(message.key) + 1) return true;
+/// Where an operator let the tails of keys go on although their heads were still to come. That gives up the
+/// order of what waited, and says so: what starts from then on proves nothing about its key.
+class HandReleases {
+ public:
+  HandReleases(const Tracks& tracks, std::uint32_t g) : tracks_(tracks) {
+    for (std::size_t i = 0; i < tracks.history().size(); ++i) {
+      const Record& r = tracks.at(i);
+      // Of a held key the head is done; unless a copy of it that is done holds the key once more.
+      const bool head_is_to_come = r.index == 0 || tracks.facts().may_copy;
+      if (r.event == Event::kHandRelease && head_is_to_come && r.group == g) releases_.push_back(i);
+    }
   }
-  return false;
-}
+
+  /// The first of this message's key; SIZE_MAX: there was none.
+  [[nodiscard]] std::size_t first(std::uint32_t m) const {
+    const MessagePlan& message = tracks_.facts().messages[m];
+    for (const std::size_t index : releases_) {
+      const Record& r = tracks_.at(index);
+      if (r.topic != message.topic) continue;
+      if (r.lease == 0 || r.lease == static_cast<std::uint64_t>(message.key) + 1) return index;
+    }
+    return SIZE_MAX;
+  }
+
+ private:
+  const Tracks& tracks_;
+  std::vector<std::size_t> releases_;
+};
 
 void check_first_starts(Tracks& tracks, std::uint32_t g) {
   // Producer, topic, key, priority: the latest first start so far.
   std::map<std::tuple<std::uint32_t, std::uint32_t, std::int32_t, std::uint8_t>,
            std::pair<std::size_t, std::uint32_t>>
       last;
+  const HandReleases releases(tracks, g);
   for (std::uint32_t m = 0; m < tracks.message_count(); ++m) {
     const MessagePlan& message = tracks.facts().messages[m];
     const Track& track = tracks.track(m, g);
@@ -109,9 +128,10 @@ void check_first_starts(Tracks& tracks, std::uint32_t g) {
     const bool died_unseen = std::any_of(track.stored.begin(), track.stored.end(), [&](std::size_t index) {
       return tracks.at(index).verb == Verb::kDeadLetter && index < first;
     });
-    if (died_unseen || was_let_through(tracks, m, g)) continue;
+    if (died_unseen) continue;
     auto& latest = last[{message.producer, message.topic, message.key, message.priority}];
     if (latest.first > first) {
+      if (first > releases.first(m)) continue;
       tracks.find("K3", called(m, g) + " was handled before m" + std::to_string(latest.second) +
                             " of the same producer and key, which was published earlier");
     } else {
@@ -136,13 +156,15 @@ bool gave_up(const Tracks& tracks, std::uint32_t m, std::uint32_t g, std::size_t
 
 /// While a failed message waits for its next attempt nothing else of its key may start.
 void check_blocked_keys(Tracks& tracks, std::uint32_t g) {
-  if (tracks.facts().world == WorldKind::kSplit) return;
+  if (tracks.facts().may_copy) return;
+  const HandReleases releases(tracks, g);
   std::map<std::pair<std::uint32_t, std::int32_t>, std::vector<std::uint32_t>> by_key;
   for (std::uint32_t m = 0; m < tracks.message_count(); ++m) {
     const MessagePlan& message = tracks.facts().messages[m];
-    if (message.key >= 0 && !was_let_through(tracks, m, g)) by_key[{message.topic, message.key}].push_back(m);
+    if (message.key >= 0) by_key[{message.topic, message.key}].push_back(m);
   }
   for (const auto& [key, members] : by_key) {
+    const std::size_t released = releases.first(members.front());
     std::vector<std::pair<std::size_t, std::uint32_t>> starts;
     for (const std::uint32_t m : members) {
       for (const Handling& handling : tracks.track(m, g).handlings) {
@@ -154,7 +176,8 @@ void check_blocked_keys(Tracks& tracks, std::uint32_t g) {
       for (const std::size_t stored : tracks.track(m, g).stored) {
         if (tracks.at(stored).verb != Verb::kRetry) continue;
         const auto next = std::upper_bound(starts.begin(), starts.end(), std::pair(stored, UINT32_MAX));
-        if (next == starts.end() || next->second == m || gave_up(tracks, m, g, stored, next->first)) continue;
+        if (next == starts.end() || next->first > released) continue;
+        if (next->second == m || gave_up(tracks, m, g, stored, next->first)) continue;
         tracks.find("K3", called(next->second, g) + " was handled while m" + std::to_string(m) +
                               " of the same key waited for its next attempt");
       }
@@ -190,7 +213,7 @@ void check_one_message(Tracks& tracks, std::uint32_t m, std::uint32_t g) {
       tracks.find("K5", called(m, g) + " was charged with a failure that never was");
     }
     const bool same_life = previous != nullptr && previous->redrives == start.redrives;
-    if (same_life && start.attempt < previous->attempt && tracks.facts().world != WorldKind::kSplit) {
+    if (same_life && start.attempt < previous->attempt && !tracks.facts().may_copy) {
       tracks.find("K5", called(m, g) + ": its attempts went back");
     }
     if (start.crashes > ended_holdings(tracks, track, handling.start)) {
@@ -206,7 +229,7 @@ void check_one_message(Tracks& tracks, std::uint32_t m, std::uint32_t g) {
   }
   const auto kills_max = (static_cast<std::uint32_t>(options.dead_letters.max_crashes) + 2) *
                          static_cast<std::uint32_t>(1 + track.redrives.size());
-  if (kills > kills_max) {
+  if (kills > kills_max && !tracks.facts().may_copy) {
     tracks.find("K5", called(m, g) + " killed its process " + std::to_string(kills) +
                           " times, max_crashes is " + std::to_string(options.dead_letters.max_crashes));
   }
@@ -227,7 +250,7 @@ void check_stored_attempts(Tracks& tracks, std::uint32_t m, std::uint32_t g) {
       continue;
     }
     // The next delivery must know what this record says.
-    if (tracks.facts().world == WorldKind::kSplit) continue;
+    if (tracks.facts().may_copy) continue;
     for (const Holding& holding : track.holdings) {
       if (holding.hand_out < index) continue;
       const Record& next = tracks.at(holding.hand_out);
@@ -263,7 +286,7 @@ void check_order(Tracks& tracks) {
 }
 
 void check_leases(Tracks& tracks) {
-  if (tracks.facts().world == WorldKind::kSplit) return;  // two copies of one id may be about
+  if (tracks.facts().may_copy) return;
   if (tracks.facts().leases_may_jump) return;
   for (std::uint32_t m = 0; m < tracks.message_count(); ++m) {
     for (std::uint32_t g = 0; g < tracks.group_count(); ++g) {

@@ -235,6 +235,16 @@ TEST(CheckerK3, AKeyThatAnOperatorLetGoOnBeforeItsHeadWasDoneProvesNothing) {
   EXPECT_EQ(story.findings(), "");
 }
 
+TEST(CheckerK3, WhatWasOvertakenBeforeAnOperatorLetTheKeyGoOnIsFound) {
+  Story story = clean();
+  story.handle(1);
+  story.note(Event::kHandRelease).lease = 1;
+  for (const std::uint32_t m : {0u, 3u, 2u})
+    story.handle(m);
+  EXPECT_EQ(story.finds("K3", "m1/g0 was handled before m0"), 1U) << story.findings();
+  EXPECT_EQ(story.finds("K3", "handled before"), 1U) << story.findings();
+}
+
 TEST(CheckerK3, TwoHandlersOfOneKeyAtOnceAreFound) {
   Story story = clean(2);
   const std::uint64_t first = story.hand_out(0);
@@ -482,6 +492,28 @@ TEST(CheckerK8, ADeadLetterThatIsNowhereInTheDumpIsFound) {
   EXPECT_EQ(story.findings(), "");
   story.end.dead_letters.clear();
   EXPECT_EQ(story.finds("K8", "the dead letter of m0/g0 is gone"), 1U) << story.findings();
+}
+
+TEST(CheckerK8, DeadLettersBeyondWhatMayBeKeptAreFoundInEveryStatus) {
+  for (const DeadLetterStatus status : {DeadLetterStatus::kPending, DeadLetterStatus::kResolved}) {
+    Story story = clean_and_handled();
+    story.end.wall = story.now.wall;
+    story.end.dead_letters.resize(3);
+    for (DeadLetter& letter : story.end.dead_letters) {
+      letter.id.bytes[0] = static_cast<std::uint8_t>(&letter - story.end.dead_letters.data());
+      letter.message_id = letter.id;
+      letter.status = status;
+      letter.last_failed_at = story.now.wall;
+    }
+    story.facts.dead_letter_count_max = 3;
+    story.facts.dead_letter_age_max = seconds(30);
+    EXPECT_EQ(story.findings(), "");
+    story.facts.dead_letter_count_max = 2;
+    EXPECT_EQ(story.finds("K8", "3 dead letters are kept, at most 2"), 1U) << story.findings();
+    story.facts.dead_letter_count_max = 3;
+    story.end.wall += seconds(60);
+    EXPECT_EQ(story.finds("K8", "older than may be"), 3U) << story.findings();
+  }
 }
 
 // ---- K9 -----------------------------------------------------------------------------------------

@@ -395,14 +395,9 @@ class FaultySubscription final : public spi::Subscription {
 
 class FaultyTransport final : public spi::Transport {
  public:
-  FaultyTransport(Desk desk, std::shared_ptr<spi::Transport> inner, bool split)
-      : desk_(desk), inner_(std::move(inner)), split_(split) {}
+  FaultyTransport(Desk desk, std::shared_ptr<spi::Transport> inner) : desk_(desk), inner_(std::move(inner)) {}
 
-  [[nodiscard]] spi::Capabilities capabilities() const noexcept override {
-    spi::Capabilities capabilities = inner_->capabilities();
-    if (split_) capabilities.is_store = false;
-    return capabilities;
-  }
+  [[nodiscard]] spi::Capabilities capabilities() const noexcept override { return inner_->capabilities(); }
   Result<void> declare(const spi::Topology& topology) override {
     return desk_.run(Call::kRead, [&] { return inner_->declare(topology); });
   }
@@ -440,7 +435,6 @@ class FaultyTransport final : public spi::Transport {
  private:
   const Desk desk_;
   const std::shared_ptr<spi::Transport> inner_;
-  const bool split_;
 };
 
 class FaultyStore final : public spi::Store {
@@ -560,9 +554,9 @@ Bytes payload_of(std::uint32_t number) {
   return payload;
 }
 
-spi::Provider with_faults(spi::Provider provider, Host& host, Seat seat, bool split) {
+spi::Provider with_faults(spi::Provider provider, Host& host, Seat seat) {
   const Desk desk{host, seat};
-  provider.transport = std::make_shared<FaultyTransport>(desk, std::move(provider.transport), split);
+  provider.transport = std::make_shared<FaultyTransport>(desk, std::move(provider.transport));
   provider.store = std::make_shared<FaultyStore>(desk, std::move(provider.store));
   return provider;
 }

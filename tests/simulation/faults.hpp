@@ -83,7 +83,7 @@ class Host {
 [[nodiscard]] std::uint32_t number_of(std::string_view payload) noexcept;
 [[nodiscard]] Bytes payload_of(std::uint32_t number);
 
-/// `provider` behind decorators that belong to one process. `split`: the transport denies being the store.
-[[nodiscard]] spi::Provider with_faults(spi::Provider provider, Host& host, Seat seat, bool split);
+/// `provider` behind decorators that belong to one process.
+[[nodiscard]] spi::Provider with_faults(spi::Provider provider, Host& host, Seat seat);
 
 }  // namespace towline::simulation

@@ -36,6 +36,10 @@ constexpr std::array<Row, kMutantCount> kRows = {{
     {"releases-to-the-end", ""},
     {"loses-dead-letters", ""},
     {"charges-all", ""},
+    {"cleans-only-resolved", "NAI-10"},
+    {"starts-loops-again", "NAI-12"},
+    {"reads-from-the-start", "NAI-13"},
+    {"discards-when-full", "NAI-16"},
 }};
 
 template <typename T>
@@ -205,16 +209,49 @@ class WrongStore final : public PlainStore {
     return batch;
   }
 
+  Result<spi::SweepReport> sweep(const spi::SweepRequest& request) override {
+    if (mutant_ != Mutant::kCleansOnlyResolved) return inner_->sweep(request);
+    spi::SweepRequest without = request;
+    without.dead_letters_before = TimePoint::min();
+    without.dead_letter_count_max = UINT64_MAX;
+    auto report = inner_->sweep(without);
+    DeadLetterQuery query;
+    query.status = DeadLetterStatus::kResolved;
+    query.count_max = 1000;
+    const auto resolved = inner_->list_dead_letters(query);
+    if (!report || !resolved) return report;
+    for (const DeadLetter& letter : resolved->items) {
+      const spi::Unit unit{{spi::EraseDeadLetter{letter.id, letter.version}}};
+      if (inner_->commit({&unit, 1}).ok()) ++report->dead_letters;
+    }
+    return report;
+  }
+
  private:
   const Mutant mutant_;
   const std::shared_ptr<spi::Clock> clock_;
 };
 
+/// What was ever handed out to a group, for readers that begin at the beginning.
+using Replay = std::map<std::string, std::vector<spi::Delivery>>;
+
+/// One for all processes of the world that lives now.
+std::shared_ptr<Replay> shared_replay() {
+  static std::weak_ptr<Replay> last;
+  auto replay = last.lock();
+  if (!replay) last = replay = std::make_shared<Replay>();
+  return replay;
+}
+
 class WrongSubscription final : public PlainSubscription {
  public:
   WrongSubscription(std::unique_ptr<spi::Subscription> inner, std::shared_ptr<spi::Transport> transport,
-                    Mutant mutant)
-      : PlainSubscription(std::move(inner)), transport_(std::move(transport)), mutant_(mutant) {}
+                    Mutant mutant, std::size_t loops, std::vector<spi::Delivery>* replay)
+      : PlainSubscription(std::move(inner)),
+        transport_(std::move(transport)),
+        mutant_(mutant),
+        loops_(loops),
+        replay_(replay) {}
 
   Result<spi::Received> receive(const spi::ReceiveRequest& request) override {
     spi::ReceiveRequest changed = request;
@@ -235,16 +272,31 @@ class WrongSubscription final : public PlainSubscription {
     auto received = inner_->receive(changed);
     if (!anew.empty() && received.ok()) (void)transport_->publish(anew, request.deadline);
     if (received.ok()) note(*received);
+    if (received.ok() && replay_ != nullptr) read_on(*received, request.count_max);
     return received;
   }
 
  private:
+  /// What others were given, or this one before it began anew, is news to it.
+  void read_on(spi::Received& received, std::size_t count_max) {
+    for (const spi::Delivery& delivery : received.deliveries) {
+      own_.insert(delivery.token.lease);
+      replay_->push_back(delivery);
+    }
+    for (; position_ < replay_->size() && received.deliveries.size() < count_max; ++position_) {
+      const spi::Delivery delivery = (*replay_)[position_];
+      if (!own_.contains(delivery.token.lease)) received.deliveries.push_back(delivery);
+    }
+  }
   void note(spi::Received& received) {
     for (spi::Delivery& delivery : received.deliveries) {
       if (mutant_ == Mutant::kReleasesToTheEnd)
         held_[delivery.token.lease << 16 | delivery.token.index] = delivery.envelope;
       if (mutant_ == Mutant::kChargesAll && delivery.redelivered) ++delivery.crashes;
     }
+    const std::vector<spi::Delivery> each = received.deliveries;
+    for (std::size_t loop = 1; loop < loops_; ++loop)
+      received.deliveries.insert(received.deliveries.end(), each.begin(), each.end());
     if (mutant_ != Mutant::kAcknowledgesOnReceipt || received.deliveries.empty()) return;
     std::vector<spi::Settlement> all;
     for (const spi::Delivery& delivery : received.deliveries)
@@ -256,6 +308,10 @@ class WrongSubscription final : public PlainSubscription {
 
   const std::shared_ptr<spi::Transport> transport_;
   const Mutant mutant_;
+  const std::size_t loops_;
+  std::vector<spi::Delivery>* const replay_;  ///< null: it goes on where the group was
+  std::size_t position_ = 0;
+  std::set<std::uint64_t> own_;
   std::map<std::uint64_t, std::shared_ptr<const spi::Envelope>> held_;
 };
 
@@ -273,6 +329,7 @@ class WrongTransport final : public PlainTransport {
         if (fresh) envelope.dedup_id.clear();  // the provider never hears of it
       }
     }
+    if (mutant_ == Mutant::kDiscardsWhenFull && is_full()) return std::vector<spi::PublishAnswer>{};
     std::vector<spi::Envelope> copies;
     if (mutant_ == Mutant::kPublishesTwice) {
       for (const spi::Envelope& envelope : envelopes) {
@@ -287,13 +344,25 @@ class WrongTransport final : public PlainTransport {
   Result<std::unique_ptr<spi::Subscription>> subscribe(const spi::SubscribeOptions& options) override {
     auto inner = inner_->subscribe(options);
     if (!inner) return inner;
+    auto* replay = mutant_ == Mutant::kReadsFromTheStart ? &(*replay_)[options.group] : nullptr;
+    const std::size_t loops = mutant_ == Mutant::kStartsLoopsAgain ? ++loops_[options.group] : 1;
     return std::unique_ptr<spi::Subscription>(
-        std::make_unique<WrongSubscription>(std::move(*inner), inner_, mutant_));
+        std::make_unique<WrongSubscription>(std::move(*inner), inner_, mutant_, loops, replay));
   }
 
  private:
+  [[nodiscard]] bool is_full() {
+    constexpr std::uint64_t kFull = 50;
+    const auto groups = inner_->statistics();
+    return groups.ok() && std::any_of(groups->begin(), groups->end(), [](const spi::GroupStatistics& group) {
+             return group.waiting >= kFull;
+           });
+  }
+
   const Mutant mutant_;
   std::set<std::string> seen_;
+  std::map<std::string, std::size_t> loops_;  ///< that this process has started, by group
+  const std::shared_ptr<Replay> replay_ = shared_replay();
 };
 
 // ---- a wrong engine -------------------------------------------------------------------------------

@@ -36,8 +36,12 @@ enum class Mutant : std::uint8_t {
   kReleasesToTheEnd,       ///< what is released is published anew, behind everything else
   kLosesDeadLetters,       ///< a dead letter is acknowledged and not stored
   kChargesAll,             ///< a death is charged to everything that comes again
+  kCleansOnlyResolved,     ///< retention removes resolved dead letters and no others
+  kStartsLoopsAgain,       ///< a consumer that subscribes again does not end its old loop, and each delivers
+  kReadsFromTheStart,      ///< every reader has a position of its own, in memory: it begins at the beginning
+  kDiscardsWhenFull,       ///< what is published to a long queue is acknowledged and discarded
 };
-inline constexpr std::size_t kMutantCount = 19;
+inline constexpr std::size_t kMutantCount = 23;
 
 [[nodiscard]] const char* name_of(Mutant mutant) noexcept;
 /// The naive design of the reliability notes that it stands for; "" for those made by hand.

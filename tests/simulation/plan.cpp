@@ -101,6 +101,17 @@ void draw_disk_faults(Plan& plan) {
   draw(Fault::kBadWrite, {0.0001, 0.0005});
 }
 
+/// By dice of their own, as draw_disk_faults().
+void draw_retention(Plan& plan) {
+  Dice dice(base::derive_seed(plan.seed, 6));
+  const bool by_count = dice.chance(0.15);
+  const bool by_age = dice.chance(0.15);
+  const auto count_max = dice.pick<std::int64_t>({1, 5, 20});
+  const auto age_max = dice.pick<Duration>({seconds(1), seconds(30), std::chrono::minutes(5)});
+  if (by_count) plan.engine.dead_letter_count_max = count_max;
+  if (by_age) plan.engine.dead_letter_age_max = age_max;
+}
+
 Behaviour draw_behaviour(Dice& dice, std::uint32_t moods, const ConsumerOptions& options,
                          Duration takes_max) {
   Behaviour behaviour;
@@ -189,6 +200,7 @@ Plan draw_plan(std::uint64_t seed, WorldKind world, const Reduction& reduction) 
   draw_groups(plan, dice);
   draw_faults(plan, dice);
   draw_disk_faults(plan);
+  draw_retention(plan);
   draw_messages(plan, dice, reduction.halvings);
   for (std::size_t i = 0; i < kFaultCount; ++i) {
     if ((reduction.without >> i & 1) != 0) plan.faults[i].on = false;

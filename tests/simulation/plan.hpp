@@ -18,7 +18,7 @@ namespace towline::simulation {
 enum class WorldKind : std::uint8_t {
   kMemory,  ///< the memory provider, store and transport in one
   kSqlite,  ///< one SQLite file, on a disk that can lose its power
-  kSplit,   ///< the memory provider as two systems: the transport does not know that it is the store
+  kSplit,   ///< two memory providers: the transport of one, the store of the other
 };
 
 enum class Fault : std::uint8_t {

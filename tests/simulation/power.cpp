@@ -54,6 +54,7 @@ void World::open_bench() {
   auto opened = open_provider(bench_clock_, 0, new_machine(false));
   if (opened) {
     bench_ = std::move(*opened);
+    if (plan_.world == WorldKind::kSplit) look_beside_records();
     return;
   }
   violate("power", "the store cannot be opened: " + opened.error().to_string());

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "drivers/memory/inspect.hpp"
 #include "simulation/world.hpp"
 
 namespace towline::simulation {
@@ -120,13 +119,24 @@ std::string World::blocks_in_words() const {
   return text;
 }
 
+Places World::places() const {
+  Places all;
+  for (const spi::Transport* transport : {bench_.transport.get(), beside_records_.get()}) {
+    if (transport == nullptr) continue;
+    const auto found = drivers::memory::inspect(*transport);
+    if (!found) continue;
+    for (const auto& [id, list] : *found)
+      std::copy(list.begin(), list.end(), std::back_inserter(all[id]));
+  }
+  return all;
+}
+
 void World::look() { check_places(false); }
 
 void World::check_places(bool at_end) {
-  // Between two systems a message may be in both for a while, and after a fault for longer.
-  if (plan_.world == WorldKind::kSplit && !at_end) return;
-  const auto places = drivers::memory::inspect(*bench_.transport);
-  if (!places) return;
+  // Between two systems a message may be in both for a while, and what a fault made two of remains two.
+  if (plan_.world == WorldKind::kSplit && (!at_end || facts_.may_copy)) return;
+  if (plan_.world == WorldKind::kSqlite) return;
   std::map<std::pair<MessageId, std::string>, std::string> found;
   const auto put = [&](const MessageId& id, const std::string& group, const char* place) {
     std::string& known = found[{id, group}];
@@ -137,7 +147,7 @@ void World::check_places(bool at_end) {
     }
     known = place;
   };
-  for (const auto& [id, list] : *places) {
+  for (const auto& [id, list] : places()) {
     for (const drivers::memory::Place& place : list) {
       if (place.kind == PlaceKind::kDeadLetter) continue;
       if (!place.group.empty()) {
@@ -184,18 +194,17 @@ FinalState World::survey() {
   FinalState end;
   if (bench_.store == nullptr) return end;  // the store could not be opened any more
   if (ending_ == Ending::kClean) check_places(true);
-  if (const auto places = drivers::memory::inspect(*bench_.transport)) {
-    for (const auto& [id, list] : *places) {
-      const auto number = numbers_.find(id);
-      for (const drivers::memory::Place& place : list) {
-        if (place.kind == PlaceKind::kKept) continue;  // of a topic that no group reads
-        end.remainders.push_back({end_place(place.kind), number == numbers_.end() ? kNobody : number->second,
-                                  place.group.empty() ? std::uint8_t{UINT8_MAX}
-                                                      : static_cast<std::uint8_t>(number_in(place.group))});
-      }
+  for (const auto& [id, list] : places()) {
+    const auto number = numbers_.find(id);
+    for (const drivers::memory::Place& place : list) {
+      if (place.kind == PlaceKind::kKept) continue;  // of a topic that no group reads
+      end.remainders.push_back({end_place(place.kind), number == numbers_.end() ? kNobody : number->second,
+                                place.group.empty() ? std::uint8_t{UINT8_MAX}
+                                                    : static_cast<std::uint8_t>(number_in(place.group))});
     }
   }
   end.dead_letters = all_dead_letters(*bench_.store, std::nullopt);
+  end.wall = time_.wall;
   return end;
 }
 

@@ -8,12 +8,14 @@
 #include "base/assert.hpp"
 #include "drivers/memory/memory.hpp"
 #include "drivers/sqlite/sqlite.hpp"
+#include "support/blind_transport.hpp"
 
 namespace towline::simulation {
 namespace {
 
 constexpr Duration kQuietWithin = std::chrono::minutes(10);
 constexpr Duration kLookEvery = std::chrono::seconds(1);
+constexpr Duration kJanitorsRunWithin = std::chrono::seconds(3);
 constexpr std::uint32_t kDepthMax = 3;
 /// Steps after which a run cannot be right any more, whatever its virtual time.
 constexpr std::uint64_t kActionsMax = 10'000'000;
@@ -61,6 +63,8 @@ World::World(Plan plan, Mutant mutant, Trace trace)
   facts_.groups = plan_.groups;
   facts_.seed = plan_.seed;
   facts_.healed_by_redrive = plan_.healed_by_redrive;
+  facts_.dead_letter_count_max = static_cast<std::uint64_t>(plan_.engine.dead_letter_count_max);
+  facts_.dead_letter_age_max = plan_.engine.dead_letter_age_max;
   ids_.resize(plan_.messages.size());
   const auto has = [&](Fault fault) { return plan_.has(fault); };
   if (has(Fault::kSkew)) facts_.skew_max += std::chrono::seconds(4);
@@ -71,6 +75,8 @@ World::World(Plan plan, Mutant mutant, Trace trace)
   facts_.may_stand_still = has(Fault::kPause) || has(Fault::kStall);
   facts_.only_handlers_kill = !facts_.calls_may_fail && !facts_.may_stand_still && !has(Fault::kDieBefore) &&
                               !has(Fault::kDieAfter) && !has(Fault::kCrash) && !has(Fault::kPowerLoss);
+  facts_.may_copy =
+      plan_.world == WorldKind::kSplit && (!facts_.only_handlers_kill || has(Fault::kRefuse));
 }
 
 World::~World() {
@@ -87,9 +93,25 @@ Result<spi::Provider> World::open_provider(std::shared_ptr<spi::Clock> clock, st
   options.clock = std::move(clock);
   options.seed = seed;
   options.threads = false;
+  if (plan_.world == WorldKind::kSplit) {
+    auto messages = drivers::open_memory(options);
+    options.location = store_location();
+    auto records = drivers::open_memory(options);
+    if (!messages || !records) return messages ? records : messages;
+    records->transport = std::move(messages->transport);
+    return records;
+  }
   if (machine == nullptr) return drivers::open_memory(options);
   options.parameters = {{"vfs", machine->name()}};
   return drivers::open_sqlite(options);
+}
+
+void World::look_beside_records() {
+  spi::DriverOptions options;
+  options.location = store_location();
+  options.clock = bench_clock_;
+  options.threads = false;
+  beside_records_ = drivers::open_memory(options).value().transport;
 }
 
 // ---- a run --------------------------------------------------------------------------------------
@@ -112,6 +134,7 @@ Verdict World::run() {
   if (ending_ == Ending::kClean) {
     publish_probes();
     run_until_quiet();
+    run_until(time_.monotonic + kJanitorsRunWithin, [] { return false; });
   }
   FinalState end = survey();
   end.stuck = ending_ == Ending::kStuck;
@@ -394,7 +417,9 @@ void World::start_process(Process& process) {
   }
   spi::Provider provider = std::move(*opened);
   provider = with_wrong_provider(std::move(provider), mutant_, life->clock);
-  provider = with_faults(std::move(provider), *this, life->seat, plan_.world == WorldKind::kSplit);
+  if (plan_.world == WorldKind::kSplit)
+    provider.transport = std::make_shared<support::BlindTransport>(std::move(provider.transport));
+  provider = with_faults(std::move(provider), *this, life->seat);
   provider = with_wrong_engine(std::move(provider), mutant_);
   EngineOptions options = plan_.engine;
   if (trace_) {

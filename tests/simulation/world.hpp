@@ -20,6 +20,7 @@
 #include <towline/consumer.hpp>
 #include <towline/idempotency.hpp>
 
+#include "drivers/memory/inspect.hpp"
 #include "engine/core.hpp"
 #include "simulation/checkers.hpp"
 #include "simulation/crash_vfs.hpp"
@@ -47,6 +48,8 @@ struct Verdict {
   Figures figures;
   std::uint64_t hash = 0;
 };
+
+using Places = std::map<MessageId, std::vector<drivers::memory::Place>>;
 
 /// One life of a process: an engine and what of it is on the simulator's stack. The crash is that the process
 /// lets go of it.
@@ -194,9 +197,13 @@ class World final : public Host {
   }
   void count(Fault fault, std::uint64_t how_often = 1);
   void violate(std::string checker, std::string text);
+  /// In a split world: where the records are; the messages are at `location_`.
+  [[nodiscard]] std::string store_location() const { return location_ + "-store"; }
   /// `machine` is null in a world without a disk.
   [[nodiscard]] Result<spi::Provider> open_provider(std::shared_ptr<spi::Clock> clock, std::uint64_t seed,
                                                     const CrashMachine* machine);
+
+  void look_beside_records();
 
   // power.cpp: the disk
   void open_bench();
@@ -238,6 +245,8 @@ class World final : public Host {
   void look();
   void check_places(bool at_end);
   void check_limits();
+  /// Of every message; empty in a world that cannot be looked into.
+  [[nodiscard]] Places places() const;
   [[nodiscard]] FinalState survey();
   void publish_probes();
 
@@ -252,6 +261,8 @@ class World final : public Host {
   std::vector<std::unique_ptr<CrashMachine>> machines_;
   CrashDisk::WalHead head_before_;
   spi::Provider bench_;  ///< undisturbed, keeps the store alive and looks at it
+  /// In a split world: what lies where the records are.
+  std::shared_ptr<spi::Transport> beside_records_;
   std::shared_ptr<ProcessClock> bench_clock_;
   History history_;
   Facts facts_;

@@ -66,6 +66,10 @@ Result<void> check_envelope(const spi::Envelope& envelope, std::uint32_t partiti
   return {};
 }
 
+Error claimed_before(const MessageId& id) {
+  return {ErrorCode::kConflict, "schedule record " + id.to_string() + " has been claimed to be fired"};
+}
+
 Result<void> check_same_topology(const spi::Topology& existing, const spi::Topology& wanted) {
   std::string differences;
   if (existing.kind != wanted.kind) list(differences, "type", name_of(existing.kind), name_of(wanted.kind));

@@ -27,6 +27,10 @@ namespace towline::base {
   return !envelope.dedup_id.empty() && envelope.group.empty();
 }
 
+/// The kConflict of whoever would change a record without naming its version: it has been claimed, so its
+/// claimer may have published it already, and only the version that the claimer knows still changes it.
+[[nodiscard]] Error claimed_before(const MessageId& id);
+
 /// kTopologyMismatch that lists each setting that differs, as it is and as it was asked for. A topic keeps
 /// the settings that it was made with.
 [[nodiscard]] Result<void> check_same_topology(const spi::Topology& existing, const spi::Topology& wanted);

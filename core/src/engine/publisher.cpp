@@ -80,21 +80,79 @@ void Publisher::reject(Receipt& receipt, const Error& error) {
   context_->counters.rejected.fetch_add(1, std::memory_order_relaxed);
 }
 
-void Publisher::store_now(std::vector<Receipt>& receipts, std::vector<spi::Envelope>& envelopes,
-                          const std::vector<std::size_t>& places) {
-  if (envelopes.empty()) return;
-  auto answers = context_->transport->publish(
-      envelopes, context_->clock->monotonic() + context_->options.publish_timeout);
-  if (!answers) {
-    if (answers.error().code == ErrorCode::kIoError) context_->fail(answers.error());
-    for (const std::size_t place : places)
-      note(receipts[place], answers.error());
+void Publisher::hold(std::vector<Receipt>& receipts, Direct& direct, TimePoint now) {
+  std::vector<spi::Unit> units;
+  std::vector<std::size_t> places;
+  std::vector<std::optional<spi::ForgetDedup>> held(direct.envelopes.size());
+  for (std::size_t i = 0; i < direct.envelopes.size(); ++i) {
+    const spi::Envelope& envelope = direct.envelopes[i];
+    if (envelope.dedup_id.empty()) continue;
+    spi::ScheduleRecord record;
+    record.id = envelope.id;
+    record.envelope = envelope;
+    // If this engine dies before it has published it, another one does then.
+    record.due_at = now + context_->options.lease;
+    units.push_back({{spi::PutSchedule{std::move(record)}}});
+    places.push_back(direct.places[i]);
+    held[i] = spi::ForgetDedup{envelope.topic, envelope.dedup_id, envelope.id};
+  }
+  if (units.empty()) return;
+  store_later(receipts, units, places);
+  Direct left;
+  for (std::size_t i = 0; i < direct.envelopes.size(); ++i) {
+    const Receipt& receipt = receipts[direct.places[i]];
+    if (held[i] && (!receipt.acked() || receipt.duplicate)) continue;
+    left.envelopes.push_back(std::move(direct.envelopes[i]));
+    left.places.push_back(direct.places[i]);
+    left.held.push_back(std::move(held[i]));
+  }
+  direct = std::move(left);
+}
+
+void Publisher::let_go(std::vector<Receipt>& receipts, const Direct& direct,
+                       const std::vector<spi::PublishAnswer>& answers) {
+  std::vector<spi::Unit> units;
+  std::vector<std::size_t> refused;  // of each unit: which of them was rejected for good; SIZE_MAX: none
+  for (std::size_t i = 0; i < direct.held.size(); ++i) {
+    if (!direct.held[i]) continue;
+    const bool rejected = !answers.empty() && answers[i].rejected;
+    if (rejected && answers[i].rejected->retryable()) continue;  // it waits in the schedule, and goes later
+    spi::Unit& unit = units.emplace_back();
+    unit.writes.push_back(spi::EraseSchedule{direct.held[i]->message_id, 1});
+    if (rejected) unit.writes.push_back(*direct.held[i]);
+    refused.push_back(rejected ? i : SIZE_MAX);
+  }
+  if (units.empty()) return;
+  const auto erased = context_->store->commit(units);
+  if (!erased) {
+    // They are published once more when they come due; what was rejected becomes a dead letter then.
+    context_->log(LogLevel::kWarning, "publisher", erased.error().to_string());
     return;
   }
-  std::uint64_t published = places.size();
-  for (std::size_t i = 0; i < places.size(); ++i) {
-    Receipt& receipt = receipts[places[i]];
+  for (std::size_t u = 0; u < units.size(); ++u) {
+    if (refused[u] == SIZE_MAX || !(erased->empty() || (*erased)[u].ok())) continue;
+    note(receipts[direct.places[refused[u]]], *answers[refused[u]].rejected);
+    context_->counters.published.fetch_sub(1, std::memory_order_relaxed);
+  }
+}
+
+void Publisher::store_now(std::vector<Receipt>& receipts, Direct& direct) {
+  if (direct.envelopes.empty()) return;
+  auto answers = context_->transport->publish(
+      direct.envelopes, context_->clock->monotonic() + context_->options.publish_timeout);
+  if (!answers) {
+    if (answers.error().code == ErrorCode::kIoError) context_->fail(answers.error());
+    for (std::size_t i = 0; i < direct.places.size(); ++i) {
+      if (!direct.is_held(i)) note(receipts[direct.places[i]], answers.error());
+    }
+    return;
+  }
+  std::uint64_t published = 0;
+  for (std::size_t i = 0; i < direct.places.size(); ++i) {
+    if (direct.is_held(i)) continue;
+    Receipt& receipt = receipts[direct.places[i]];
     receipt.outcome = PublishOutcome::kAcked;
+    ++published;
     if (answers->empty()) continue;
     spi::PublishAnswer& answer = (*answers)[i];
     if (answer.rejected) {
@@ -108,6 +166,7 @@ void Publisher::store_now(std::vector<Receipt>& receipts, std::vector<spi::Envel
     }
   }
   context_->counters.published.fetch_add(published, std::memory_order_relaxed);
+  let_go(receipts, direct, *answers);
 }
 
 void Publisher::store_later(std::vector<Receipt>& receipts, std::vector<spi::Unit>& units,
@@ -157,11 +216,11 @@ Result<std::vector<Receipt>> Publisher::publish_batch(std::vector<Message> messa
   const TimePoint now = context_->clock->now();
   std::vector<MessageId> ids(messages.size());
   context_->make_ids(ids, now);
-  std::vector<spi::Envelope> envelopes;
+  Direct direct;
   std::vector<spi::Unit> units;
-  std::vector<std::size_t> now_places, later_places;
-  envelopes.reserve(messages.size());
-  now_places.reserve(messages.size());
+  std::vector<std::size_t> later_places;
+  direct.envelopes.reserve(messages.size());
+  direct.places.reserve(messages.size());
   for (std::size_t i = 0; i < messages.size(); ++i) {
     auto prepared = prepare(std::move(messages[i]), ids[i], now);
     if (!prepared) {
@@ -170,8 +229,8 @@ Result<std::vector<Receipt>> Publisher::publish_batch(std::vector<Message> messa
     }
     receipts[i].id = prepared->envelope.id;
     if (!prepared->due_at) {
-      envelopes.push_back(std::move(prepared->envelope));
-      now_places.push_back(i);
+      direct.envelopes.push_back(std::move(prepared->envelope));
+      direct.places.push_back(i);
       continue;
     }
     spi::ScheduleRecord record;
@@ -189,13 +248,14 @@ Result<std::vector<Receipt>> Publisher::publish_batch(std::vector<Message> messa
                      "too many publishers wait (publish_in_flight_count_max is " +
                          std::to_string(context_->options.publish_in_flight_count_max) +
                          "); slow down or raise it"};
-    for (const std::size_t place : now_places)
+    for (const std::size_t place : direct.places)
       note(receipts[place], busy);
     for (const std::size_t place : later_places)
       note(receipts[place], busy);
     return receipts;
   }
-  store_now(receipts, envelopes, now_places);
+  if (!context_->capabilities.is_store) hold(receipts, direct, now);
+  store_now(receipts, direct);
   store_later(receipts, units, later_places);
   in_flight_.release(1);
   return receipts;

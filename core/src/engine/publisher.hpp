@@ -34,8 +34,21 @@ class Publisher {
     Duration skip_if_late_by{0};
   };
   [[nodiscard]] Result<Prepared> prepare(Message&& message, const MessageId& id, TimePoint now);
-  void store_now(std::vector<Receipt>& receipts, std::vector<spi::Envelope>& envelopes,
-                 const std::vector<std::size_t>& places);
+  /// What goes to the transport at once.
+  struct Direct {
+    std::vector<spi::Envelope> envelopes;
+    std::vector<std::size_t> places;  ///< of their receipts
+    /// Of each that waits in the schedule as well: how its dedup id is given back. Empty: none does.
+    std::vector<std::optional<spi::ForgetDedup>> held;
+
+    [[nodiscard]] bool is_held(std::size_t i) const { return !held.empty() && held[i].has_value(); }
+  };
+  /// Where the transport is not the store: the store alone knows the dedup ids. What has one is put into the
+  /// schedule first, as if this engine had claimed it, and erased once it is published.
+  void hold(std::vector<Receipt>& receipts, Direct& direct, TimePoint now);
+  void let_go(std::vector<Receipt>& receipts, const Direct& direct,
+              const std::vector<spi::PublishAnswer>& answers);
+  void store_now(std::vector<Receipt>& receipts, Direct& direct);
   void store_later(std::vector<Receipt>& receipts, std::vector<spi::Unit>& units,
                    const std::vector<std::size_t>& places);
   /// After the write began: rejected or unknown, as the error says.

@@ -119,6 +119,8 @@ Result<ScheduleAnswer> Scheduler::change(const MessageId& id, const spi::Unit& u
   if (!done) return std::move(done).error();
   if (done->empty() || done->front().ok()) return ScheduleAnswer::kDone;
   const Error& error = done->front().error();
+  // Claimed: its claimer publishes it, or has done so and could not say it yet. Nobody can take that back.
+  if (error.code == ErrorCode::kConflict) return ScheduleAnswer::kAlreadyFired;
   if (error.code != ErrorCode::kNotFound) return error;
   auto fired = context_->store->has_fired(id);
   if (!fired) return std::move(fired).error();

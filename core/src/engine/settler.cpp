@@ -179,7 +179,7 @@ void Settler::finish_records(spi::Unit& unit, Book& book, const DeliveryState& s
   add_forgetting(unit, envelope);
   if (dispatcher_.is_blocked(state)) {
     unit.writes.push_back(spi::UnparkNext{options_.group, envelope.topic, order_key(envelope),
-                                          envelope.partition, context_->clock->now()});
+                                          envelope.partition, context_->clock->now(), envelope.id});
     book.step = LaneStep::kUnpark;
   }
 }
@@ -483,8 +483,12 @@ Result<void> Settler::commit_units() {
 
 void Settler::apply(const spi::Received& received) {
   std::vector<Book> settlement_books = std::exchange(settlement_books_, {});
-  std::vector<Bundle> bundles = std::exchange(bundles_, {});
-  std::vector<spi::Unit> units = std::exchange(units_, {});
+  std::vector<Bundle> bundles;
+  std::vector<spi::Unit> units;
+  if (context_->capabilities.is_store) {  // else these are what commit_units() put back, for the next round
+    bundles.swap(bundles_);
+    units.swap(units_);
+  }
   settlements_.clear();
   std::size_t next_lost = 0;
   const Error lost{ErrorCode::kLeaseLost,

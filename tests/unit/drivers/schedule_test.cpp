@@ -163,6 +163,27 @@ TEST_P(Schedule, ClaimedRecordsComeBackWhenTheClaimerDies) {
   EXPECT_TRUE(world.store().has_fired(make_id(1)).value());
 }
 
+TEST_P(Schedule, WhatWasClaimedIsChangedOnlyByTheVersionThatItsClaimerKnows) {
+  ASSERT_TRUE(world.write(spi::PutSchedule{world.record(1, 1s)}).ok());
+  world.clock->advance(1s);
+  spi::DueRequest request;
+  request.lease = 10s;
+  ASSERT_EQ(ids_of(world.store().claim_due(request).value().records), range(1, 1));
+  const auto change = [&] {
+    EXPECT_EQ(code_of(world.write(spi::EraseSchedule{make_id(1), 0, true})), ErrorCode::kConflict);
+    EXPECT_EQ(code_of(world.write(spi::MoveSchedule{make_id(1), 0, world.clock->now() + 1h})),
+              ErrorCode::kConflict);
+  };
+  change();
+  world.clock->advance(11s);
+  change();  // its claimer may have published it before it died
+  EXPECT_EQ(ids_of(world.store().claim_due(request).value().records), range(1, 1));
+  EXPECT_TRUE(world.write(spi::MoveSchedule{make_id(1), 3, world.clock->now() + 5s}).ok());
+  EXPECT_TRUE(world.write(spi::EraseSchedule{make_id(1), 0, true}).ok()) << "put off, it is nobody's again";
+  EXPECT_FALSE(world.store().find_schedule(make_id(1)).value());
+  EXPECT_FALSE(world.store().has_fired(make_id(1)).value());
+}
+
 TEST_P(Schedule, AClaimWithoutALeaseTakesEachRecordOnce) {
   for (std::uint64_t n = 1; n <= 3; ++n)
     ASSERT_TRUE(world.write(spi::PutSchedule{world.record(n, 0s)}).ok());
@@ -290,6 +311,27 @@ TEST_P(Schedule, UnparkingLetsTheTailOfAKeyThroughOneByOne) {
   EXPECT_TRUE(world.write(unpark("k")).ok());
   EXPECT_TRUE(blocks().empty());
   EXPECT_EQ(code_of(world.write(unpark("k"))), ErrorCode::kNotFound);
+}
+
+TEST_P(Schedule, OnlyTheHeadOfTheMomentLetsTheNextOneThrough) {
+  ASSERT_TRUE(world
+                  .write(spi::PutKeyBlock{block("k", 1)}, spi::PutSchedule{parked(2, "k")},
+                         spi::PutSchedule{parked(3, "k")})
+                  .ok());
+  spi::UnparkNext of_first = unpark("k");
+  of_first.head = make_id(1);
+  EXPECT_TRUE(world.write(of_first).ok());
+  EXPECT_EQ(blocks()[0].head, make_id(2));
+  EXPECT_TRUE(world.write(of_first).ok()) << "a copy of it is done as well";
+  EXPECT_EQ(blocks()[0].head, make_id(2));
+  EXPECT_EQ(blocks()[0].parked_count, 1U);
+  for (std::uint64_t n = 2; n <= 3; ++n) {
+    spi::UnparkNext next = unpark("k");
+    next.head = make_id(n);
+    EXPECT_TRUE(world.write(next).ok());
+  }
+  EXPECT_TRUE(blocks().empty());
+  EXPECT_EQ(code_of(world.write(of_first)), ErrorCode::kNotFound);
 }
 
 TEST_P(Schedule, InPartitionOrderEverythingWaitsBehindTheEmptyKey) {

@@ -22,6 +22,8 @@
 #include <towline/spi/store.hpp>
 #include <towline/spi/transport.hpp>
 
+#include "support/blind_transport.hpp"
+
 namespace towline::engine::testing {
 
 /// What the calls of one provider shall do besides their work.
@@ -230,7 +232,10 @@ class FakeTransport final : public spi::Transport {
  public:
   FakeTransport(std::shared_ptr<spi::Transport> inner, std::shared_ptr<Script> script, bool is_store,
                 bool runs_sql)
-      : inner_(std::move(inner)), script_(std::move(script)), is_store_(is_store), runs_sql_(runs_sql) {}
+      : inner_(is_store ? std::move(inner) : std::make_shared<support::BlindTransport>(std::move(inner))),
+        script_(std::move(script)),
+        is_store_(is_store),
+        runs_sql_(runs_sql) {}
 
   [[nodiscard]] spi::Capabilities capabilities() const noexcept override {
     spi::Capabilities capabilities = inner_->capabilities();

@@ -280,6 +280,124 @@ TEST(Publisher, TheSameIdTwiceInTheScheduleIsAConflict) {
   EXPECT_EQ(again.error.code, ErrorCode::kConflict);
 }
 
+// ---- dedup ids where the transport is not the store ---------------------------------------------
+
+struct TwoSystems : Press {
+  TwoSystems() : Press({.is_store = false}) {}
+  static Message deduplicated(std::string payload = "p", std::string dedup_id = "d") {
+    Message message = Press::message(std::move(payload));
+    message.dedup_id = std::move(dedup_id);
+    return message;
+  }
+  std::vector<std::string> payloads() {
+    std::vector<std::string> all;
+    for (const spi::Envelope& envelope : read())
+      all.push_back(envelope.payload);
+    return all;
+  }
+};
+
+using Payloads = std::vector<std::string>;
+
+TEST(PublisherOfTwoSystems, TheStoreHoldsTheDedupIdBeforeTheTransportHasTheMessage) {
+  TwoSystems press;
+  const Receipt first = press.send(TwoSystems::deduplicated("1"));
+  EXPECT_TRUE(first.acked() && !first.duplicate);
+  const std::vector<std::string> steps = {"commit PutSchedule", "publish 1", "commit EraseSchedule"};
+  std::vector<std::string> seen = press.script->events();
+  std::erase_if(seen, [&](const std::string& event) {
+    return std::find(steps.begin(), steps.end(), event) == steps.end();
+  });
+  EXPECT_EQ(seen, steps);
+  const Receipt second = press.send(TwoSystems::deduplicated("2"));
+  EXPECT_TRUE(second.acked() && second.duplicate);
+  EXPECT_EQ(second.id, first.id);
+  EXPECT_EQ(press.payloads(), Payloads{"1"});
+  EXPECT_TRUE(press.scheduled().empty());
+  EXPECT_EQ(press.counters().published.load(), 1U);
+  EXPECT_EQ(press.counters().duplicates.load(), 1U);
+}
+
+TEST(PublisherOfTwoSystems, DelayedMessagesAndOthersShareTheirDedupIds) {
+  TwoSystems press;
+  Message delayed = TwoSystems::deduplicated("delayed");
+  delayed.delay = 5s;
+  const Receipt first = press.send(delayed);
+  EXPECT_EQ(press.send(TwoSystems::deduplicated("at once")).id, first.id);
+  press.clock->advance(5s);
+  press.core->step_scheduler();
+  EXPECT_EQ(press.payloads(), Payloads{"delayed"}) << "what the store let through, the transport carries";
+}
+
+TEST(PublisherOfTwoSystems, ABatchKeepsItsOrderAndLeavesOutItsDuplicates) {
+  TwoSystems press;
+  (void)press.send(TwoSystems::deduplicated("first", "b"));
+  std::vector<Message> batch = {Press::message("1"), TwoSystems::deduplicated("2", "a"),
+                                TwoSystems::deduplicated("3", "b"), TwoSystems::deduplicated("4", "a"),
+                                Press::message("5")};
+  for (Message& message : batch)
+    message.key = "k";
+  const auto receipts = press.publisher().publish_batch(std::move(batch)).value();
+  std::vector<bool> duplicates;
+  for (const Receipt& receipt : receipts) {
+    EXPECT_TRUE(receipt.acked());
+    duplicates.push_back(receipt.duplicate);
+  }
+  EXPECT_EQ(duplicates, (std::vector<bool>{false, false, true, true, false}));
+  EXPECT_EQ(press.payloads(), (Payloads{"first", "1", "2", "5"}));
+  EXPECT_EQ(press.counters().published.load(), 4U);
+}
+
+TEST(PublisherOfTwoSystems, WhatTheStoreHasIsAckedAndPublishedLaterWhenTheTransportIsAway) {
+  TwoSystems press;
+  press.script->fail("publish", unavailable());
+  const Receipt receipt = press.send(TwoSystems::deduplicated());
+  EXPECT_TRUE(receipt.acked()) << "it waits in the schedule";
+  press.core->step_scheduler();
+  EXPECT_TRUE(press.payloads().empty());
+  press.clock->advance(30s);
+  press.core->step_scheduler();
+  EXPECT_EQ(press.payloads(), Payloads{"p"});
+  EXPECT_TRUE(press.send(TwoSystems::deduplicated()).duplicate);
+}
+
+TEST(PublisherOfTwoSystems, WhatTheTransportRejectsForGoodIsRejectedAndFreesItsDedupId) {
+  TwoSystems press;
+  press.script->reject_envelopes([](const spi::Envelope&) -> std::optional<Error> {
+    return Error{ErrorCode::kPayloadTooLarge, "larger than the broker takes"};
+  });
+  const Receipt receipt = press.send(TwoSystems::deduplicated());
+  EXPECT_EQ(receipt.outcome, PublishOutcome::kRejected);
+  EXPECT_EQ(receipt.error.code, ErrorCode::kPayloadTooLarge);
+  EXPECT_TRUE(press.scheduled().empty());
+  EXPECT_EQ(press.counters().published.load(), 0U);
+  press.script->reject_envelopes({});
+  EXPECT_FALSE(press.send(TwoSystems::deduplicated()).duplicate);
+  EXPECT_EQ(press.payloads(), Payloads{"p"});
+}
+
+TEST(PublisherOfTwoSystems, WhatTheTransportRejectsForNowIsAckedAndGoesLater) {
+  TwoSystems press;
+  press.script->reject_envelopes([](const spi::Envelope&) -> std::optional<Error> {
+    return Error{ErrorCode::kOverloaded, "the queue is full"};
+  });
+  EXPECT_TRUE(press.send(TwoSystems::deduplicated()).acked());
+  press.script->reject_envelopes({});
+  press.clock->advance(30s);
+  press.core->step_scheduler();
+  EXPECT_EQ(press.payloads(), Payloads{"p"});
+}
+
+TEST(PublisherOfTwoSystems, AnUnknownCommitOfTheStoreIsUnknownAndNothingIsPublishedTwice) {
+  TwoSystems press;
+  press.script->fail("commit", unavailable(), 1, true);
+  EXPECT_EQ(press.send(TwoSystems::deduplicated()).outcome, PublishOutcome::kUnknown);
+  EXPECT_TRUE(press.send(TwoSystems::deduplicated()).duplicate) << "it is in the store";
+  press.clock->advance(30s);
+  press.core->step_scheduler();
+  EXPECT_EQ(press.payloads(), Payloads{"p"});
+}
+
 // ---- delays -------------------------------------------------------------------------------------
 
 TEST(Publisher, ADelayedMessageWaitsInTheScheduleWithItsTimeToLiveFromItsDueTime) {

@@ -282,6 +282,21 @@ TEST(Scheduler, WhatHasFiredCannotBeCancelledOrRescheduled) {
   EXPECT_EQ(table.scheduler().cancel(table.core->context().make_id()).value(), ScheduleAnswer::kNotFound);
 }
 
+TEST(Scheduler, WhatIsBeingPublishedCannotBeCancelledOrRescheduled) {
+  Timetable table({.is_store = false});
+  const MessageId id = table.later(1s);
+  table.clock->advance(1s);
+  table.script->fail("publish", unavailable(), 1, true);  // it is there, and nobody knows
+  table.step();
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(table.scheduler().cancel(id).value(), ScheduleAnswer::kAlreadyFired);
+    EXPECT_EQ(table.scheduler().reschedule(id, table.clock->now() + 1h).value(),
+              ScheduleAnswer::kAlreadyFired);
+    table.clock->advance(30s);  // the claim ends, and it is due again
+  }
+  EXPECT_EQ(table.read(), Payloads{"p"});
+}
+
 TEST(Scheduler, RescheduleMovesTheDueTimeBothWays) {
   Timetable table;
   const MessageId sooner = table.later(1h, "sooner");

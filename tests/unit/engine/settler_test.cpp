@@ -115,22 +115,41 @@ TEST(Settler, AReceiveWhoseAnswerIsLostSettlesAgainAndLosesNothing) {
 }
 
 TEST(Settler, ADeliveryStaysOursUntilAFullStoreTakesItsRecord) {
-  World world;
-  const auto consumer = world.consume(group_options(), fails("a", 1));
+  for (const bool is_store : {true, false}) {
+    World world({.is_store = is_store});
+    const auto consumer = world.consume(group_options(), fails("a", 1));
+    world.publish("a");
+    world.script->refuse_units([](const spi::Unit& unit) {
+      return find_write<spi::PutSchedule>(unit) ? std::optional(storage_full()) : std::nullopt;
+    });
+    for (int round = 0; round < 3; ++round) {
+      world.play(*consumer);
+      world.clock->advance(1s);
+      EXPECT_EQ(world.group().in_flight, 1U) << "neither settled nor given back";
+      EXPECT_EQ(world.counters().in_flight_count.load(), 1U);
+    }
+    EXPECT_EQ(world.handled.size(), 1U);
+    world.script->refuse_units({});
+    world.play(*consumer);
+    EXPECT_EQ(world.group().in_flight, 0U) << "is_store " << is_store;
+    EXPECT_EQ(world.scheduled("g").size(), 1U);
+  }
+}
+
+TEST(Settler, OfTwoSystemsWhatTheInboxHasByALostAnswerIsStillSettled) {
+  World world(two_systems());
+  ConsumerOptions options = group_options();
+  options.inbox_window = 1h;
+  const auto consumer = world.consume(std::move(options));
   world.publish("a");
-  world.script->refuse_units([](const spi::Unit& unit) {
-    return find_write<spi::PutSchedule>(unit) ? std::optional(storage_full()) : std::nullopt;
-  });
-  for (int round = 0; round < 3; ++round) {
+  world.script->fail("commit", unavailable(), 1, true);
+  for (int round = 0; round < 5; ++round) {
     world.play(*consumer);
     world.clock->advance(1s);
-    EXPECT_EQ(world.group().in_flight, 1U) << "neither settled nor given back";
   }
-  EXPECT_EQ(world.handled.size(), 1U);
-  world.script->refuse_units({});
-  world.play(*consumer);
+  EXPECT_EQ(world.handled, Names{"a"});
   EXPECT_EQ(world.group().in_flight, 0U);
-  EXPECT_EQ(world.scheduled("g").size(), 1U);
+  EXPECT_EQ(world.script->count("settle ack"), 1);
 }
 
 TEST(Settler, WhatCanNeverBeWrittenIsHandedBackInsteadOfBeingHeldForEver) {

@@ -23,7 +23,7 @@
 
 namespace towline::spi {
 
-/// Versions start at 1; in a write, 0 means "must not exist" (put) or "any version" (erase, move).
+/// Versions start at 1; in a write, 0 means "must not exist" (put) or "any, unless claimed" (erase, move).
 using Version = std::uint64_t;
 
 // ---- records ------------------------------------------------------------------------------------
@@ -86,14 +86,14 @@ struct IdempotencyRecord {
 struct PutSchedule {
   ScheduleRecord record;
 };
-/// Errors: kNotFound, kConflict.
+/// Errors: kNotFound, kConflict: another version, or no version named and claimed since it was put or moved.
 struct EraseSchedule {
   MessageId id;
   Version version = 0;
   /// The message is finished by this: a dedup id that it holds while unfinished is free again.
   bool finishes = false;
 };
-/// Also unparks. Errors: kNotFound, kConflict.
+/// Also unparks. Errors: as EraseSchedule.
 struct MoveSchedule {
   MessageId id;
   Version version = 0;
@@ -107,6 +107,9 @@ struct UnparkNext {
   std::string key;
   std::uint32_t partition = 0;
   TimePoint due_at{};
+  /// The head that is done. When it is not the block's head any more, nothing happens: a copy of a message
+  /// that was let through before must not let the next one past the head. Empty: whoever the head is.
+  MessageId head = {};
 };
 /// Inserts or replaces.
 struct PutKeyBlock {

@@ -155,7 +155,7 @@ struct PublishAnswer {
 struct Capabilities {
   bool is_store =
       false;  ///< accelerator: settlements and publishes may share a transaction with Store writes
-  bool deduplicates = false;          ///< accelerator: honours Envelope::dedup_id in publish
+  bool deduplicates = false;          ///< honours Envelope::dedup_id; never without is_store: the store does
   bool assigns_partitions = false;    ///< accelerator: gives each partition to one member of the group
   bool finds_heads = false;           ///< accelerator: honours ReceiveRequest::heads_only
   bool fences = false;                ///< gate: refuses a late settlement of a lost lease

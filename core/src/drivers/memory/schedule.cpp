@@ -51,6 +51,11 @@ const spi::ScheduleRecord* Schedule::find(const MessageId& id) const {
   return it == entries_.end() ? nullptr : &it->second.record;
 }
 
+bool Schedule::is_claimed(const MessageId& id) const {
+  const auto it = entries_.find(id);
+  return it != entries_.end() && it->second.claimed;
+}
+
 Schedule::ParkedKey Schedule::parked_key(const spi::ScheduleRecord& record) noexcept {
   const spi::Envelope& e = record.envelope;
   return {e.group, e.topic, e.partition, record.order_key, record.sequence};
@@ -199,6 +204,7 @@ void Schedule::unpark_next(const spi::UnparkNext& write) {
   const BlockKey key(write.group, write.topic, write.partition, write.key);
   const auto block = blocks_.find(key);
   if (block == blocks_.end()) return;
+  if (!write.head.empty() && write.head != block->second.head) return;
   Entry* next = first_parked(key);
   if (next == nullptr) {
     meter_.used -= sizeof(spi::KeyBlock);

@@ -28,6 +28,8 @@ class Schedule {
   explicit Schedule(Meter& meter) : meter_(meter) {}
 
   [[nodiscard]] const spi::ScheduleRecord* find(const MessageId& id) const;
+  /// Whether it has been handed out to be fired since it was put or moved last.
+  [[nodiscard]] bool is_claimed(const MessageId& id) const;
   /// The id must be new.
   void put(spi::ScheduleRecord record);
   /// `version`: the one the caller named; erasing a claimed record by its version means that it has fired.

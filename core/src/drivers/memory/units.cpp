@@ -78,11 +78,11 @@ class Hub::UnitCheck {
     }
     return check_envelope(envelope);
   }
-  Result<void> check(const spi::EraseSchedule& write) {
-    return check_version("schedule record", write.id, hub_.schedule.find(write.id), write.version);
-  }
-  Result<void> check(const spi::MoveSchedule& write) {
-    return check_version("schedule record", write.id, hub_.schedule.find(write.id), write.version);
+  Result<void> check(const spi::EraseSchedule& write) { return check_waiting(write.id, write.version); }
+  Result<void> check(const spi::MoveSchedule& write) { return check_waiting(write.id, write.version); }
+  Result<void> check_waiting(const MessageId& id, spi::Version wants) {
+    if (wants == 0 && hub_.schedule.is_claimed(id)) return base::claimed_before(id);
+    return check_version("schedule record", id, hub_.schedule.find(id), wants);
   }
   Result<void> check(const spi::UnparkNext& write) {
     if (is_blocked(write.group, write.topic, write.partition, write.key)) return {};

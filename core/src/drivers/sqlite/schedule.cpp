@@ -84,6 +84,8 @@ constexpr const char* kBlocked =
 constexpr const char* kPutBlock = "INSERT OR REPLACE INTO key_block VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 constexpr const char* kEraseBlock =
     "DELETE FROM key_block WHERE group_id = ?1 AND topic_id = ?2 AND partition = ?3 AND key = ?4";
+constexpr const char* kBlockHead =
+    "SELECT head FROM key_block WHERE group_id = ?1 AND topic_id = ?2 AND partition = ?3 AND key = ?4";
 constexpr const char* kMoveHead =
     "UPDATE key_block SET head = ?5, held = 0 WHERE group_id = ?1 AND topic_id = ?2 AND partition = ?3 AND "
     "key = ?4";
@@ -256,7 +258,7 @@ void erase_schedule(Tx& tx, const spi::EraseSchedule& write, const Waiting& wait
   if (record && record->envelope.dedup_mode == DedupMode::kWhileUnfinished) {
     forget_dedup(tx, {record->envelope.topic, record->envelope.dedup_id, record->envelope.id});
   }
-  if (write.version == 0 && !waiting.parked && !waiting.claimed) {
+  if (write.version == 0 && !waiting.parked) {
     note_cancelled(tx, waiting.body_id);
     return;
   }
@@ -290,6 +292,10 @@ void put_key_block(Tx& tx, const spi::KeyBlock& block) {
 void unpark_next(Tx& tx, const spi::UnparkNext& write) {
   const std::int64_t group_id = group_of(tx, write.group).id;
   TopicState& topic = topic_of(tx, write.topic);
+  if (!write.head.empty()) {
+    Query row(tx.sql, kBlockHead, group_id, topic.id, write.partition, write.key);
+    if (row.row() && row.id(0) != write.head) return;
+  }
   const auto next = select_integer(tx.sql, kFirstParked, group_id, topic.id, write.partition, write.key);
   if (!next) {
     execute(tx.sql, kEraseBlock, group_id, topic.id, write.partition, write.key);

@@ -29,6 +29,11 @@ Result<void> check_version(std::string_view what, const std::string& name, spi::
                                          ", but the write expects " + std::to_string(wants)};
 }
 
+Result<void> check_waiting(const MessageId& id, const std::optional<Waiting>& found, spi::Version wants) {
+  if (wants == 0 && found && found->claimed) return base::claimed_before(id);
+  return check_version("schedule record", id.to_string(), found ? found->version : 0, wants);
+}
+
 class Check {
  public:
   Check(Tx& tx, Session* settle) : tx_(tx), settle_(settle) {}
@@ -105,8 +110,7 @@ class Check {
     return put || is_blocked(tx_.sql, envelope.group, envelope.topic, envelope.partition, key);
   }
   Result<void> waiting(const MessageId& id, spi::Version wants) {
-    const auto found = find_waiting(tx_.sql, id);
-    return check_version("schedule record", id.to_string(), found ? found->version : 0, wants);
+    return check_waiting(id, find_waiting(tx_.sql, id), wants);
   }
   Result<void> dead_letter(const MessageId& id, spi::Version wants) {
     return check_version("dead letter", id.to_string(), dead_letter_version(tx_.sql, id), wants);
@@ -178,8 +182,7 @@ namespace {
 /// The common unit that cancels: what its precondition found is what it writes to.
 Result<void> commit_erase(Tx& tx, const spi::EraseSchedule& write) {
   const auto found = find_waiting(tx.sql, write.id);
-  Result<void> checked =
-      check_version("schedule record", write.id.to_string(), found ? found->version : 0, write.version);
+  Result<void> checked = check_waiting(write.id, found, write.version);
   if (checked) erase_schedule(tx, write, *found);
   return checked;
 }
