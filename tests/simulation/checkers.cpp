@@ -31,8 +31,8 @@ void check_lost(Tracks& tracks, const FinalState& end, std::uint32_t m, std::uin
   std::size_t owed_since = 0;
   if (!track.redrives.empty()) owed_since = track.redrives.back();
   // When one copy was handled and another became a dead letter, the inbox keeps away what is redriven.
-  const bool settles_all = tracks.facts().may_copy &&
-                           tracks.facts().groups[g].options.inbox_window > Duration(0);
+  const bool settles_all =
+      tracks.facts().may_copy && tracks.facts().groups[g].options.inbox_window > Duration(0);
   const bool handled =
       std::any_of(track.handlings.begin(), track.handlings.end(), [&](const Handling& handling) {
         return handling.finish != SIZE_MAX && (handling.finish > owed_since || settles_all) &&

@@ -80,6 +80,8 @@ void check_overlap(Tracks& tracks, std::vector<Interval>& intervals, std::uint32
 
 bool has_plain_place_in_order(const Tracks& tracks, std::uint32_t m) {
   const MessagePlan& message = tracks.facts().messages[m];
+  // What had expired by one clock, and has not by another, was passed over and comes again.
+  if (message.ttl > Duration(0) && tracks.facts().skew_max > Duration(0)) return false;
   return message.delay == Duration(0) && message.dedup < 0 && tracks.publication(m).answers.size() == 1;
 }
 

@@ -75,8 +75,7 @@ World::World(Plan plan, Mutant mutant, Trace trace)
   facts_.may_stand_still = has(Fault::kPause) || has(Fault::kStall);
   facts_.only_handlers_kill = !facts_.calls_may_fail && !facts_.may_stand_still && !has(Fault::kDieBefore) &&
                               !has(Fault::kDieAfter) && !has(Fault::kCrash) && !has(Fault::kPowerLoss);
-  facts_.may_copy =
-      plan_.world == WorldKind::kSplit && (!facts_.only_handlers_kill || has(Fault::kRefuse));
+  facts_.may_copy = plan_.world == WorldKind::kSplit && (!facts_.only_handlers_kill || has(Fault::kRefuse));
 }
 
 World::~World() {
