@@ -96,6 +96,16 @@ Result<void> Scheduler::give_up(const spi::ScheduleRecord& record, spi::Version 
                   spi::PutDeadLetter{make_dead_letter(envelope, envelope.group, facts)}}};
   if (envelope.dedup_mode == DedupMode::kWhileUnfinished && !envelope.dedup_id.empty())
     unit.writes.push_back(spi::ForgetDedup{envelope.topic, envelope.dedup_id, envelope.id});
+  if (envelope.heads_key) {
+    // Its key waits for it, and it does not come any more.
+    auto blocks = context_->store->list_key_blocks(envelope.group, envelope.topic, envelope.partition);
+    if (!blocks) return std::move(blocks).error();
+    for (const spi::KeyBlock& block : *blocks) {
+      if (block.head != envelope.id) continue;
+      unit.writes.push_back(spi::UnparkNext{block.group, block.topic, block.key, block.partition,
+                                            context_->clock->now(), envelope.id});
+    }
+  }
   auto done = context_->store->commit({&unit, 1});
   if (!done) return std::move(done).error();
   // A conflict means that somebody else took the record, and then it is theirs.

@@ -136,6 +136,27 @@ TEST(Settler, ADeliveryStaysOursUntilAFullStoreTakesItsRecord) {
   }
 }
 
+TEST(Settler, AHeadThatTheTransportRejectsForGoodLetsItsKeyGoOn) {
+  World world(two_systems());
+  ConsumerOptions options = group_options();
+  options.order = Order::kKeyOrdered;
+  const auto consumer = world.consume(std::move(options), fails("a", 1));
+  for (const char* name : {"a", "b", "c"})
+    world.publish(name, "k");
+  world.play(*consumer);
+  world.script->reject_envelopes([](const spi::Envelope& envelope) -> std::optional<Error> {
+    if (envelope.payload != "a") return std::nullopt;
+    return Error{ErrorCode::kPayloadTooLarge, "with its history it is larger than the broker takes"};
+  });
+  for (int round = 0; round < 3; ++round) {
+    world.clock->advance(10s);
+    world.play(*consumer);
+  }
+  EXPECT_EQ(world.handled, (Names{"a", "b", "c"}));
+  EXPECT_EQ(world.dead_letters().size(), 1U);
+  EXPECT_TRUE(world.blocks().empty());
+}
+
 TEST(Settler, OfTwoSystemsWhatTheInboxHasByALostAnswerIsStillSettled) {
   World world(two_systems());
   ConsumerOptions options = group_options();
