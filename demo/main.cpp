@@ -1,13 +1,14 @@
 // towline_demo: the command line. Without a subcommand it is the coordinator; `run-publisher` and
 // `run-worker` are what it starts itself as, and not meant for people.
 
+#include <exception>
+#include <iostream>
+
+#include <CLI/CLI.hpp>
+
 #include "coordinator.hpp"
 #include "roles.hpp"
 #include "self_test.hpp"
-
-#include <CLI/CLI.hpp>
-#include <exception>
-#include <iostream>
 
 namespace {
 
@@ -25,6 +26,7 @@ void add_coordinator_options(CLI::App& app, CoordinatorOptions& options) {
                  "How many orders (default 10000 of the sample, or all of the input)")
       ->check(CLI::Range(1, 1'000'000));
   app.add_option("--seed", options.seed, "Decides who fails, waits and is killed when")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_option("--db", options.database, "The SQLite file to use; it must not exist, and is kept")
       ->type_name("FILE");

@@ -36,13 +36,6 @@ const DriverRow* find_driver(std::string_view scheme) {
   return nullptr;
 }
 
-bool is_engine_option(std::string_view name) {
-  for (const auto& row : detail::option_table()) {
-    if (row.group == "Engine" && row.name == name) return true;
-  }
-  return false;
-}
-
 std::uint64_t seed_of(const EngineOptions& options) {
   if (options.seed != 0) return static_cast<std::uint64_t>(options.seed);
   std::random_device device;
@@ -51,10 +44,12 @@ std::uint64_t seed_of(const EngineOptions& options) {
 
 /// The driver refuses a parameter that it does not know; perhaps an engine option was meant.
 Error explained(Error error, const spi::DriverOptions& request) {
-  if (error.code != ErrorCode::kInvalidConfig) return error;
+  if (error.code != ErrorCode::kInvalidConfig ||
+      error.message.find("does not know the parameter") == std::string::npos)
+    return error;
   for (const auto& [name, value] : request.parameters) {
     if (error.message.find(name) == std::string::npos) continue;
-    const Result<void> unknown = base::unknown_option(name);
+    const Result<void> unknown = base::unknown_option("Engine", name);
     return {error.code, error.message + " (as an engine option: " + unknown.error().message + ")"};
   }
   return error;
@@ -90,7 +85,7 @@ Result<Engine> Engine::open(std::string_view text, EngineOptions options) {
   spi::DriverOptions request;
   request.location = url->location;
   for (auto& [name, value] : url->parameters) {
-    if (is_engine_option(name)) {
+    if (base::is_option("Engine", name)) {
       if (auto bad = set_option(options, name, value); !bad) return std::move(bad).error();
     } else {
       request.parameters.emplace_back(name, value);

@@ -45,6 +45,7 @@ ConsumerOptions draw_consumer(const Plan& plan, Dice& dice) {
   options.prefetch_count = dice.pick<std::int64_t>({0, 1, 4, 50});
   options.order = dice.pick({Order::kUnordered, Order::kKeyOrdered, Order::kPartitionOrdered});
   options.on_key_failure = dice.pick({KeyFailure::kBlockKey, KeyFailure::kParkKey, KeyFailure::kSkip});
+  if (options.order == Order::kUnordered) options.on_key_failure = KeyFailure::kBlockKey;
   options.handler_timeout = dice.pick<Duration>({milliseconds(100), seconds(2), seconds(30)});
   options.rate_per_second = dice.pick<std::int64_t>({0, 0, 0, 100});
   options.parked_count_max = dice.pick<std::int64_t>({2, 100000, 100000});

@@ -56,6 +56,18 @@ TEST(Registry, AMisspeltParameterNamesTheNearestOption) {
   EXPECT_NE(error.message.find("lease_ms"), std::string::npos) << error.message;
 }
 
+TEST(Registry, AParameterReachesOptionsWithinOptions) {
+  EXPECT_TRUE(Engine::open("memory:?alert.depth_count=5").ok());
+  const Error whole = refusal("memory:?alert=5");
+  EXPECT_EQ(whole.code, ErrorCode::kInvalidConfig);
+  EXPECT_NE(whole.message.find("'alert.age_ms'"), std::string::npos) << whole.message;
+}
+
+TEST(Registry, OfAParameterWithABadValueNoOtherNameIsSuggested) {
+  const Error error = refusal("sqlite:never-made.db?synchronous=off");
+  EXPECT_EQ(error.message, "synchronous must be 'full' or 'normal'");
+}
+
 TEST(Registry, OptionsAreCheckedBeforeAFileIsTouched) {
   const support::TempDir folder;
   const std::string file = folder.file("a.db");

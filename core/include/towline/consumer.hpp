@@ -51,7 +51,8 @@ struct Outcome {
 };
 
 /// Throw this from a handler to name the error's type (for classification) and, optionally, the wait before a
-/// retry. Any other exception is a failure too; its type is the C++ class name.
+/// retry. Any other exception is a failure too; its type is the C++ class name, and of a thrown text the text
+/// is kept.
 class HandlerError : public std::exception {
  public:
   explicit HandlerError(std::string type, std::string message = {})
@@ -119,8 +120,10 @@ class Delivery {
 
   /// `sqlite:` only. Runs `body` with SQL on the engine's own connection; its changes, the messages it
   /// publishes and the acknowledgement of this delivery are one transaction. When `body` fails nothing
-  /// happened and the delivery is still unsettled. The body must be quick: every writer of the file waits for
-  /// it. Errors: kUnsupported, kLeaseLost, the body's.
+  /// happened and the delivery is still unsettled; when it succeeded the delivery is acknowledged, also if
+  /// the handler throws afterwards. The body must be quick: every writer of the file waits for it. Calls of
+  /// the engine that write are refused inside it; use what SqlTransaction offers. Errors: kUnsupported,
+  /// kLeaseLost, kInvalidArgument (no body, or inside another body), the body's.
   Result<void> transaction(const std::function<Result<void>(SqlTransaction&)>& body);
 
  private:
@@ -171,7 +174,8 @@ class Consumer {
   /// Takes in nothing more; what is in flight goes on. Idempotent.
   Result<void> pause();
   Result<void> resume();
-  /// Waits until nothing is in flight, taking in nothing new, then leaves it paused. Errors: kTimeout.
+  /// Waits until nothing is in flight, taking in nothing new, then leaves it paused. Errors: kTimeout
+  /// (a negative timeout is over already), kInvalidArgument (inside one of its own handlers).
   Result<void> drain(Duration timeout);
   /// Changes how many handlers run at once. [1, 4096]
   Result<void> set_concurrency(std::int64_t concurrency);

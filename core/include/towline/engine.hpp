@@ -66,16 +66,16 @@ struct Health {
 /// refused before any I/O with an error that names the field, the value and the bound, and changes nothing.
 ///
 ///     auto engine = towline::Engine::open("sqlite:orders.db").value();
-///     auto consumer = engine.consume("orders", {.group = "billing"}, [](towline::Delivery& d) {
-///     bill(d.payload()); }).value(); engine.publish({.topic = "orders", .payload = "...", .key =
-///     "customer-9"}).value();
+///     auto consumer = engine.consume("orders", {.group = "billing"},
+///                                    [](towline::Delivery& d) { bill(d.payload()); }).value();
+///     engine.publish({.topic = "orders", .payload = "...", .key = "customer-9"}).value();
 class Engine {
  public:
   Engine() = default;
 
   /// `memory:`, `memory:name` (shared by the engines of this process), `sqlite:path`. URL parameters are
-  /// engine options
-  /// (`sqlite:a.db?lease_ms=5000`) or settings of the driver (`?synchronous=normal`).
+  /// engine options (`sqlite:a.db?lease_ms=5000&alert.depth_count=10`) or settings of the driver
+  /// (`?synchronous=normal`); what stands in the URL goes before `options`.
   /// Errors: kInvalidUrl, kInvalidConfig, kDurabilityUnavailable and what the driver's README lists.
   static Result<Engine> open(std::string_view url, EngineOptions options = {});
 
@@ -91,7 +91,7 @@ class Engine {
   /// Publishes, and while the outcome is not `acked` tries again by `retry`, sleeping in the calling thread
   /// at most until `deadline`. What is unknown is repeated only under a dedup id, which is made when there is
   /// none. When all attempts failed the message becomes a dead letter `publish_failed` (in the group "") and
-  /// the last error is returned.
+  /// the last error is returned. Errors: those of publish(), kInvalidConfig.
   Receipt publish_with_retry(Message message, const RetryOptions& retry = {},
                              std::optional<Duration> timeout = std::nullopt);
   /// kDone: it will never fire. Exactly one of cancel and firing wins, across processes.
@@ -106,7 +106,8 @@ class Engine {
   /// Idempotent. Errors: kInvalidTopic, kTopologyMismatch.
   Result<void> declare_topic(std::string_view topic, const TopicOptions& options = {});
   /// `pattern`: a topic, or a pattern (`*` one token, `#` any number). Errors: kInvalidTopic, kInvalidConfig,
-  /// kInvalidFilter, kAlreadySubscribed, kLimitExceeded (10,000 consumers), kTopologyMismatch.
+  /// kInvalidFilter, kAlreadySubscribed, kLimitExceeded (10,000 consumers), kTopologyMismatch (a member of
+  /// the group keeps another order).
   Result<Consumer> consume(std::string_view pattern, const ConsumerOptions& options, Handler handler);
   Result<Consumer> consume(const std::vector<std::string>& patterns, const ConsumerOptions& options,
                            Handler handler);
@@ -115,6 +116,7 @@ class Engine {
   Result<Consumer> consume_batches(const std::vector<std::string>& patterns, const ConsumerOptions& options,
                                    BatchHandler handler);
   Result<std::vector<GroupBacklog>> backlog();
+  /// Empty for a group or topic that nobody has used. Errors: kInvalidName, kInvalidTopic.
   Result<std::vector<BlockedKey>> blocked_keys(std::string_view group, std::string_view topic);
   /// Lets the tail of a blocked key go on. The head, when it waits for a retry, stays scheduled. Errors:
   /// kNotFound.
@@ -156,9 +158,10 @@ class Engine {
   /// Waits until nothing is due, receivable or running. For tests with a virtual clock. Errors: kTimeout
   /// (real time).
   Result<void> settle_down(Duration timeout = std::chrono::seconds(10));
-  /// Stop intake, drain to the deadline, release the rest, settle, join, close the store. Idempotent; from
-  /// several threads and from inside a handler (then it marks the engine and returns; the rest happens on
-  /// another thread). Returns the number of stuck handlers.
+  /// From its beginning consume() answers kClosed; other calls work until what runs has ended, so that
+  /// handlers can finish. Stop intake, drain to the deadline, release the rest, settle, join, close the
+  /// store. Idempotent; from several threads and from inside a handler (then it marks the engine and returns;
+  /// the rest happens on another thread). Returns the number of stuck handlers.
   Result<std::uint64_t> close(std::optional<Duration> timeout = std::nullopt);
 
  private:

@@ -82,7 +82,9 @@ struct Message {
   Duration delay{0};
   std::optional<TimePoint> due_at = std::nullopt;
   Misfire misfire = {};
-  /// Set only to make a publish repeatable by id; empty: the engine makes a new one.
+  /// Empty: the engine makes a new one. Set it to know the id beforehand; it must then be new. An id alone
+  /// keeps no second publish away (a dedup id does): an immediate message is stored again under the same id,
+  /// a delayed one is refused with kConflict while the first one waits.
   MessageId id = {};
 };
 

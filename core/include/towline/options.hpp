@@ -280,8 +280,27 @@ struct OptionRow {
 [[nodiscard]] std::span<const OptionRow> option_table() noexcept;
 }  // namespace detail
 
-/// Sets one engine option from text, as URL parameters and environment variables do; `name` as in the table.
-/// Errors: kInvalidConfig for an unknown name (the nearest one is named) or a value that does not parse.
-[[nodiscard]] Result<void> set_option(EngineOptions& options, std::string_view name, std::string_view value);
+/// Sets one option from text, as URL parameters, environment variables and bindings do. `name` as in the
+/// table, that of an option within another as `retry.max_attempts`; enumerators in snake_case
+/// (`key_ordered`); a list gets one entry more with each call. Bounds are validate()'s. Errors: kInvalidConfig
+/// for an unknown name (the nearest one is named) or a value that does not parse; then nothing was changed.
+[[nodiscard]] Result<void> set_option(EngineOptions& options, std::string_view name,
+                                      std::string_view value);
+[[nodiscard]] Result<void> set_option(AlertOptions& options, std::string_view name,
+                                      std::string_view value);
+[[nodiscard]] Result<void> set_option(RetryOptions& options, std::string_view name,
+                                      std::string_view value);
+[[nodiscard]] Result<void> set_option(ClassifyOptions& options, std::string_view name,
+                                      std::string_view value);
+[[nodiscard]] Result<void> set_option(BreakerOptions& options, std::string_view name,
+                                      std::string_view value);
+[[nodiscard]] Result<void> set_option(DeadLettersOptions& options, std::string_view name,
+                                      std::string_view value);
+[[nodiscard]] Result<void> set_option(ConsumerOptions& options, std::string_view name,
+                                      std::string_view value);
+[[nodiscard]] Result<void> set_option(TopicOptions& options, std::string_view name,
+                                      std::string_view value);
+[[nodiscard]] Result<void> set_option(IdempotencyOptions& options, std::string_view name,
+                                      std::string_view value);
 
 }  // namespace towline

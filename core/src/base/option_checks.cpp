@@ -3,6 +3,7 @@
 
 #include "base/option_checks.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -27,6 +28,32 @@ template <typename T>
 bool parse_number(std::string_view text, T& value) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   return error == std::errc{} && end == text.data() + text.size();
+}
+
+/// The group that an option of this name holds: "dead_letters" is of DeadLetters.
+std::string group_of(std::string_view name) {
+  std::string group;
+  bool capital = true;
+  for (const char c : name) {
+    if (c != '_') group += capital ? static_cast<char>(c - 'a' + 'A') : c;
+    capital = c == '_';
+  }
+  return group;
+}
+
+/// All that set_option() of the group takes.
+std::vector<std::string> names_of(std::string_view group) {
+  std::vector<std::string> names;
+  for (const auto& row : detail::option_table()) {
+    if (row.group != group) continue;
+    if (row.type == "struct") {
+      for (const std::string& inner : names_of(group_of(row.name)))
+        names.push_back(std::string(row.name) + "." + inner);
+    } else if (row.type != "code" || row.name == "start") {
+      names.emplace_back(row.name);
+    }
+  }
+  return names;
 }
 
 }  // namespace
@@ -77,11 +104,19 @@ Result<void> set_ratio(std::string_view option, std::string_view text, double& f
 }
 
 Result<void> set_duration(std::string_view option, std::string_view text, Duration& field) {
+  // Whole milliseconds and decimals are read apart, so that nothing is rounded.
+  const std::size_t point = text.find('.');
+  const std::string_view decimals = point == std::string_view::npos ? "0" : text.substr(point + 1);
   std::int64_t value = 0;
-  if (!parse_number(text, value) || value < 0 || value > std::numeric_limits<std::int64_t>::max() / 1000) {
-    return bad_value(option, text, "a whole number of milliseconds");
+  std::uint32_t parts = 0;
+  if (!parse_number(text.substr(0, point), value) || value < 0 || text[0] == '-' ||
+      value >= std::numeric_limits<std::int64_t>::max() / 1000 || decimals.size() > 3 ||
+      !parse_number(decimals, parts)) {
+    return bad_value(option, text, "a number of milliseconds, with three decimals at most");
   }
-  field = Duration(value * 1000);
+  for (std::size_t i = decimals.size(); i < 3; ++i)
+    parts *= 10;
+  field = Duration(value * 1000 + parts);
   return {};
 }
 
@@ -90,22 +125,63 @@ Result<void> set_text(std::string_view, std::string_view text, std::string& fiel
   return {};
 }
 
-Result<void> set_durability(std::string_view text, Durability& field) {
-  if (text == "process") {
-    field = Durability::kProcess;
-  } else if (text == "host") {
-    field = Durability::kHost;
+Result<void> set_start(std::string_view option, std::string_view text, spi::StartPosition& field) {
+  using Kind = spi::StartPosition::Kind;
+  constexpr std::string_view kExpected =
+      "'earliest', 'latest', 'after:' and a message id, or 'at:' and microseconds since 1970";
+  if (text == "earliest") {
+    field = {};
+  } else if (text == "latest") {
+    field = {Kind::kLatest, {}, {}};
+  } else if (text.starts_with("after:")) {
+    auto id = MessageId::parse(text.substr(6));
+    if (!id) return bad_value(option, text, kExpected);
+    field = {Kind::kAfterId, *id, {}};
+  } else if (std::int64_t us = 0; text.starts_with("at:") && parse_number(text.substr(3), us)) {
+    field = {Kind::kAtTime, {}, from_us(us)};
   } else {
-    return bad_value("durability", text, "'process' or 'host'");
+    return bad_value(option, text, kExpected);
   }
   return {};
 }
 
-Result<void> unknown_option(std::string_view name) {
-  std::vector<std::string_view> known;
-  for (const auto& row : detail::option_table()) {
-    if (row.group == "Engine") known.push_back(row.name);
+Result<void> add_text(std::string_view, std::string_view text, std::vector<std::string>& field) {
+  field.emplace_back(text);
+  return {};
+}
+
+Result<void> add_count(std::string_view option, std::string_view text, std::vector<std::uint32_t>& field) {
+  std::uint32_t value = 0;
+  if (!parse_number(text, value)) return bad_value(option, text, "a whole number");
+  field.push_back(value);
+  return {};
+}
+
+Result<void> add_duration(std::string_view option, std::string_view text, std::vector<Duration>& field) {
+  Duration value{0};
+  if (auto bad = set_duration(option, text, value); !bad) return bad;
+  field.push_back(value);
+  return {};
+}
+
+Result<std::size_t> place_of_name(std::string_view option, std::string_view text,
+                                  std::span<const std::string_view> names) {
+  std::string known;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (names[i] == text) return i;
+    known.append(i == 0 ? "" : ", ").append(names[i]);
   }
+  return bad_value(option, text, "one of " + known);
+}
+
+bool is_option(std::string_view group, std::string_view name) {
+  const auto names = names_of(group);
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+Result<void> unknown_option(std::string_view group, std::string_view name) {
+  const std::vector<std::string> names = names_of(group);
+  const std::vector<std::string_view> known(names.begin(), names.end());
   return Error{ErrorCode::kInvalidConfig, "unknown option '" + escape(name, 64) + "'; did you mean '" +
                                               std::string(nearest_name(name, known)) + "'?"};
 }

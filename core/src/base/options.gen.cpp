@@ -8,7 +8,21 @@ namespace towline {
 
 using base::check_count;
 using base::check_duration;
+using base::check_enum;
 using base::check_ratio;
+
+namespace {
+
+constexpr std::string_view kAckPolicyNames[] = {"on_success", "first", "manual"};
+constexpr std::string_view kBackoffKindNames[] = {"fixed", "linear", "exponential", "fibonacci", "sequence", "custom"};
+constexpr std::string_view kDurabilityNames[] = {"default", "process", "host"};
+constexpr std::string_view kFailureClassNames[] = {"transient", "throttled", "permanent", "decode", "not_afailure"};
+constexpr std::string_view kJitterKindNames[] = {"none", "proportional", "full", "equal", "decorrelated"};
+constexpr std::string_view kKeyFailureNames[] = {"block_key", "park_key", "skip"};
+constexpr std::string_view kOrderNames[] = {"unordered", "key_ordered", "partition_ordered"};
+constexpr std::string_view kTopicTypeNames[] = {"queue", "log", "bus"};
+
+}  // namespace
 
 Result<void> validate(const AlertOptions& options) {
   if (auto bad = check_count("alert.depth_count", options.depth_count, 0, 1000000000); !bad) return bad;
@@ -19,6 +33,7 @@ Result<void> validate(const AlertOptions& options) {
 }
 
 Result<void> validate(const EngineOptions& options) {
+  if (auto bad = check_enum("engine.durability", options.durability, kDurabilityNames); !bad) return bad;
   if (auto bad = check_duration("engine.lease_ms", options.lease, 100, 3600000); !bad) return bad;
   if (auto bad = check_count("engine.partition_count", options.partition_count, 1, 1024); !bad) return bad;
   if (auto bad = check_count("engine.payload_bytes_max", options.payload_bytes_max, 1, 67108864); !bad) return bad;
@@ -41,10 +56,12 @@ Result<void> validate(const EngineOptions& options) {
 }
 
 Result<void> validate(const RetryOptions& options) {
+  if (auto bad = check_enum("retry.kind", options.kind, kBackoffKindNames); !bad) return bad;
   if (auto bad = check_count("retry.max_attempts", options.max_attempts, 1, 1000000); !bad) return bad;
   if (auto bad = check_duration("retry.initial_delay_ms", options.initial_delay, 0, 86400000); !bad) return bad;
   if (auto bad = check_ratio("retry.multiplier", options.multiplier, 1.0, 1000.0); !bad) return bad;
   if (auto bad = check_duration("retry.delay_ms_max", options.delay_max, 0, 31622400000); !bad) return bad;
+  if (auto bad = check_enum("retry.jitter", options.jitter, kJitterKindNames); !bad) return bad;
   if (auto bad = check_ratio("retry.jitter_ratio", options.jitter_ratio, 0.0, 1.0); !bad) return bad;
   for (const Duration entry : options.sequence) {
     if (auto bad = check_duration("retry.sequence_ms", entry, 0, 31622400000); !bad) return bad;
@@ -54,7 +71,7 @@ Result<void> validate(const RetryOptions& options) {
 }
 
 Result<void> validate(const ClassifyOptions& options) {
-  (void)options;
+  if (auto bad = check_enum("classify.otherwise", options.otherwise, kFailureClassNames); !bad) return bad;
   return {};
 }
 
@@ -68,10 +85,10 @@ Result<void> validate(const BreakerOptions& options) {
 }
 
 Result<void> validate(const DeadLettersOptions& options) {
-  if (auto bad = check_duration("deadletters.age_ms_max", options.age_max, 0, 315360000000); !bad) return bad;
-  if (auto bad = check_duration("deadletters.redrive_after_ms", options.redrive_after, 0, 31622400000); !bad) return bad;
-  if (auto bad = check_count("deadletters.redrive_max", options.redrive_max, 0, 1000); !bad) return bad;
-  if (auto bad = check_count("deadletters.max_crashes", options.max_crashes, 1, 1000); !bad) return bad;
+  if (auto bad = check_duration("dead_letters.age_ms_max", options.age_max, 0, 315360000000); !bad) return bad;
+  if (auto bad = check_duration("dead_letters.redrive_after_ms", options.redrive_after, 0, 31622400000); !bad) return bad;
+  if (auto bad = check_count("dead_letters.redrive_max", options.redrive_max, 0, 1000); !bad) return bad;
+  if (auto bad = check_count("dead_letters.max_crashes", options.max_crashes, 1, 1000); !bad) return bad;
   return {};
 }
 
@@ -80,6 +97,9 @@ Result<void> validate(const ConsumerOptions& options) {
   if (auto bad = check_count("consumer.prefetch_count", options.prefetch_count, 0, 100000); !bad) return bad;
   if (auto bad = check_count("consumer.prefetch_bytes_max", options.prefetch_bytes_max, 1, 17179869184); !bad) return bad;
   if (auto bad = check_count("consumer.batch_count_max", options.batch_count_max, 1, 10000); !bad) return bad;
+  if (auto bad = check_enum("consumer.ack", options.ack, kAckPolicyNames); !bad) return bad;
+  if (auto bad = check_enum("consumer.order", options.order, kOrderNames); !bad) return bad;
+  if (auto bad = check_enum("consumer.on_key_failure", options.on_key_failure, kKeyFailureNames); !bad) return bad;
   for (const std::uint32_t entry : options.partitions) {
     if (auto bad = check_count("consumer.partitions", entry, 0, 1023); !bad) return bad;
   }
@@ -95,6 +115,7 @@ Result<void> validate(const ConsumerOptions& options) {
 }
 
 Result<void> validate(const TopicOptions& options) {
+  if (auto bad = check_enum("topic.type", options.type, kTopicTypeNames); !bad) return bad;
   if (auto bad = check_count("topic.partition_count", options.partition_count, 1, 1024); !bad) return bad;
   if (auto bad = check_duration("topic.retention_ms", options.retention, 0, 315360000000); !bad) return bad;
   return {};
@@ -199,9 +220,18 @@ std::span<const detail::OptionRow> detail::option_table() noexcept {
   return kRows;
 }
 
+Result<void> set_option(AlertOptions& options, std::string_view name, std::string_view value) {
+  if (name == "depth_count") return base::set_count("alert.depth_count", value, options.depth_count);
+  if (name == "age_ms") return base::set_duration("alert.age_ms", value, options.age);
+  if (name == "rate_per_minute") return base::set_count("alert.rate_per_minute", value, options.rate_per_minute);
+  if (name == "new_fingerprint") return base::set_bool("alert.new_fingerprint", value, options.new_fingerprint);
+  if (name == "cooldown_ms") return base::set_duration("alert.cooldown_ms", value, options.cooldown);
+  return base::unknown_option("Alert", name);
+}
+
 Result<void> set_option(EngineOptions& options, std::string_view name, std::string_view value) {
   if (name == "name") return base::set_text("name", value, options.name);
-  if (name == "durability") return base::set_durability(value, options.durability);
+  if (name == "durability") return base::set_enum("durability", value, kDurabilityNames, options.durability);
   if (name == "lease_ms") return base::set_duration("lease_ms", value, options.lease);
   if (name == "partition_count") return base::set_count("partition_count", value, options.partition_count);
   if (name == "payload_bytes_max") return base::set_count("payload_bytes_max", value, options.payload_bytes_max);
@@ -219,7 +249,92 @@ Result<void> set_option(EngineOptions& options, std::string_view name, std::stri
   if (name == "dead_letter_count_max") return base::set_count("dead_letter_count_max", value, options.dead_letter_count_max);
   if (name == "sweep_interval_ms") return base::set_duration("sweep_interval_ms", value, options.sweep_interval);
   if (name == "seed") return base::set_count("seed", value, options.seed);
-  return base::unknown_option(name);
+  if (name.starts_with("alert.")) return set_option(options.alert, name.substr(6), value);
+  return base::unknown_option("Engine", name);
+}
+
+Result<void> set_option(RetryOptions& options, std::string_view name, std::string_view value) {
+  if (name == "kind") return base::set_enum("retry.kind", value, kBackoffKindNames, options.kind);
+  if (name == "max_attempts") return base::set_count("retry.max_attempts", value, options.max_attempts);
+  if (name == "initial_delay_ms") return base::set_duration("retry.initial_delay_ms", value, options.initial_delay);
+  if (name == "multiplier") return base::set_ratio("retry.multiplier", value, options.multiplier);
+  if (name == "delay_ms_max") return base::set_duration("retry.delay_ms_max", value, options.delay_max);
+  if (name == "jitter") return base::set_enum("retry.jitter", value, kJitterKindNames, options.jitter);
+  if (name == "jitter_ratio") return base::set_ratio("retry.jitter_ratio", value, options.jitter_ratio);
+  if (name == "sequence_ms") return base::add_duration("retry.sequence_ms", value, options.sequence);
+  if (name == "budget_ratio") return base::set_ratio("retry.budget_ratio", value, options.budget_ratio);
+  return base::unknown_option("Retry", name);
+}
+
+Result<void> set_option(ClassifyOptions& options, std::string_view name, std::string_view value) {
+  if (name == "transient_types") return base::add_text("classify.transient_types", value, options.transient_types);
+  if (name == "permanent_types") return base::add_text("classify.permanent_types", value, options.permanent_types);
+  if (name == "transient_patterns") return base::add_text("classify.transient_patterns", value, options.transient_patterns);
+  if (name == "permanent_patterns") return base::add_text("classify.permanent_patterns", value, options.permanent_patterns);
+  if (name == "otherwise") return base::set_enum("classify.otherwise", value, kFailureClassNames, options.otherwise);
+  return base::unknown_option("Classify", name);
+}
+
+Result<void> set_option(BreakerOptions& options, std::string_view name, std::string_view value) {
+  if (name == "enabled") return base::set_bool("breaker.enabled", value, options.enabled);
+  if (name == "failure_ratio") return base::set_ratio("breaker.failure_ratio", value, options.failure_ratio);
+  if (name == "throughput_min") return base::set_count("breaker.throughput_min", value, options.throughput_min);
+  if (name == "sampling_ms") return base::set_duration("breaker.sampling_ms", value, options.sampling);
+  if (name == "open_ms") return base::set_duration("breaker.open_ms", value, options.open);
+  if (name == "probe_count") return base::set_count("breaker.probe_count", value, options.probe_count);
+  return base::unknown_option("Breaker", name);
+}
+
+Result<void> set_option(DeadLettersOptions& options, std::string_view name, std::string_view value) {
+  if (name == "enabled") return base::set_bool("dead_letters.enabled", value, options.enabled);
+  if (name == "age_ms_max") return base::set_duration("dead_letters.age_ms_max", value, options.age_max);
+  if (name == "error_types") return base::add_text("dead_letters.error_types", value, options.error_types);
+  if (name == "keep_original") return base::set_bool("dead_letters.keep_original", value, options.keep_original);
+  if (name == "alert_on_entry") return base::set_bool("dead_letters.alert_on_entry", value, options.alert_on_entry);
+  if (name == "redrive_after_ms") return base::set_duration("dead_letters.redrive_after_ms", value, options.redrive_after);
+  if (name == "redrive_max") return base::set_count("dead_letters.redrive_max", value, options.redrive_max);
+  if (name == "max_crashes") return base::set_count("dead_letters.max_crashes", value, options.max_crashes);
+  return base::unknown_option("DeadLetters", name);
+}
+
+Result<void> set_option(ConsumerOptions& options, std::string_view name, std::string_view value) {
+  if (name == "group") return base::set_text("consumer.group", value, options.group);
+  if (name == "name") return base::set_text("consumer.name", value, options.name);
+  if (name == "concurrency") return base::set_count("consumer.concurrency", value, options.concurrency);
+  if (name == "prefetch_count") return base::set_count("consumer.prefetch_count", value, options.prefetch_count);
+  if (name == "prefetch_bytes_max") return base::set_count("consumer.prefetch_bytes_max", value, options.prefetch_bytes_max);
+  if (name == "batch_count_max") return base::set_count("consumer.batch_count_max", value, options.batch_count_max);
+  if (name == "ack") return base::set_enum("consumer.ack", value, kAckPolicyNames, options.ack);
+  if (name == "order") return base::set_enum("consumer.order", value, kOrderNames, options.order);
+  if (name == "on_key_failure") return base::set_enum("consumer.on_key_failure", value, kKeyFailureNames, options.on_key_failure);
+  if (name == "partitions") return base::add_count("consumer.partitions", value, options.partitions);
+  if (name == "filter") return base::set_text("consumer.filter", value, options.filter);
+  if (name == "start") return base::set_start("consumer.start", value, options.start);
+  if (name == "handler_timeout_ms") return base::set_duration("consumer.handler_timeout_ms", value, options.handler_timeout);
+  if (name == "rate_per_second") return base::set_count("consumer.rate_per_second", value, options.rate_per_second);
+  if (name == "inbox_window_ms") return base::set_duration("consumer.inbox_window_ms", value, options.inbox_window);
+  if (name == "parked_count_max") return base::set_count("consumer.parked_count_max", value, options.parked_count_max);
+  if (name.starts_with("retry.")) return set_option(options.retry, name.substr(6), value);
+  if (name.starts_with("classify.")) return set_option(options.classify, name.substr(9), value);
+  if (name.starts_with("breaker.")) return set_option(options.breaker, name.substr(8), value);
+  if (name.starts_with("dead_letters.")) return set_option(options.dead_letters, name.substr(13), value);
+  return base::unknown_option("Consumer", name);
+}
+
+Result<void> set_option(TopicOptions& options, std::string_view name, std::string_view value) {
+  if (name == "type") return base::set_enum("topic.type", value, kTopicTypeNames, options.type);
+  if (name == "partition_count") return base::set_count("topic.partition_count", value, options.partition_count);
+  if (name == "retention_ms") return base::set_duration("topic.retention_ms", value, options.retention);
+  return base::unknown_option("Topic", name);
+}
+
+Result<void> set_option(IdempotencyOptions& options, std::string_view name, std::string_view value) {
+  if (name == "scope") return base::set_text("idempotency.scope", value, options.scope);
+  if (name == "fingerprint") return base::set_text("idempotency.fingerprint", value, options.fingerprint);
+  if (name == "lease_ms") return base::set_duration("idempotency.lease_ms", value, options.lease);
+  if (name == "ttl_ms") return base::set_duration("idempotency.ttl_ms", value, options.ttl);
+  if (name == "wait_ms_max") return base::set_duration("idempotency.wait_ms_max", value, options.wait_max);
+  return base::unknown_option("Idempotency", name);
 }
 
 }  // namespace towline

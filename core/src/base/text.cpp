@@ -276,10 +276,18 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
+constexpr std::size_t kPrefixMin = 3;
+
 std::string_view nearest_name(std::string_view name, std::span<const std::string_view> candidates) {
   // Names are short; a long one is cut so that hostile input costs no more than a misspelling.
   name = name.substr(0, 64);
   std::string_view nearest;
+  // Who has written the beginning of a name has left out its end.
+  for (const std::string_view candidate : candidates) {
+    if (name.size() < kPrefixMin || !candidate.starts_with(name)) continue;
+    if (nearest.empty() || candidate.size() < nearest.size()) nearest = candidate;
+  }
+  if (!nearest.empty()) return nearest;
   std::size_t nearest_distance = SIZE_MAX;
   for (const std::string_view candidate : candidates) {
     const std::size_t distance = edit_distance(name, candidate.substr(0, 64));

@@ -4,6 +4,7 @@
 #include "base/topic_match.hpp"
 
 #include <cstddef>
+#include <vector>
 
 namespace towline::base {
 namespace {
@@ -26,6 +27,17 @@ class Words {
   std::string_view text_;
   std::size_t begin_ = 0;
 };
+
+/// A trailing '>' is a '*' and a '#'.
+std::vector<std::string_view> words_of(std::string_view pattern) {
+  std::vector<std::string_view> all;
+  for (Words words(pattern); !words.at_end(); words.skip()) {
+    const bool rest = words.word() == ">" && words.is_last();
+    if (rest) all.emplace_back("*");
+    all.push_back(rest ? std::string_view("#") : words.word());
+  }
+  return all;
+}
 
 }  // namespace
 
@@ -57,6 +69,31 @@ bool pattern_matches(std::string_view pattern, std::string_view topic) noexcept 
   while (!wanted.at_end() && wanted.word() == "#")
     wanted.skip();
   return wanted.at_end();
+}
+
+bool patterns_overlap(std::string_view a, std::string_view b) {
+  const std::vector<std::string_view> first = words_of(a);
+  const std::vector<std::string_view> second = words_of(b);
+  // Row i, column j: whether what is left of them from there on overlaps. Filled from the ends.
+  std::vector<bool> below(second.size() + 1), row(second.size() + 1);
+  for (std::size_t i = first.size() + 1; i-- > 0; below = row) {
+    for (std::size_t j = second.size() + 1; j-- > 0;) {
+      const bool a_ends = i == first.size();
+      const bool b_ends = j == second.size();
+      const bool a_any = !a_ends && first[i] == "#";
+      const bool b_any = !b_ends && second[j] == "#";
+      // A '#' is no word, or takes what the other has there.
+      bool holds = a_ends && b_ends;
+      if (a_any) holds = holds || below[j] || (!b_ends && row[j + 1]);
+      if (b_any) holds = holds || row[j + 1] || (!a_ends && below[j]);
+      if (!a_ends && !b_ends && !a_any && !b_any) {
+        const bool same = first[i] == second[j] || first[i] == "*" || second[j] == "*";
+        holds = same && below[j + 1];
+      }
+      row[j] = holds;
+    }
+  }
+  return row[0];
 }
 
 }  // namespace towline::base

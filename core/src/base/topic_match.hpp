@@ -10,4 +10,7 @@ namespace towline::base {
 /// most words(pattern) * words(topic) steps, whatever the pattern; never allocates.
 [[nodiscard]] bool pattern_matches(std::string_view pattern, std::string_view topic) noexcept;
 
+/// Whether some topic is named by both. Takes words(a) * words(b) steps.
+[[nodiscard]] bool patterns_overlap(std::string_view a, std::string_view b);
+
 }  // namespace towline::base

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/text.hpp"
+#include "base/topic_match.hpp"
 
 namespace towline::base {
 namespace {
@@ -82,6 +83,40 @@ Result<void> check_same_topology(const spi::Topology& existing, const spi::Topol
   if (differences.empty()) return {};
   return Error{ErrorCode::kTopologyMismatch, "topic \"" + escape(wanted.topic, 64) + "\" exists with " +
                                                  differences + "; declare it as it is, or use another topic"};
+}
+
+const char* name_of(spi::OrderMode order) noexcept {
+  switch (order) {
+    case spi::OrderMode::kUnordered:
+      return "unordered";
+    case spi::OrderMode::kKeyOrdered:
+      return "key_ordered";
+    case spi::OrderMode::kPartitionOrdered:
+      return "partition_ordered";
+  }
+  return "unordered";
+}
+
+spi::OrderMode order_mode_of(std::string_view name) noexcept {
+  if (name == "key_ordered") return spi::OrderMode::kKeyOrdered;
+  return name == "partition_ordered" ? spi::OrderMode::kPartitionOrdered : spi::OrderMode::kUnordered;
+}
+
+Result<void> check_same_order(const spi::SubscribeOptions& existing, const spi::SubscribeOptions& wanted) {
+  if (existing.order == wanted.order || existing.group != wanted.group) return {};
+  for (const std::string& pattern : wanted.patterns) {
+    for (const std::string& other : existing.patterns) {
+      if (!patterns_overlap(pattern, other)) continue;
+      return Error{ErrorCode::kTopologyMismatch,
+                   "consumer.order is " + std::string(name_of(wanted.order)) + " on '" + escape(pattern, 64) +
+                       "', but group '" + escape(wanted.group, 64) + "' has the member '" +
+                       escape(existing.consumer, 64) + "' that is " + name_of(existing.order) + " on '" +
+                       escape(other, 64) +
+                       "'; give all members of a group the same order, or close the others first (one that "
+                       "died is forgotten when its lease ends)"};
+    }
+  }
+  return {};
 }
 
 }  // namespace towline::base

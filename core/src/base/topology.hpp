@@ -35,4 +35,14 @@ namespace towline::base {
 /// the settings that it was made with.
 [[nodiscard]] Result<void> check_same_topology(const spi::Topology& existing, const spi::Topology& wanted);
 
+/// As it is written in files and errors: "unordered", "key_ordered", "partition_ordered".
+[[nodiscard]] const char* name_of(spi::OrderMode order) noexcept;
+/// What is no such name is unordered.
+[[nodiscard]] spi::OrderMode order_mode_of(std::string_view name) noexcept;
+/// Whether a member as `wanted` may work beside the one that lives as `existing` in the same group. Where
+/// some topic may come to both, only in the same order mode, since otherwise what one of them keeps the other
+/// one breaks. Errors: kTopologyMismatch.
+[[nodiscard]] Result<void> check_same_order(const spi::SubscribeOptions& existing,
+                                            const spi::SubscribeOptions& wanted);
+
 }  // namespace towline::base

@@ -78,6 +78,7 @@ class UrlParser {
   }
 
   Problem parse_scheme(std::string_view& rest) {
+    if (text_.empty()) return "it is empty; write for example sqlite:orders.db or memory:";
     std::string known;
     for (const Scheme& scheme : kSchemes)
       known.append(known.empty() ? "" : ", ").append(scheme.name).append(":");

@@ -67,6 +67,11 @@ Result<void> ConsumerCore::wait_idle(MonotonicTime deadline) {
 }
 
 Result<void> ConsumerCore::drain(Duration timeout) {
+  if (current_consumer() == this) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "drain: a handler of this consumer cannot wait until no handler of it runs; call pause(), "
+                 "or drain() from elsewhere"};
+  }
   const std::uint64_t round = rounds_.load();
   if (auto paused = pause(); !paused) return paused;
   const MonotonicTime deadline = context_->clock->monotonic() + timeout;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/text.hpp"
 #include "base/validate.hpp"
 #include "policy/backoff.hpp"
 
@@ -71,6 +72,16 @@ Result<void> check(const Context& context, const std::vector<std::string>& patte
   if (ephemeral && options.inbox_window.count() > 0) {
     return contradiction(
         "consumer.inbox_window_ms: an ephemeral subscriber (no group) keeps no inbox; name a group");
+  }
+  if (options.on_key_failure != KeyFailure::kBlockKey && options.order == Order::kUnordered) {
+    return contradiction(
+        "consumer.on_key_failure: without an order no key waits for anything; set consumer.order");
+  }
+  for (const std::string& type : options.classify.transient_types) {
+    const auto& others = options.classify.permanent_types;
+    if (std::find(others.begin(), others.end(), type) == others.end()) continue;
+    return contradiction("classify.permanent_types: '" + base::escape(type, 64) +
+                         "' is one of classify.transient_types, too; an error type has one class");
   }
   if (options.ack == AckPolicy::kFirst && options.order != Order::kUnordered) {
     return contradiction("consumer.ack: kFirst cannot keep order, since a failed message is not tried again");

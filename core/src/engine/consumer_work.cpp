@@ -41,6 +41,10 @@ Outcome outcome_of_current_exception() {
   } catch (const std::exception& error) {
     const char* what = error.what();
     return Outcome::fail({type_name(&typeid(error)), what != nullptr ? what : "", {}});
+  } catch (const std::string& text) {
+    return Outcome::fail({"std::string", text, {}});
+  } catch (const char* text) {
+    return Outcome::fail({"const char*", text != nullptr ? text : "", {}});
   } catch (...) {
     return Outcome::fail({type_name(abi::__cxa_current_exception_type()), "not an exception class", {}});
   }

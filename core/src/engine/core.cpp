@@ -123,6 +123,11 @@ std::vector<std::shared_ptr<ConsumerCore>> Core::consumers() {
 Result<std::shared_ptr<ConsumerCore>> Core::consume(std::vector<std::string> patterns,
                                                     ConsumerOptions options, AnyHandler handler) {
   if (auto closed = context_->check_open(); !closed) return std::move(closed).error();
+  {
+    // What closes takes in nothing new, and a group must not be left with it for nothing.
+    const std::lock_guard lock(mutex_);
+    if (closing_ || closer_.joinable()) return Error{ErrorCode::kClosed, "the engine is closing"};
+  }
   const std::string group = options.group;
   const DeadLettersOptions policy = options.dead_letters;
   const bool named = !options.name.empty();

@@ -1,9 +1,10 @@
 // The public handles: Engine, Consumer and Delivery hand on to the stations.
 
-#include <towline/engine.hpp>
-
 #include <algorithm>
 
+#include <towline/engine.hpp>
+
+#include "base/validate.hpp"
 #include "engine/core.hpp"
 
 namespace towline {
@@ -123,6 +124,8 @@ Result<std::vector<GroupBacklog>> Engine::backlog() {
 
 Result<std::vector<BlockedKey>> Engine::blocked_keys(std::string_view group, std::string_view topic) {
   TOWLINE_REQUIRE_CORE();
+  if (auto bad = base::check_name(group, "group"); !bad) return std::move(bad).error();
+  if (auto bad = base::check_topic(topic); !bad) return std::move(bad).error();
   auto blocks = core_->context().store->list_key_blocks(group, topic, std::nullopt);
   if (!blocks) return std::move(blocks).error();
   std::vector<BlockedKey> out;

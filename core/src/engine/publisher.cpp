@@ -198,6 +198,10 @@ void Publisher::store_later(std::vector<Receipt>& receipts, std::vector<spi::Uni
         context_->counters.duplicates.fetch_add(1, std::memory_order_relaxed);
         continue;
       }
+      note(receipt, {error.code, "a message with the id " + record.envelope.id.to_string() +
+                                     " waits already; leave the id out, or give a dedup id when a second "
+                                     "publish is to count as the first"});
+      continue;
     }
     note(receipt, error);
   }

@@ -42,8 +42,9 @@ class FilterParser {
                                                   " are allowed"};
     }
     skip_blanks();
-    if (at_ == text_.size()) return Filter{};
-    if (parse_or() && at_ != text_.size()) fail("'and', 'or' or the end");
+    if (text_.empty()) return Filter{};
+    if (at_ == text_.size()) fail("an expression (a filter that takes everything is an empty text)");
+    if (!error_ && parse_or() && at_ != text_.size()) fail("'and', 'or' or the end");
     if (error_) return *std::move(error_);
     return std::move(filter_);
   }

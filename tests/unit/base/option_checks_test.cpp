@@ -66,11 +66,16 @@ TEST(SetDuration, TakesMillisecondsThatFit) {
   Duration field = 1s;
   EXPECT_TRUE(set_duration("d_ms", "1500", field).ok());
   EXPECT_EQ(field, 1500ms);
-  for (const char* bad : {"-1", "1s", "1.5", "", "9223372036854775807", "9223372036854776"}) {
+  for (const char* bad :
+       {"-1", "-0.5", "1s", "1.2345", "1.", ".5", "1.-5", "1.+5", "", "9223372036854775807"}) {
     EXPECT_FALSE(set_duration("d_ms", bad, field).ok()) << bad;
   }
   EXPECT_EQ(field, 1500ms);
-  EXPECT_TRUE(set_duration("d_ms", "9223372036854775", field).ok());
+  EXPECT_TRUE(set_duration("d_ms", "9223372036854774", field).ok());
+  EXPECT_TRUE(set_duration("d_ms", "0.05", field).ok());
+  EXPECT_EQ(field, 50us);
+  EXPECT_TRUE(set_duration("d_ms", "2.125", field).ok());
+  EXPECT_EQ(field, 2125us);
 }
 
 TEST(SetBool, KnowsThreeWordsForEach) {
@@ -97,17 +102,72 @@ TEST(SetRatio, TakesDecimalNumbers) {
   EXPECT_EQ(field, 0.25);
 }
 
-TEST(SetDurability, KnowsItsTwoWords) {
-  Durability field = Durability::kDefault;
-  EXPECT_TRUE(set_durability("process", field).ok());
-  EXPECT_EQ(field, Durability::kProcess);
-  EXPECT_TRUE(set_durability("host", field).ok());
-  EXPECT_EQ(field, Durability::kHost);
-  expect_refused(set_durability("disk", field), "durability: 'disk' is not 'process' or 'host'");
+TEST(SetEnum, KnowsTheNamesOfTheEnumerators) {
+  EngineOptions options;
+  EXPECT_TRUE(set_option(options, "durability", "process").ok());
+  EXPECT_EQ(options.durability, Durability::kProcess);
+  EXPECT_TRUE(set_option(options, "durability", "host").ok());
+  EXPECT_EQ(options.durability, Durability::kHost);
+  expect_refused(set_option(options, "durability", "disk"),
+                 "durability: 'disk' is not one of default, process, host");
+  ConsumerOptions consumer;
+  EXPECT_TRUE(set_option(consumer, "order", "key_ordered").ok());
+  EXPECT_EQ(consumer.order, Order::kKeyOrdered);
+}
+
+TEST(CheckEnum, RefusesANumberThatIsNoEnumerator) {
+  EngineOptions options;
+  options.durability = static_cast<Durability>(9);
+  expect_refused(validate(options), "engine.durability is 9, but must be between 0 and 2");
+}
+
+TEST(SetStart, KnowsTheFourPlaces) {
+  using Kind = spi::StartPosition::Kind;
+  ConsumerOptions options;
+  EXPECT_TRUE(set_option(options, "start", "latest").ok());
+  EXPECT_EQ(options.start.kind, Kind::kLatest);
+  EXPECT_TRUE(set_option(options, "start", "at:1700000000000000").ok());
+  EXPECT_EQ(options.start.kind, Kind::kAtTime);
+  EXPECT_EQ(to_us(options.start.at), 1'700'000'000'000'000);
+  EXPECT_TRUE(set_option(options, "start", "after:01890a5d-ac96-774b-bcce-b302099a8057").ok());
+  EXPECT_EQ(options.start.after_id.to_string(), "01890a5d-ac96-774b-bcce-b302099a8057");
+  for (const char* bad : {"", "at:", "at:x", "after:", "after:1", "now"}) {
+    EXPECT_FALSE(set_option(options, "start", bad).ok()) << bad;
+  }
+  EXPECT_TRUE(set_option(options, "start", "earliest").ok());
+  EXPECT_EQ(options.start.kind, Kind::kEarliest);
+}
+
+TEST(SetOption, ReachesOptionsWithinOptionsAndAddsToLists) {
+  ConsumerOptions options;
+  EXPECT_TRUE(set_option(options, "retry.max_attempts", "9").ok());
+  EXPECT_TRUE(set_option(options, "retry.sequence_ms", "0.5").ok());
+  EXPECT_TRUE(set_option(options, "retry.sequence_ms", "7").ok());
+  EXPECT_TRUE(set_option(options, "dead_letters.error_types", "ValueError").ok());
+  EXPECT_TRUE(set_option(options, "partitions", "3").ok());
+  EXPECT_EQ(options.retry.max_attempts, 9);
+  EXPECT_EQ(options.retry.sequence, (std::vector<Duration>{500us, 7ms}));
+  EXPECT_EQ(options.dead_letters.error_types, std::vector<std::string>{"ValueError"});
+  EXPECT_EQ(options.partitions, std::vector<std::uint32_t>{3});
+  expect_refused(set_option(options, "retry.attempts", "9"),
+                 "unknown option 'attempts'; did you mean 'max_attempts'?");
+  expect_refused(set_option(options, "dead_letter.enabled", "on"),
+                 "unknown option 'dead_letter.enabled'; did you mean 'dead_letters.enabled'?");
+}
+
+TEST(SetOption, KnowsEveryNameThatIsAnOption) {
+  for (const auto& row : detail::option_table()) {
+    if (row.group != "Consumer") continue;
+    const bool from_text = row.type != "struct" && (row.type != "code" || row.name == "start");
+    EXPECT_EQ(is_option("Consumer", row.name), from_text) << row.name;
+    ConsumerOptions options;
+    const auto set = set_option(options, row.name, "\n");
+    EXPECT_EQ(!set.ok() && set.error().message.starts_with("unknown"), !from_text) << row.name;
+  }
 }
 
 TEST(UnknownOption, SuggestsTheNearestName) {
-  expect_refused(unknown_option("leese_ms"), "unknown option 'leese_ms'; did you mean 'lease_ms'?");
+  expect_refused(unknown_option("Engine", "leese_ms"), "unknown option 'leese_ms'; did you mean 'lease_ms'?");
 }
 
 TEST(SetOption, TakesTheNamesOfTheTableAndNoOthers) {

@@ -146,6 +146,11 @@ TEST(NearestName, FindsWhatWasMeant) {
   EXPECT_EQ(nearest("sede"), "seed");
 }
 
+TEST(NearestName, TakesAWordForTheNameThatItBegins) {
+  constexpr std::array<std::string_view, 4> kNames = {"key", "priority_of", "priority", "trio"};
+  EXPECT_EQ(nearest_name("prio", kNames), "priority");
+}
+
 TEST(NearestName, CountsSwappedNeighboursAsOneEdit) {
   constexpr std::array<std::string_view, 2> kNames = {"aXcY", "ba"};
   EXPECT_EQ(nearest_name("ab", kNames), "ba");

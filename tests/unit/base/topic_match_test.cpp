@@ -3,6 +3,7 @@
 
 #include "base/topic_match.hpp"
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -80,6 +81,55 @@ TEST(TopicMatch, NoPatternTakesLong) {
     EXPECT_FALSE(pattern_matches(pattern + ".b", topic));
     EXPECT_TRUE(pattern_matches(pattern + ".b", topic + ".b"));
   }
+}
+
+TEST(PatternsOverlap, WhereSomeTopicIsNamedByBoth) {
+  EXPECT_TRUE(patterns_overlap("orders", "orders"));
+  EXPECT_FALSE(patterns_overlap("orders", "emails"));
+  EXPECT_TRUE(patterns_overlap("orders.*", "*.eu"));
+  EXPECT_FALSE(patterns_overlap("orders.*", "*.eu.x"));
+  EXPECT_TRUE(patterns_overlap("#.eu", "orders.#"));
+  EXPECT_TRUE(patterns_overlap("orders.>", "orders.#"));
+  EXPECT_FALSE(patterns_overlap("orders.>", "orders"));
+  EXPECT_TRUE(patterns_overlap("orders.#", "orders"));
+  EXPECT_FALSE(patterns_overlap("orders.#", "emails.#"));
+}
+
+TEST(PatternsOverlap, IsWhatTryingAllTopicsSays) {
+  std::vector<std::string> topics;
+  for (int length = 1; length <= 7; ++length) {
+    for (int bits = 0; bits < 1 << length; ++bits) {
+      Words topic;
+      for (int i = 0; i < length; ++i)
+        topic.emplace_back((bits >> i & 1) != 0 ? "a" : "b");
+      topics.push_back(join(topic));
+    }
+  }
+  int overlapping = 0;
+  int total = 0;
+  support::for_all(
+      [&] {
+        const auto draw = [] {
+          Words pattern = *rc::gen::container<Words>(rc::gen::element<std::string>("a", "b", "*", "#"));
+          if (pattern.empty()) pattern.emplace_back("a");
+          if (pattern.size() > 3) pattern.resize(3);
+          if (pattern.size() < 3 && *rc::gen::inRange(0, 5) == 0) pattern.emplace_back(">");
+          return join(pattern);
+        };
+        const std::string one = draw();
+        const std::string two = draw();
+        const bool expected = std::any_of(topics.begin(), topics.end(), [&](const std::string& topic) {
+          return pattern_matches(one, topic) && pattern_matches(two, topic);
+        });
+        RC_LOG() << one << " and " << two;
+        RC_ASSERT(patterns_overlap(one, two) == expected);
+        RC_ASSERT(patterns_overlap(two, one) == expected);
+        overlapping += expected ? 1 : 0;
+        ++total;
+      },
+      3'000, 12);
+  EXPECT_GT(overlapping, total / 10);
+  EXPECT_LT(overlapping, total * 9 / 10);
 }
 
 }  // namespace

@@ -42,6 +42,33 @@ TEST(Topology, EachSettingThatDiffersIsNamedAsItIsAndAsItWasAskedFor) {
             "3600000 and not 0; declare it as it is, or use another topic");
 }
 
+TEST(Topology, MembersOfAGroupKeepOneOrderOnATopic) {
+  const auto member = [](const char* pattern, spi::OrderMode order, const char* group = "g") {
+    spi::SubscribeOptions options;
+    options.patterns = {pattern};
+    options.group = group;
+    options.order = order;
+    options.consumer = "first";
+    return options;
+  };
+  const auto key = spi::OrderMode::kKeyOrdered;
+  const auto none = spi::OrderMode::kUnordered;
+  EXPECT_TRUE(check_same_order(member("a.*", key), member("a.b", key)).ok());
+  EXPECT_TRUE(check_same_order(member("a", key), member("b", none)).ok());
+  EXPECT_TRUE(check_same_order(member("a", key), member("a", none, "h")).ok());
+  const auto clash = check_same_order(member("a.*", key), member("#.b", none));
+  ASSERT_FALSE(clash.ok());
+  EXPECT_EQ(clash.error().code, ErrorCode::kTopologyMismatch);
+  for (const char* part : {"unordered on '#.b'", "group 'g'", "'first' that is key_ordered on 'a.*'"})
+    EXPECT_NE(clash.error().message.find(part), std::string::npos) << clash.error().message;
+}
+
+TEST(Topology, EveryOrderHasANameAndIsFoundByIt) {
+  for (const auto order :
+       {spi::OrderMode::kUnordered, spi::OrderMode::kKeyOrdered, spi::OrderMode::kPartitionOrdered})
+    EXPECT_EQ(order_mode_of(name_of(order)), order);
+}
+
 TEST(Topology, EveryKindHasANameAndIsFoundByIt) {
   for (const auto kind : {spi::TopicKind::kQueue, spi::TopicKind::kLog, spi::TopicKind::kBus})
     EXPECT_EQ(topic_kind_of(name_of(kind)), kind);

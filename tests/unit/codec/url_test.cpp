@@ -115,7 +115,7 @@ TEST(Url, RefusesHostsAndPortsThatCannotBe) {
 
 TEST(Url, NamesTheSchemesItKnows) {
   expect_refused("orders.db", "there is no scheme; begin with one of memory:, sqlite:");
-  expect_refused("", "there is no scheme");
+  expect_refused("", "it is empty");
   expect_refused(
       "mysql://h",
       "unknown scheme; it must be one of memory:, sqlite:, postgres:, redis:, nats:, amqp:, kafka:");

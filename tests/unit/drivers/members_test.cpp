@@ -20,6 +20,21 @@ TEST_P(Members, AreCountedWhileTheyLive) {
   EXPECT_EQ(world.group().waiting, 1U) << "the group is still owed its messages";
 }
 
+TEST_P(Members, OfOneGroupKeepOneOrderWhileTheyLive) {
+  auto first = world.subscribe(ordered());
+  const auto refused = world.transport().subscribe(member());
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kTopologyMismatch);
+  EXPECT_EQ(world.group().member_count, 0U) << "no topic yet";
+  world.publish(1, 1);
+  EXPECT_EQ(world.group().member_count, 1U) << "the refused one is none";
+  EXPECT_TRUE(world.transport().subscribe(member("other")).ok());
+  EXPECT_TRUE(world.transport().subscribe(ordered()).ok());
+  ASSERT_TRUE(first->close().ok());
+  world.clock->advance(31s);
+  EXPECT_TRUE(world.transport().subscribe(member()).ok()) << "nobody is left that keeps an order";
+}
+
 TEST_P(Members, WhatALeavingMemberHeldIsHandedOutAtOnceAndNobodyIsCharged) {
   auto leaving = world.subscribe();
   auto staying = world.subscribe();

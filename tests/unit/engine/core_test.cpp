@@ -100,6 +100,8 @@ TEST(Core, CloseInsideAHandlerReturnsAtOnceAndTheRestHappensElsewhere) {
   (void)world.consume(group_options(), [&](Delivery&) {
     EXPECT_EQ(world.core->close(std::nullopt).value(), 0U);
     EXPECT_EQ(world.core->close(std::nullopt).value(), 0U) << "also the second time";
+    EXPECT_EQ(code_of(world.core->consume({"other"}, group_options("late"), Handler([](Delivery&) {}))),
+              ErrorCode::kClosed);
     handled = true;
     gate.wait();
   });
@@ -351,6 +353,13 @@ TEST(Core, AConsumerWithABadPatternOptionOrHandlerIsRefusedBeforeItSubscribes) {
   bad = group_options();
   bad.filter = "a ==";
   EXPECT_EQ(refusal({"t"}, bad, handler), ErrorCode::kInvalidFilter);
+  bad = group_options();
+  bad.on_key_failure = KeyFailure::kParkKey;  // there are no keys to park
+  EXPECT_EQ(refusal({"t"}, bad, handler), ErrorCode::kInvalidConfig);
+  bad = group_options();
+  bad.classify.transient_types = {"A", "B"};
+  bad.classify.permanent_types = {"B"};
+  EXPECT_EQ(refusal({"t"}, bad, handler), ErrorCode::kInvalidConfig);
   EXPECT_EQ(world.script->count("subscribe"), 0);
 }
 

@@ -1,14 +1,13 @@
 // The public handles: what copies share, what a delivery tells of its message, and that a handle outlives
 // what it pointed to.
 
-#include <towline/engine.hpp>
-
 #include <atomic>
 #include <mutex>
 
 #include <gtest/gtest.h>
 
 #include <towline/clock.hpp>
+#include <towline/engine.hpp>
 
 #include "support/eventually.hpp"
 
@@ -111,6 +110,37 @@ TEST(EngineHandle, TimeLimitsWithoutEndAreReachedBeforeTheyRunOver) {
   EXPECT_TRUE(consumer.drain(Duration::max()).ok());
   EXPECT_TRUE(consumer.close(Duration::max()).ok());
   EXPECT_TRUE(engine.close(Duration::max()).ok());
+}
+
+TEST(EngineHandle, AConsumerIsNotDrainedFromInsideItsHandler) {
+  Engine engine = Engine::open("memory:").value();
+  std::atomic<int> refused = 0;
+  Consumer consumer;
+  consumer = engine
+                 .consume("t", {.group = "g"},
+                          [&](Delivery&) {
+                            const auto drained = consumer.drain(1h);
+                            if (!drained && drained.error().code == ErrorCode::kInvalidArgument) ++refused;
+                          })
+                 .value();
+  ASSERT_TRUE(engine.publish({.topic = "t", .payload = "p"}).acked());
+  ASSERT_TRUE(engine.settle_down().ok());
+  EXPECT_EQ(refused, 1);
+}
+
+TEST(EngineHandle, TheKeysOfAGroupWithABadNameAreNotLookedFor) {
+  Engine engine = Engine::open("memory:").value();
+  EXPECT_EQ(engine.blocked_keys("no spaces", "t").error().code, ErrorCode::kInvalidName);
+  EXPECT_EQ(engine.blocked_keys("g", "a..b").error().code, ErrorCode::kInvalidTopic);
+  EXPECT_TRUE(engine.blocked_keys("nobody", "t").value().empty());
+}
+
+TEST(EngineHandle, ADelayedMessageWithTheIdOfOneThatWaitsIsRefusedWithAdvice) {
+  Engine engine = Engine::open("memory:").value();
+  const MessageId id = engine.publish({.topic = "t", .payload = "p", .delay = 1h}).value();
+  const Receipt again = engine.publish({.topic = "t", .payload = "p", .delay = 1h, .id = id});
+  EXPECT_EQ(again.error.code, ErrorCode::kConflict);
+  EXPECT_NE(again.error.message.find("dedup id"), std::string::npos) << again.error.message;
 }
 
 TEST(EngineHandle, TheBacklogTellsWhatWaitsForEachGroup) {

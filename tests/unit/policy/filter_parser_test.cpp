@@ -101,6 +101,14 @@ TEST(FilterParser, RefusesWhatIsTooLongOrTooDeep) {
   EXPECT_NE(nested("(", 2000, ")").error().message.find("64 levels"), std::string::npos);
 }
 
+TEST(FilterParser, RefusesBlanksAndSuggestsTheFieldThatAWordBegins) {
+  EXPECT_TRUE(Filter::compile("").ok());
+  EXPECT_FALSE(Filter::compile("  ").ok());
+  const auto prefix = Filter::compile("$prio > 3");
+  ASSERT_FALSE(prefix.ok());
+  EXPECT_NE(prefix.error().message.find("did you mean '$priority'"), std::string::npos);
+}
+
 TEST(FilterParser, GivesTheLevelsBackAfterAParenthesis) {
   std::string text = "(a = 1)";
   for (int i = 0; i < 200; ++i)

@@ -188,6 +188,7 @@ class Transport {
   /// vector: every one was stored. The envelopes are moved from only on success. On kUnavailable, kIoError or
   /// kTimeout the outcome is unknown; every other error means that nothing was stored.
   virtual Result<std::vector<PublishAnswer>> publish(std::span<Envelope> envelopes, Deadline deadline) = 0;
+  /// kTopologyMismatch when a member of the group lives that keeps another order on a topic of both.
   virtual Result<std::unique_ptr<Subscription>> subscribe(const SubscribeOptions& options) = 0;
   virtual Result<std::vector<GroupStatistics>> statistics() = 0;
 };

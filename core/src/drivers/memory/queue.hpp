@@ -241,6 +241,8 @@ class Queue {
   std::uint64_t trim(Moment now, std::size_t count_max, bool& more);
 
   // ---- members (queue_members.cpp) ----
+  /// Errors: kTopologyMismatch, when the group keeps another order.
+  [[nodiscard]] Result<void> check_order(const spi::SubscribeOptions& options) const;
   Session& join(const spi::SubscribeOptions& options, Moment now);
   /// Releases everything and leaves the groups. The session is gone afterwards.
   void leave(Session& session, Moment now);

@@ -9,6 +9,7 @@
 #include <iterator>
 #include <utility>
 
+#include "base/topology.hpp"
 #include "drivers/memory/queue.hpp"
 
 namespace towline::drivers::memory {
@@ -41,6 +42,15 @@ Sequence start_in(const Log& log, const spi::StartPosition& start) {
 }
 
 }  // namespace
+
+Result<void> Queue::check_order(const spi::SubscribeOptions& options) const {
+  if (options.group.empty()) return {};
+  for (const auto& [id, session] : sessions_) {
+    if (!session->live) continue;
+    if (auto clash = base::check_same_order(session->options, options); !clash) return clash;
+  }
+  return {};
+}
 
 Session& Queue::join(const spi::SubscribeOptions& options, Moment now) {
   auto made = std::make_unique<Session>();

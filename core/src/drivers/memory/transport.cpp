@@ -68,6 +68,7 @@ Result<std::unique_ptr<spi::Subscription>> MemoryTransport::subscribe(const spi:
   const Moment now = handle_.now();
   const std::lock_guard lock(hub().mutex);
   hub().queue.expire(now);
+  if (auto clash = hub().queue.check_order(checked); !clash) return std::move(clash).error();
   Session& session = hub().queue.join(checked, now);
   return std::unique_ptr<spi::Subscription>(std::make_unique<MemorySubscription>(handle_, session));
 }

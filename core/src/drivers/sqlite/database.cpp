@@ -105,7 +105,10 @@ Error locked() {
 /// takes a turn at the writer, but wakes nobody for nothing.
 class Database::HearOp final : public Op {
  public:
-  explicit HearOp(Database& database) : Op({}), database_(database) { looks = true; }
+  explicit HearOp(Database& database) : Op({}), database_(database) {
+    looks = true;
+    patience = kEndlessPatience;
+  }
   Look look(Tx& tx) override {
     for (auto& [id, session] : tx.catalog.sessions) {
       if (session->dropped || session->closed) continue;
@@ -417,6 +420,7 @@ class Database::StopOp final : public Op {
  public:
   StopOp(Database& database, Failure failure) : Op({}), database_(database), failure_(std::move(failure)) {
     looks = true;
+    patience = kEndlessPatience;
   }
   Look look(Tx&) override {
     if (!database_.stopped_) database_.stop(failure_);

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/topic_match.hpp"
+#include "base/topology.hpp"
 #include "drivers/sqlite/claim_rows.hpp"
 #include "drivers/sqlite/claims.hpp"
 #include "drivers/sqlite/ownership.hpp"
@@ -30,10 +31,10 @@ constexpr Duration kScanInterval = std::chrono::milliseconds(50);
 constexpr std::size_t kLostLeaseCountMax = 10'000;
 
 constexpr const char* kInsertMember =
-    "INSERT INTO member(group_id, consumer, pid, patterns, partitions, lease_us, lease_until_us, lost_count)"
-    " VALUES(0, '', 0, '', '', 0, 0, 0)";
+    "INSERT INTO member(group_id, consumer, pid, patterns, order_mode, partitions, lease_us, lease_until_us,"
+    " lost_count) VALUES(0, '', 0, '', 'unordered', '', 0, 0, 0)";
 constexpr const char* kWriteMember =
-    "INSERT OR REPLACE INTO member VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0)";
+    "INSERT OR REPLACE INTO member VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0)";
 constexpr const char* kDeleteMember = "DELETE FROM member WHERE id = ?1";
 constexpr const char* kDeleteMemberTopics = "DELETE FROM member_topic WHERE member_id = ?1";
 constexpr const char* kTopicsOfMember = "SELECT topic_id FROM member_topic WHERE member_id = ?1";
@@ -43,6 +44,8 @@ constexpr const char* kRenewClaims =
     "UPDATE claim SET lease_until_us = ?2 WHERE member_id = ?1 AND remaining > 0";
 constexpr const char* kMembers = "SELECT id, group_id, lease_us, lease_until_us, lost_count FROM member";
 constexpr const char* kLost = "UPDATE member SET lost_count = lost_count + ?2 WHERE id = ?1";
+constexpr const char* kOrdersOfGroup =
+    "SELECT order_mode, patterns, consumer, pid FROM member WHERE group_id = ?1 AND order_mode <> ?2";
 constexpr const char* kMembersOfTopic =
     "SELECT m.id, m.partitions, m.lease_us, m.lease_until_us FROM member_topic t JOIN member m ON m.id = "
     "t.member_id"
@@ -53,6 +56,16 @@ std::string join_lines(const std::vector<std::string>& lines) {
   for (const std::string& line : lines)
     text.append(line).append("\n");
   return text;
+}
+
+std::vector<std::string> split_lines(std::string_view text) {
+  std::vector<std::string> lines;
+  while (!text.empty()) {
+    const std::size_t end = text.find('\n');
+    lines.emplace_back(text.substr(0, end));
+    text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
+  }
+  return lines;
 }
 
 std::string join_numbers(const std::vector<std::uint32_t>& numbers) {
@@ -120,8 +133,8 @@ void write_member(Tx& tx, Session& session) {
   session.lost_count = 0;
   execute(tx.sql, kWriteMember, session.member_id, session.group == nullptr ? 0 : session.group->id,
           session.options.consumer, getpid(), join_lines(session.options.patterns),
-          join_numbers(session.options.partitions), session.options.lease.count(),
-          to_us(session.lease_until_wall));
+          base::name_of(session.options.order), join_numbers(session.options.partitions),
+          session.options.lease.count(), to_us(session.lease_until_wall));
   tx.catalog.next_end = std::min(tx.catalog.next_end, session.lease_until);
 }
 
@@ -273,6 +286,23 @@ bool asks_for(std::string_view patterns, std::string_view topic) {
     patterns = end == std::string_view::npos ? std::string_view() : patterns.substr(end + 1);
   }
   return false;
+}
+
+Result<void> check_order(Tx& tx, const Session& session) {
+  const spi::SubscribeOptions& options = session.options;
+  if (options.group.empty()) return {};
+  const GroupState* group = find_group(tx, options.group);
+  if (group == nullptr) return {};
+  Query members(tx.sql, kOrdersOfGroup, group->id, base::name_of(options.order));
+  while (members.row()) {
+    spi::SubscribeOptions other;
+    other.group = options.group;
+    other.order = base::order_mode_of(members.text(0));
+    other.patterns = split_lines(members.text(1));
+    other.consumer = std::string(members.text(2)) + " of process " + std::to_string(members.integer(3));
+    if (auto clash = base::check_same_order(other, options); !clash) return clash;
+  }
+  return {};
 }
 
 void join(Tx& tx, const std::shared_ptr<Session>& session) {

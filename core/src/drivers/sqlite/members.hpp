@@ -11,6 +11,8 @@ namespace towline::drivers::sqlite {
 
 /// Whether patterns as they stand in the file, one a line, name the topic. Empty: all topics.
 [[nodiscard]] bool asks_for(std::string_view patterns, std::string_view topic);
+/// Whether the session keeps the same order as the members that its group has. Errors: kTopologyMismatch.
+[[nodiscard]] Result<void> check_order(Tx& tx, const Session& session);
 /// Registers the session, attaches its group to every topic it matches, and leaves its patterns in the file.
 void join(Tx& tx, const std::shared_ptr<Session>& session);
 /// Releases everything and leaves the group.

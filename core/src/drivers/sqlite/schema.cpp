@@ -84,6 +84,7 @@ CREATE TABLE member(
   consumer TEXT NOT NULL,
   pid INTEGER NOT NULL,
   patterns TEXT NOT NULL,         -- one a line
+  order_mode TEXT NOT NULL,
   partitions TEXT NOT NULL,       -- those it asks for, '' for all
   lease_us INTEGER NOT NULL,
   lease_until_us INTEGER NOT NULL,

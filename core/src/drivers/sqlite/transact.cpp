@@ -113,6 +113,14 @@ class UserSql final : public spi::SqlSession {
  private:
   Error failed(std::string_view doing) {
     const int code = sqlite3_extended_errcode(sql_.raw());
+    if ((code & 0xff) == SQLITE_AUTH) {
+      return {ErrorCode::kInvalidArgument,
+              std::string(doing) +
+                  ": not allowed here are the engine's own tables, temporary tables, ATTACH, PRAGMA and "
+                  "transaction statements (" +
+                  sqlite3_errmsg(sql_.raw()) + ")",
+              code};
+    }
     if ((code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_FULL || (code & 0xff) == SQLITE_CORRUPT)
       fatal_code = code;
     return {ErrorCode::kInvalidArgument, std::string(doing) + ": " + sqlite3_errmsg(sql_.raw()), code};

@@ -56,11 +56,16 @@ class JoinOp final : public Op {
     tidies = true;
   }
   void apply(Tx& tx) override {
+    if (auto clash = check_order(tx, *session_); !clash) {
+      error = std::move(clash).error();
+      return;
+    }
     join(tx, session_);
     flush_settled(tx);
     deal_partitions(tx);
   }
   void undo(Tx& tx) override {
+    error.reset();
     tx.catalog.sessions.erase(session_->member_id);
     session_->group = nullptr;
     session_->topics.clear();
@@ -162,7 +167,10 @@ class TidyOp final : public Op {
 /// The subscription object is gone: what it holds ends by the clock.
 class DropOp final : public Op {
  public:
-  DropOp(Moment moment, Session& session) : Op(moment), session_(session) { looks = true; }
+  DropOp(Moment moment, Session& session) : Op(moment), session_(session) {
+    looks = true;
+    patience = kEndlessPatience;  // what the session refers to is about to go
+  }
   Look look(Tx& tx) override {
     session_.dropped = true;
     // They may refer to what the subscriber has destroyed.

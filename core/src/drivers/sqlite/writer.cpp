@@ -14,7 +14,16 @@
 namespace towline::drivers::sqlite {
 namespace {
 
+using SteadyTime = std::chrono::steady_clock::time_point;
+
 constexpr Duration kPatienceMax = std::chrono::hours(1);
+/// How often one that has lost patience, but is in a batch, looks whether it was put back.
+constexpr Duration kPutBackLook = std::chrono::milliseconds(100);
+
+Duration wait_of(SteadyTime patient_until) {
+  const auto left = std::chrono::ceil<Duration>(patient_until - std::chrono::steady_clock::now());
+  return left > Duration(0) ? std::min(left, kPatienceMax) : kPutBackLook;
+}
 
 }  // namespace
 
@@ -100,8 +109,22 @@ void Writer::lead(std::unique_lock<std::mutex>& lock, Op& own) {
   }
 }
 
+bool Writer::withdraw(Op& op) {
+  if (std::chrono::steady_clock::now() < op.patient_until_) return false;
+  const std::lock_guard lock(mutex_);
+  // One that may lead has to, or nobody would.
+  if (op.state_.load(std::memory_order_relaxed) != Op::kQueued) return false;
+  std::erase(queue_, &op);
+  op.error = Error{ErrorCode::kTimeout,
+                   "another write to the store, such as a handler's transaction, took longer than there was "
+                   "time to wait; nothing was changed"};
+  return true;
+}
+
 void Writer::submit(Op& op) {
-  op.patient_until_ = std::chrono::steady_clock::now() + std::min(op.patience, kPatienceMax);
+  op.patient_until_ = op.patience == kEndlessPatience
+                          ? SteadyTime::max()
+                          : std::chrono::steady_clock::now() + std::min(op.patience, kPatienceMax);
   std::unique_lock lock(mutex_);
   queue_.push_back(&op);
   for (;;) {
@@ -123,7 +146,8 @@ void Writer::submit(Op& op) {
     lock.unlock();
     // A batch that takes it changes its state without waking; the end of that batch wakes.
     while (state == Op::kQueued || state == Op::kTaken) {
-      futex_wait(op.state_, state, -1, Reach::kThreads);
+      if (state == Op::kQueued && withdraw(op)) return;
+      futex_wait(op.state_, state, wait_of(op.patient_until_).count(), Reach::kThreads);
       state = op.state_.load(std::memory_order_acquire);
     }
     if (state == Op::kDone) return;

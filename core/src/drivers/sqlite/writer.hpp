@@ -23,8 +23,11 @@ enum class Look : std::uint8_t {
   kWrite
 };
 
-/// How long an op waits for a file that another program has locked, unless it says otherwise.
+/// How long an op waits for its turn, or for a file that another program has locked, unless it says
+/// otherwise.
 inline constexpr Duration kPatience = std::chrono::seconds(5);
+/// For what must happen because somebody's memory is about to go.
+inline constexpr Duration kEndlessPatience = Duration::max();
 
 /// Something to do under leadership. Lives on the stack of the caller, who is blocked meanwhile.
 class Op {
@@ -42,7 +45,7 @@ class Op {
   virtual void undo(Tx&) {}
 
   const Moment now;
-  /// How long it waits for the write lock; then it surely did not happen.
+  /// How long it waits for its turn and for the write lock; then it surely did not happen.
   Duration patience = kPatience;
   /// Has a look() of its own.
   bool looks = false;
@@ -102,6 +105,8 @@ class Writer {
   void lead(std::unique_lock<std::mutex>& lock, Op& own);
   static void let_lead(Op& op) noexcept;
   [[nodiscard]] Batch take(const Op& own);
+  /// Whether its patience has ended and it is out of the queue: it surely did not happen.
+  [[nodiscard]] bool withdraw(Op& op);
   void wait_for_company(std::unique_lock<std::mutex>& lock);
 
   const Bounds bounds_;

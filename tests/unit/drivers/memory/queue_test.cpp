@@ -126,11 +126,8 @@ class Model {
   void join(const std::string& group) {
     Member member;
     member.group = group;
-    // The group "plain" stays unordered; "strict" has ordered members first and others among them.
-    member.ordered = group == "strict" && chance(70);
-    spi::SubscribeOptions options =
-        member.ordered || (group == "strict" && members_.size() < 2) ? ordered(group)
-                                                                      : drivers::testing::member(group);
+    member.ordered = group == "strict";
+    spi::SubscribeOptions options = member.ordered ? ordered(group) : drivers::testing::member(group);
     if (group == "strict" && members_.size() >= 2 && chance(20)) {
       options.partitions = {static_cast<std::uint32_t>(pick(kPartitionCount))};
     }
@@ -352,7 +349,8 @@ class Model {
     for (const char* group : {"plain", "strict"}) {
       Member last;
       last.group = group;
-      last.subscription = world_.subscribe(member(group));
+      last.subscription =
+          world_.subscribe(std::string_view(group) == "strict" ? ordered(group) : member(group));
       members_.push_back(std::move(last));
     }
     pass_time(10 * kLease);

@@ -199,16 +199,10 @@ TEST(SqliteOwnership, AGroupThatBecomesOrderedKeepsWhatItHasReadAndWhatIsInHand)
   for (std::uint64_t n = 1; n <= 6; ++n)
     world.publish(in_partition(world, n, 9));
   const auto held = world.receive(*a, 2);
-  auto b = world.subscribe(ordered());
-  // Two of the partition are in the hands of a member, so nobody gets more of it.
-  EXPECT_TRUE(world.take(*b).empty());
-  EXPECT_TRUE(world.take(*a).empty());
   world.settle(*a, held[0]);
-  world.settle(*a, held[1], spi::Verb::kRelease);
-  std::vector<std::uint64_t> all = world.take(*a);
-  const auto of_b = world.take(*b);
-  all.insert(all.end(), of_b.begin(), of_b.end());
-  EXPECT_EQ(all, range(2, 6));
+  ASSERT_TRUE(a->close().ok());
+  auto b = world.subscribe(ordered());
+  EXPECT_EQ(world.take(*b), range(2, 6));
 }
 
 TEST(SqliteOwnership, SettledMessagesOfAnOrderedGroupAreRemoved) {

@@ -127,5 +127,56 @@ TEST(SqliteWriter, WhatWaitsBehindALockedStoreIsGivenUpWhenItsPatienceEnds) {
   EXPECT_EQ(second.error->code, ErrorCode::kTimeout);
 }
 
+TEST(SqliteWriter, WhatWaitsBehindAWriteThatDoesNotEndIsGivenUpWhenItsPatienceEnds) {
+  std::atomic<bool> leading{false}, may_end{false};
+  Writer writer({100, 1 << 20}, [&](Writer::Batch& batch, const Op&) {
+    if (!leading.exchange(true)) may_end.wait(false);
+    run_all(batch);
+  });
+  CountedOp first(true);
+  std::thread leader([&] { writer.submit(first); });
+  while (!leading)
+    std::this_thread::yield();
+  CountedOp patient;
+  std::thread waits([&] { writer.submit(patient); });
+  CountedOp second;
+  second.patience = std::chrono::milliseconds(1);
+  writer.submit(second);
+  EXPECT_EQ(second.runs, 0);
+  ASSERT_TRUE(second.error.has_value());
+  EXPECT_EQ(second.error->code, ErrorCode::kTimeout);
+  may_end = true;
+  may_end.notify_all();
+  leader.join();
+  waits.join();
+  EXPECT_EQ(first.runs, 1);
+  EXPECT_EQ(patient.runs, 1);
+}
+
+TEST(SqliteWriter, OfThreadsThatLosePatienceEachOpIsRunOnceOrGivenUp) {
+  std::atomic<int> runs{0};
+  Writer writer({3, 1 << 20}, [&](Writer::Batch& batch, const Op&) {
+    // sleeps: the disk is slow
+    if (++runs % 50 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    run_all(batch);
+  });
+  std::atomic<int> given_up{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 8; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 2'000; ++i) {
+        CountedOp op(t == 0);
+        op.patience = std::chrono::microseconds(i % 300);
+        writer.submit(op);
+        ASSERT_EQ(op.runs, op.error ? 0 : 1);
+        if (op.error) ++given_up;
+      }
+    });
+  }
+  for (std::thread& thread : threads)
+    thread.join();
+  EXPECT_GT(given_up, 0);
+}
+
 }  // namespace
 }  // namespace towline::drivers::sqlite
