@@ -105,6 +105,10 @@ class Delivery {
   /// Stops when the result no longer counts: lease lost, timed out, or shutting down.
   [[nodiscard]] std::stop_token stop_token() const noexcept;
 
+  /// Names this handing-out among all of this process, for callers that keep deliveries by number. Never 0
+  /// and never given twice, except that of an empty handle, which is 0.
+  [[nodiscard]] std::uint64_t number() const noexcept;
+
   /// Manual mode: settle now. The returned result is about accepting the decision; it is durable when the
   /// consumer's next commit is, which `wait` makes the call wait for.
   Result<void> ack(bool wait = false);
@@ -152,6 +156,24 @@ using OutcomeHandler = std::function<Outcome(Delivery&)>;
 /// Handles many messages at once. Returning acknowledges all that were not settled one by one; throwing fails
 /// those.
 using BatchHandler = std::function<void(std::span<Delivery>)>;
+
+/// Takes messages to where they are handled: an event loop, a pool of the caller's own, another language.
+/// Both functions are called by threads of the consumer, must return soon, and must not throw.
+struct RemoteHandler {
+  /// At least one, at most as many as `concurrency` has room for. Each must be given to
+  /// Engine::finish() in the end, whatever became of it; until then it takes one of those places.
+  std::function<void(std::span<Delivery>)> deliver;
+  /// What comes of this one does not count any more: its time was up, its lease was lost, or the consumer
+  /// closes. Comes after `deliver` has returned, and perhaps after the delivery was finished. May be empty.
+  std::function<void(const Delivery&)> stop = {};
+};
+
+/// A handler that has returned elsewhere.
+struct Finished {
+  Delivery delivery;
+  /// As from an OutcomeHandler: in manual mode kAck leaves the delivery as it is.
+  Outcome outcome;
+};
 
 struct ConsumerStatistics {
   std::uint64_t received = 0, acked = 0, failed = 0, retried = 0, deferred = 0, dead_lettered = 0,

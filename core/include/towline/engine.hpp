@@ -115,6 +115,12 @@ class Engine {
                                     OutcomeHandler handler);
   Result<Consumer> consume_batches(const std::vector<std::string>& patterns, const ConsumerOptions& options,
                                    BatchHandler handler);
+  /// Messages are handed to `handler` and handled elsewhere, up to `concurrency` at once.
+  Result<Consumer> consume_remote(const std::vector<std::string>& patterns, const ConsumerOptions& options,
+                                  RemoteHandler handler);
+  /// The handlers of these have returned. Results that do not count any more are passed over, as those of
+  /// handlers that return late are; a delivery counts once. Any thread; also after close().
+  static void finish(std::span<Finished> finished);
   Result<std::vector<GroupBacklog>> backlog();
   /// Empty for a group or topic that nobody has used. Errors: kInvalidName, kInvalidTopic.
   Result<std::vector<BlockedKey>> blocked_keys(std::string_view group, std::string_view topic);

@@ -282,8 +282,9 @@ struct OptionRow {
 
 /// Sets one option from text, as URL parameters, environment variables and bindings do. `name` as in the
 /// table, that of an option within another as `retry.max_attempts`; enumerators in snake_case
-/// (`key_ordered`); a list gets one entry more with each call. Bounds are validate()'s. Errors: kInvalidConfig
-/// for an unknown name (the nearest one is named) or a value that does not parse; then nothing was changed.
+/// (`key_ordered`); a list gets one entry more with each call. Bounds are validate()'s. Errors:
+/// kInvalidConfig for an unknown name (the nearest one is named) or a value that does not parse; then nothing
+/// was changed.
 [[nodiscard]] Result<void> set_option(EngineOptions& options, std::string_view name,
                                       std::string_view value);
 [[nodiscard]] Result<void> set_option(AlertOptions& options, std::string_view name,

@@ -89,7 +89,8 @@ Result<void> ConsumerCore::set_concurrency(std::int64_t concurrency) {
   if (auto usable = check_usable(*context_, closed_.load()); !usable) return usable;
   dispatcher_.set_concurrency(concurrency);
   const std::lock_guard lock(control_);
-  for (auto i = static_cast<std::int64_t>(workers_.size()); lane_running_ && i < concurrency; ++i) {
+  for (auto i = static_cast<std::int64_t>(workers_.size()); lane_running_ && !is_remote() && i < concurrency;
+       ++i) {
     ++workers_running_;
     workers_.emplace_back([core = shared_from_this(), i] { core->worker_main(static_cast<std::size_t>(i)); });
   }
@@ -186,6 +187,7 @@ std::uint64_t ConsumerCore::shut_down(bool threaded) {
   if (subscription_) subscription_->wake();
   if (lane_.joinable()) lane_.join();
   std::uint64_t stuck = 0;
+  std::uint64_t elsewhere = 0;
   {
     std::unique_lock lock(control_);
     const MonotonicTime deadline = context_->clock->monotonic() + kJoinGrace;
@@ -193,6 +195,7 @@ std::uint64_t ConsumerCore::shut_down(bool threaded) {
       context_->clock->wait_until(lock, control_changed_, deadline);
     }
     stuck = workers_running_;
+    if (stuck == 0 && is_remote()) elsewhere = dispatcher_.gauge().running;
   }
   for (std::thread& worker : workers_) {
     // A handler that never returns keeps its thread and, through it, this object; all it can do is return.
@@ -214,7 +217,7 @@ std::uint64_t ConsumerCore::shut_down(bool threaded) {
   settler_.abandon(Error{ErrorCode::kClosed, "the consumer was closed before this was settled"});
   const Dispatcher::LeftOver left = dispatcher_.close_all();
   settler_.release_room(left.count, left.bytes);
-  return stuck;
+  return stuck + elsewhere;
 }
 
 void ConsumerCore::abandon() {

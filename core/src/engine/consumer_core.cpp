@@ -3,6 +3,7 @@
 #include "engine/consumer_core.hpp"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "base/text.hpp"
 #include "base/validate.hpp"
@@ -27,6 +28,7 @@ Dispatcher::Limits limits_of(const ConsumerOptions& options, const AnyHandler& h
   limits.concurrency = options.concurrency;
   limits.prefetch_count = options.prefetch_count;
   limits.batch_count_max = std::holds_alternative<BatchHandler>(handler) ? options.batch_count_max : 0;
+  limits.remote = std::holds_alternative<RemoteHandlerPtr>(handler);
   limits.order = options.order;
   limits.handler_timeout = options.handler_timeout;
   limits.rate_per_second = options.rate_per_second;
@@ -46,6 +48,15 @@ ErrorInfo intake_error(DeadLetterReason reason, const spi::Delivery& delivery) {
   }
 }
 
+template <typename F>
+bool is_callable(const F& handler) {
+  if constexpr (std::is_same_v<F, RemoteHandlerPtr>) {
+    return static_cast<bool>(handler->deliver);
+  } else {
+    return static_cast<bool>(handler);
+  }
+}
+
 Result<void> contradiction(std::string text) { return Error{ErrorCode::kInvalidConfig, std::move(text)}; }
 
 Result<void> check(const Context& context, const std::vector<std::string>& patterns,
@@ -62,7 +73,7 @@ Result<void> check(const Context& context, const std::vector<std::string>& patte
   if (!options.name.empty()) {
     if (auto bad = base::check_name(options.name, "consumer.name"); !bad) return bad;
   }
-  const bool callable = std::visit([](const auto& f) { return static_cast<bool>(f); }, handler);
+  const bool callable = std::visit([](const auto& f) { return is_callable(f); }, handler);
   if (!callable) return Error{ErrorCode::kInvalidArgument, "the handler is empty; give a function"};
   const bool ephemeral = options.group.empty();
   if (ephemeral && options.order != Order::kUnordered) {
@@ -154,6 +165,10 @@ Result<void> ConsumerCore::subscribe() {
   link_->core = weak_from_this();
   link_->group = options_.group;
   dispatcher_.set_waker([this] { subscription_->wake(); });
+  if (const auto* remote = std::get_if<RemoteHandlerPtr>(&handler_); remote != nullptr && (*remote)->stop) {
+    dispatcher_.set_stop_listener(
+        [remote = *remote](DeliveryPtr state) { remote->stop(Delivery(std::move(state))); });
+  }
   return {};
 }
 
@@ -179,7 +194,8 @@ void ConsumerCore::start() {
   if (closing_.load()) return;
   lane_running_ = true;
   lane_ = std::thread([core = shared_from_this()] { core->lane_main(); });
-  for (std::int64_t i = 0; i < options_.concurrency; ++i) {
+  const std::int64_t worker_count = is_remote() ? 1 : options_.concurrency;
+  for (std::int64_t i = 0; i < worker_count; ++i) {
     ++workers_running_;
     workers_.emplace_back([core = shared_from_this(), i] { core->worker_main(static_cast<std::size_t>(i)); });
   }

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <variant>
@@ -27,7 +28,8 @@
 
 namespace towline::engine {
 
-using AnyHandler = std::variant<Handler, OutcomeHandler, BatchHandler>;
+using RemoteHandlerPtr = std::shared_ptr<const RemoteHandler>;
+using AnyHandler = std::variant<Handler, OutcomeHandler, BatchHandler, RemoteHandlerPtr>;
 
 class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
  public:
@@ -53,6 +55,11 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   /// nothing.
   void run_one(Delivery& delivery);
   void finish(Delivery& delivery, Outcome outcome);
+  /// Handlers that returned elsewhere; all of this consumer.
+  void finish_remote(std::span<Finished* const> finished);
+  [[nodiscard]] static DeliveryState* state_of(const Delivery& delivery) noexcept {
+    return delivery.state_.get();
+  }
 
   /// Keeper's thread: renews what the subscription holds.
   void renew();
@@ -92,6 +99,7 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   void run_chunk(std::size_t worker, std::vector<DeliveryPtr>& chunk);
   void run_batch(std::vector<DeliveryPtr>& chunk, std::vector<DeliveryPtr>& acked,
                  std::vector<Decided>& others);
+  void run_remote(std::vector<DeliveryPtr>& chunk);
   [[nodiscard]] Outcome call(Delivery& delivery);
   void note_result(DeliveryPtr& state, Outcome outcome, std::vector<DeliveryPtr>& acked,
                    std::vector<Decided>& others);
@@ -130,6 +138,7 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   bool wait_for_lane(MonotonicTime deadline, Condition&& condition);
   void tell_watchers();
   /// The store has stopped, so what is in hand is never settled, and no handler runs that could end.
+  [[nodiscard]] bool is_remote() const noexcept { return std::holds_alternative<RemoteHandlerPtr>(handler_); }
   [[nodiscard]] bool hopeless() const;
   Result<void> wait_idle(MonotonicTime deadline);
   bool wait_idle_or_stuck(MonotonicTime deadline);

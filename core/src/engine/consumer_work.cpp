@@ -111,6 +111,7 @@ void ConsumerCore::note_result(DeliveryPtr& state, Outcome outcome, std::vector<
 void ConsumerCore::run_chunk(std::size_t worker, std::vector<DeliveryPtr>& chunk) {
   std::vector<DeliveryPtr> acked;
   std::vector<Decided> others;
+  if (is_remote()) return run_remote(chunk);
   const MonotonicTime begin = context_->clock->monotonic();
   std::size_t ran = 0;
   if (std::holds_alternative<BatchHandler>(handler_)) {
@@ -153,6 +154,46 @@ void ConsumerCore::run_batch(std::vector<DeliveryPtr>& chunk, std::vector<Delive
   for (DeliveryPtr& state : chunk) {
     if (state->occupies_worker.load()) note_result(state, outcome, acked, others);
   }
+}
+
+void ConsumerCore::run_remote(std::vector<DeliveryPtr>& chunk) {
+  std::vector<Delivery> batch;
+  batch.reserve(chunk.size());
+  for (DeliveryPtr& state : chunk) {
+    // Before the phase: whoever sees it run and asks it to stop tells where it runs.
+    state->occupies_worker.store(true, std::memory_order_release);
+    if (!state->move_to(Phase::kRunning, {Phase::kTaken})) {
+      state->occupies_worker.store(false, std::memory_order_release);
+      continue;
+    }
+    state->started_at.store(context_->clock->monotonic(), std::memory_order_relaxed);
+    batch.push_back(Delivery(state));
+  }
+  std::vector<DeliveryPtr> none;
+  std::vector<Decided> no_others;
+  if (const std::size_t skipped = chunk.size() - batch.size(); skipped > 0)
+    dispatcher_.hand_back(SIZE_MAX, none, no_others, skipped, Duration{0});
+  if (batch.empty()) return;
+  std::erase_if(chunk, [](const DeliveryPtr& state) { return !state->occupies_worker.load(); });
+  std::get<RemoteHandlerPtr>(handler_)->deliver(batch);
+  dispatcher_.note_there(chunk);
+}
+
+void ConsumerCore::finish_remote(std::span<Finished* const> finished) {
+  std::vector<DeliveryPtr> acked;
+  std::vector<Decided> others;
+  std::size_t returned = 0;
+  Duration busy_for{0};
+  const MonotonicTime now = context_->clock->monotonic();
+  for (Finished* one : finished) {
+    DeliveryPtr state = one->delivery.state_;
+    // Only the first counts; it gives the place back.
+    if (!state->occupies_worker.exchange(false, std::memory_order_acq_rel)) continue;
+    ++returned;
+    busy_for += now - state->started_at.load(std::memory_order_relaxed);
+    note_result(state, std::move(one->outcome), acked, others);
+  }
+  if (returned > 0) dispatcher_.hand_back(SIZE_MAX, acked, others, returned, busy_for);
 }
 
 std::optional<Delivery> ConsumerCore::take_one() {

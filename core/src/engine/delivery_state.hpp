@@ -58,6 +58,8 @@ class DeliveryState : public base::Timer {
   std::optional<std::stop_source> stop;
   /// Its result does not count any more; remembered for a handler that asks for its token later.
   bool stop_asked = false;
+  /// Handled elsewhere, and known there.
+  bool is_there = false;
   std::string progress;
   bool counted_stuck = false;
   /// Set before the phase: a late call can tell that its time was up.
@@ -77,6 +79,12 @@ class DeliveryState : public base::Timer {
   }
 };
 
+/// Of the whole process, so that deliveries of two engines are told apart.
+inline std::atomic<std::uint64_t>& numbers_given() noexcept {
+  static std::atomic<std::uint64_t> given{0};
+  return given;
+}
+
 /// All states of one receive() in one allocation; handles point into it. The dispatcher keeps it until all
 /// are settled.
 struct HandOut : std::enable_shared_from_this<HandOut> {
@@ -85,10 +93,15 @@ struct HandOut : std::enable_shared_from_this<HandOut> {
         count(size),
         open_count(size),
         link(std::move(consumer)) {}
+  [[nodiscard]] std::uint64_t number_of(const DeliveryState& state) const noexcept {
+    return first_delivery + static_cast<std::uint64_t>(&state - states.get());
+  }
   std::unique_ptr<DeliveryState[]> states;
   const std::size_t count;
   std::size_t open_count;  ///< under the dispatcher's lock
   std::uint64_t number = 0;
+  /// Delivery::number() of the first; the others follow.
+  const std::uint64_t first_delivery = numbers_given().fetch_add(count) + 1;
   std::shared_ptr<ConsumerLink> link;
 };
 

@@ -52,6 +52,7 @@ class Dispatcher {
     std::int64_t concurrency = 1;
     std::int64_t prefetch_count = 0;   ///< 0: adaptive
     std::int64_t batch_count_max = 0;  ///< > 0: batch handlers
+    bool remote = false;  ///< handled elsewhere: one worker hands out as many as there is room for
     Order order = Order::kUnordered;
     Duration handler_timeout{};
     std::int64_t rate_per_second = 0;
@@ -147,6 +148,8 @@ class Dispatcher {
                  std::size_t returned, Duration busy_for);
   /// From a manual settlement.
   void decide(Decided decided);
+  /// They have been handed to where they are handled: from now on they can be told to stop.
+  void note_there(std::span<const DeliveryPtr> states);
   void extend(DeliveryState& state, MonotonicTime until);
   /// A handler returned whose result does not count any more.
   void returned_late(DeliveryState& state);
@@ -167,6 +170,8 @@ class Dispatcher {
   void wake_lane();
   /// Called whenever the lane may have to leave its receive(); set once, before any worker runs.
   void set_waker(std::function<void()> waker) { waker_ = std::move(waker); }
+  /// Told of every remote delivery whose result does not count any more; set once, before any worker runs.
+  void set_stop_listener(std::function<void(DeliveryPtr)> listener) { stop_listener_ = std::move(listener); }
   /// False when outcomes wait already, and then receive() must not wait.
   [[nodiscard]] bool enter_receive();
   void leave_receive();
@@ -186,6 +191,9 @@ class Dispatcher {
   void forget_blocks(std::string_view topic, std::uint32_t partition, std::uint64_t epoch);
   void start_next(KeyLane& lane);
   void take_locked(std::size_t worker, std::size_t count_max, std::vector<DeliveryPtr>& chunk);
+  /// Whether each delivery counts as running, and not each worker.
+  [[nodiscard]] bool counts_each() const noexcept { return limits_.remote || limits_.batch_count_max > 0; }
+  [[nodiscard]] bool has_room_locked() const;
   bool steal_locked(std::size_t thief, std::vector<DeliveryPtr>& chunk);
   [[nodiscard]] std::size_t chunk_size_locked() const;
   [[nodiscard]] std::size_t capacity_locked() const;
@@ -193,13 +201,17 @@ class Dispatcher {
   void fire_timer(DeliveryState& state, MonotonicTime now);
   /// Whom to tell that their result does not count any more. Told with no lock held: what listens is the
   /// user's, and may call the delivery.
-  using Stops = std::vector<std::stop_source>;
-  static void ask_to_stop(DeliveryState& state, Stops& stops);
-  static void tell(Stops& stops);
+  struct Stops {
+    std::vector<std::stop_source> sources;
+    std::vector<DeliveryPtr> remote;
+  };
+  void ask_to_stop(DeliveryState& state, Stops& stops) const;
+  void tell(Stops& stops) const;
 
   const std::shared_ptr<spi::Clock> clock_;
   Limits limits_;
   std::function<void()> waker_;
+  std::function<void(DeliveryPtr)> stop_listener_;
   mutable std::mutex mutex_;
   std::condition_variable work_;
   std::condition_variable more_concurrency_;  ///< those sleep here who are beyond it

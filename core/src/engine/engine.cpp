@@ -1,6 +1,7 @@
 // The public handles: Engine, Consumer and Delivery hand on to the stations.
 
 #include <algorithm>
+#include <map>
 
 #include <towline/engine.hpp>
 
@@ -107,6 +108,27 @@ Result<Consumer> Engine::consume_batches(const std::vector<std::string>& pattern
   auto consumer = core_->consume(patterns, options, engine::AnyHandler(std::move(handler)));
   if (!consumer) return std::move(consumer).error();
   return Consumer(closing(std::move(*consumer)));
+}
+
+Result<Consumer> Engine::consume_remote(const std::vector<std::string>& patterns,
+                                        const ConsumerOptions& options, RemoteHandler handler) {
+  TOWLINE_REQUIRE_CORE();
+  auto consumer =
+      core_->consume(patterns, options, std::make_shared<const RemoteHandler>(std::move(handler)));
+  if (!consumer) return std::move(consumer).error();
+  return Consumer(closing(std::move(*consumer)));
+}
+
+void Engine::finish(std::span<Finished> finished) {
+  // By consumer, each once; those of one are mostly neighbours.
+  std::map<const engine::ConsumerLink*, std::vector<Finished*>> by_consumer;
+  for (Finished& one : finished) {
+    if (const engine::DeliveryState* state = engine::ConsumerCore::state_of(one.delivery); state != nullptr)
+      by_consumer[state->hand_out->link.get()].push_back(&one);
+  }
+  for (const auto& [link, of_it] : by_consumer) {
+    if (const auto core = link->core.lock()) core->finish_remote(of_it);
+  }
 }
 
 Result<std::vector<GroupBacklog>> Engine::backlog() {
@@ -298,6 +320,10 @@ bool Delivery::redelivered() const noexcept {
   return state_ != nullptr && (state_->delivery.redelivered || state_->envelope().attempt > 1);
 }
 std::uint32_t Delivery::redrives() const noexcept { return envelope_of(state_).redrives; }
+
+std::uint64_t Delivery::number() const noexcept {
+  return state_ == nullptr ? 0 : state_->hand_out->number_of(*state_);
+}
 
 std::stop_token Delivery::stop_token() const noexcept {
   auto core = consumer_of(state_);

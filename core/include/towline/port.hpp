@@ -1,0 +1,118 @@
+#pragma once
+// The mailbox between an engine and another language, or an event loop: requests go in and return at once,
+// events come out. Bindings convert what passes here and do nothing else.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <towline/engine.hpp>
+
+namespace towline {
+
+/// What a request came to, in the form that the binding wants it; made on a thread of the port, taken by the
+/// binding.
+struct Reply {
+  virtual ~Reply() = default;
+};
+
+/// Something for the binding.
+struct Event {
+  enum class Kind : std::uint8_t {
+    kReply,     ///< to request `id`: `reply`; or `error`, when it was not even tried
+    kReceipts,  ///< to request `id`, which was a publish(): `receipts`, one per message; or `error`
+    kDelivery,  ///< for consumer `id`: `delivery`; give it to finish() in the end
+    kStop,      ///< what comes of the delivery with number() `id` does not count any more
+    kLog,       ///< `level`, `station`, `text`
+    kAlert      ///< `alert`, of dead letters
+  } kind = Kind::kReply;
+  std::uint64_t id = 0;
+  std::unique_ptr<Reply> reply = nullptr;
+  std::vector<Receipt> receipts = {};
+  std::optional<Error> error = std::nullopt;
+  Delivery delivery = {};
+  LogLevel level = LogLevel::kInfo;
+  std::string station = {}, text = {};
+  DeadLetterAlert alert = {};
+};
+
+struct PortOptions {
+  /// Called when the mailbox goes from empty to non-empty, by any thread, with no lock held; it must return
+  /// at once and must not throw: it writes an eventfd, or calls a thread-safe function. May be empty.
+  std::function<void()> ring = {};
+  /// Log records below it are dropped where they are made; nullopt: all are.
+  std::optional<LogLevel> log_level = std::nullopt;
+  /// Log records that wait; more are dropped, and their number is told by the next one. [1, 1000000]
+  std::size_t log_count_max = 1'000;
+  /// Requests that wait for a thread, and messages that wait to be published; one more is answered with
+  /// kOverloaded. [1, 10000000]
+  std::size_t request_count_max = 100'000;
+  /// Threads for requests that block. [1, 1000]
+  std::size_t thread_count_max = 32;
+};
+
+/// One engine and its mailbox. Thread-safe. Deliveries, replies and logs wait in it in the order they came;
+/// deliveries are bounded by the concurrency of their consumers.
+///
+/// Closing: close the engine by a call(), take the last events, then shut(). After shut() nothing rings and
+/// no thread of the port runs. A child of a fork() must not destroy a port that its parent made; it may leak
+/// it.
+class Port {
+ public:
+  explicit Port(PortOptions options);
+  /// shut().
+  ~Port();
+  Port(const Port&) = delete;
+  Port& operator=(const Port&) = delete;
+
+  /// Opens the engine, on the calling thread; logs and alerts come as events. Once. Errors: those of
+  /// Engine::open, kInvalidArgument (it is open already).
+  Result<void> open(std::string_view url, EngineOptions options);
+  /// The engine; empty, so that every call answers kClosed, before open().
+  [[nodiscard]] Engine engine() const;
+
+  // ---- requests ---------------------------------------------------------------------------------
+
+  /// Runs `work` on a thread of the port; its reply comes as an event. It must not throw.
+  void call(std::uint64_t id, std::function<std::unique_ptr<Reply>(Engine&)> work);
+  /// The same for a caller that waits. `is_interrupted` is asked on the calling thread every 50 ms; when it
+  /// says yes the work goes on and its reply is dropped. Errors: kCancelled (interrupted), kOverloaded,
+  /// kClosed.
+  Result<std::unique_ptr<Reply>> wait(std::function<std::unique_ptr<Reply>(Engine&)> work,
+                                      const std::function<bool()>& is_interrupted);
+  /// Messages of several requests that wait for the disk are published together.
+  void publish(std::uint64_t id, std::vector<Message> messages);
+  /// Deliveries come as events with `consumer_id`.
+  Result<Consumer> consume(std::uint64_t consumer_id, const std::vector<std::string>& patterns,
+                           const ConsumerOptions& options);
+  /// The handlers of these deliveries, by number, have returned. Numbers that are not out are passed over.
+  struct Finish {
+    std::uint64_t number = 0;
+    Outcome outcome;
+  };
+  void finish(std::span<Finish> finished);
+
+  // ---- events -----------------------------------------------------------------------------------
+
+  /// Takes at most `count_max` events, without waiting. When some are left it rings again.
+  std::vector<Event> drain(std::size_t count_max);
+  /// Waits until there is an event; false: `timeout` is over, or the port is shut.
+  bool poll(Duration timeout);
+  /// Deliveries that are out: given to the binding, or waiting in the mailbox, and not finished.
+  [[nodiscard]] std::size_t open_count() const;
+
+  /// Closes the engine when it is open still, ends the port's threads. Idempotent; waits for `work` that
+  /// runs.
+  void shut();
+
+ private:
+  struct State;
+  const std::unique_ptr<State> state_;
+};
+
+}  // namespace towline

@@ -1,0 +1,56 @@
+// A thread is made only when there is more work waiting than threads that are about to take it.
+
+#include "port/callers.hpp"
+
+#include <string>
+#include <utility>
+
+namespace towline::port {
+
+Callers::~Callers() { shut(); }
+
+Result<void> Callers::run(std::function<void()> work) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (shut_) return Error{ErrorCode::kClosed, "the engine is closed"};
+    if (waiting_.size() >= waiting_max_) {
+      return Error{ErrorCode::kOverloaded, std::to_string(waiting_.size()) +
+                                               " requests wait already; wait for some of their answers"};
+    }
+    waiting_.push_back(std::move(work));
+    if (waiting_.size() > idle_ && threads_.size() < thread_count_max_)
+      threads_.emplace_back([this] { main(); });
+  }
+  changed_.notify_one();
+  return {};
+}
+
+void Callers::main() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    ++idle_;
+    changed_.wait(lock, [&] { return !waiting_.empty() || shut_; });
+    --idle_;
+    if (waiting_.empty()) return;
+    std::function<void()> work = std::move(waiting_.front());
+    waiting_.pop_front();
+    lock.unlock();
+    work();
+    work = nullptr;  // what it holds goes without the lock
+    lock.lock();
+  }
+}
+
+void Callers::shut() {
+  std::vector<std::thread> threads;
+  {
+    const std::lock_guard lock(mutex_);
+    shut_ = true;
+    threads.swap(threads_);
+  }
+  changed_.notify_all();
+  for (std::thread& thread : threads)
+    thread.join();
+}
+
+}  // namespace towline::port

@@ -1,0 +1,260 @@
+// The mailbox between an engine and another language: requests and their answers, deliveries and their
+// outcomes, and the order of closing.
+
+#include <atomic>
+#include <thread>
+
+#include <gtest/gtest.h>
+
+#include <towline/port.hpp>
+
+#include "support/eventually.hpp"
+
+namespace towline {
+namespace {
+
+using namespace std::chrono_literals;
+using support::eventually;
+
+struct Number : Reply {
+  explicit Number(std::uint64_t given) : value(given) {}
+  std::uint64_t value;
+};
+
+class PortTest : public ::testing::Test {
+ protected:
+  void open(PortOptions options = {}, EngineOptions engine = {}) {
+    port_ = std::make_unique<Port>(std::move(options));
+    ASSERT_TRUE(port_->open("memory:", std::move(engine)).ok());
+  }
+  /// The next event of this kind; others before it are dropped.
+  Event next(Event::Kind kind) {
+    for (;;) {
+      if (!port_->poll(10s)) {
+        ADD_FAILURE() << "nothing came";
+        return {};
+      }
+      for (Event& event : port_->drain(1)) {
+        if (event.kind == kind) return std::move(event);
+      }
+    }
+  }
+  Consumer consume(ConsumerOptions options = {}) {
+    if (options.group.empty()) options.group = "g";
+    return port_->consume(77, {"t"}, options).value();
+  }
+  void publish(int count) {
+    port_->publish(
+        1, std::vector<Message>(static_cast<std::size_t>(count), Message{.topic = "t", .payload = "p"}));
+    ASSERT_FALSE(next(Event::Kind::kReceipts).error.has_value());
+  }
+  void finish(std::uint64_t number, Outcome outcome = Outcome::ack()) {
+    std::vector<Port::Finish> finished = {{number, std::move(outcome)}};
+    port_->finish(finished);
+  }
+  std::unique_ptr<Port> port_;
+};
+
+TEST_F(PortTest, ACallIsAnsweredByAnEventWithItsId) {
+  open();
+  port_->call(5,
+              [](Engine& engine) { return std::make_unique<Number>(engine.statistics().value().published); });
+  Event event = next(Event::Kind::kReply);
+  EXPECT_EQ(event.id, 5U);
+  ASSERT_NE(event.reply, nullptr);
+  EXPECT_EQ(static_cast<Number&>(*event.reply).value, 0U);
+}
+
+TEST_F(PortTest, ACallerWhoWaitsGetsTheReplyOrLeavesWhenInterrupted) {
+  open();
+  auto reply = port_->wait([](Engine&) { return std::make_unique<Number>(3); }, {});
+  ASSERT_TRUE(reply.ok());
+  EXPECT_EQ(static_cast<Number&>(**reply).value, 3U);
+  std::atomic<bool> may_end{false};
+  std::atomic<bool> ended{false};
+  auto interrupted = port_->wait(
+      [&](Engine&) {
+        may_end.wait(false);
+        ended = true;
+        return std::make_unique<Number>(4);
+      },
+      [] { return true; });
+  EXPECT_EQ(interrupted.error().code, ErrorCode::kCancelled);
+  EXPECT_FALSE(ended);
+  may_end = true;
+  may_end.notify_all();
+  EXPECT_TRUE(eventually([&] { return ended.load(); })) << "the work goes on";
+}
+
+TEST_F(PortTest, DeliveriesComeUpToTheConcurrencyAndFinishingOneMakesRoom) {
+  open();
+  ConsumerOptions options;
+  options.concurrency = 2;
+  Consumer consumer = consume(options);
+  publish(5);
+  std::vector<std::uint64_t> numbers;
+  numbers.push_back(next(Event::Kind::kDelivery).delivery.number());
+  Event second = next(Event::Kind::kDelivery);
+  EXPECT_EQ(second.id, 77U);
+  EXPECT_EQ(second.delivery.payload(), "p");
+  numbers.push_back(second.delivery.number());
+  EXPECT_NE(numbers[0], numbers[1]);
+  EXPECT_EQ(port_->open_count(), 2U);
+  EXPECT_EQ(consumer.statistics().running, 2U);
+  EXPECT_FALSE(port_->poll(20ms)) << "there is room for two";
+  for (int left = 3; left > 0; --left) {
+    finish(numbers.back());
+    numbers.back() = next(Event::Kind::kDelivery).delivery.number();
+  }
+  finish(numbers[0]);
+  finish(numbers[1]);
+  EXPECT_TRUE(eventually([&] { return consumer.statistics().acked == 5; }));
+  EXPECT_EQ(consumer.statistics().running_max, 2U);
+  EXPECT_EQ(port_->open_count(), 0U);
+}
+
+TEST_F(PortTest, AFailureIsRetriedAndFinishingTwiceCountsOnce) {
+  open();
+  ConsumerOptions options;
+  options.retry.initial_delay = 0ms;
+  options.retry.kind = BackoffKind::kFixed;
+  Consumer consumer = consume(options);
+  publish(1);
+  const Event first = next(Event::Kind::kDelivery);
+  EXPECT_EQ(first.delivery.attempt(), 1U);
+  finish(first.delivery.number(), Outcome::fail({"ValueError", "no", "stack"}));
+  finish(first.delivery.number());
+  const Event second = next(Event::Kind::kDelivery);
+  EXPECT_EQ(second.delivery.attempt(), 2U);
+  EXPECT_NE(second.delivery.number(), first.delivery.number());
+  finish(second.delivery.number());
+  EXPECT_TRUE(eventually([&] { return consumer.statistics().acked == 1; }));
+  EXPECT_EQ(consumer.statistics().running, 0U);
+}
+
+TEST_F(PortTest, WhatRanOutOfTimeIsToldToStopAndHoldsItsPlaceUntilItHasReturned) {
+  open();
+  ConsumerOptions options;
+  options.handler_timeout = 20ms;
+  options.retry.initial_delay = 0ms;
+  options.retry.kind = BackoffKind::kFixed;
+  Consumer consumer = consume(options);
+  publish(1);
+  const Event first = next(Event::Kind::kDelivery);
+  const Event stop = next(Event::Kind::kStop);
+  EXPECT_EQ(stop.id, first.delivery.number());
+  EXPECT_EQ(consumer.statistics().stuck, 1U);
+  EXPECT_FALSE(port_->poll(20ms)) << "its place is taken";
+  finish(first.delivery.number());
+  const Event again = next(Event::Kind::kDelivery);
+  EXPECT_EQ(again.delivery.attempt(), 2U) << "the late result did not count";
+  finish(again.delivery.number());
+  EXPECT_TRUE(eventually([&] { return consumer.statistics().acked == 1; }));
+  EXPECT_EQ(consumer.statistics().stuck, 0U);
+}
+
+TEST_F(PortTest, ManualSettlingIsApartFromReturning) {
+  open();
+  ConsumerOptions options;
+  options.ack = AckPolicy::kManual;
+  Consumer consumer = consume(options);
+  publish(1);
+  Event event = next(Event::Kind::kDelivery);
+  finish(event.delivery.number());
+  EXPECT_TRUE(eventually([&] { return consumer.statistics().running == 0; }));
+  EXPECT_EQ(consumer.statistics().in_flight, 1U) << "nobody has settled it";
+  ASSERT_TRUE(event.delivery.ack(true).ok());
+  EXPECT_EQ(consumer.statistics().acked, 1U);
+}
+
+TEST_F(PortTest, ClosingTellsWhatRunsToStopAndCountsWhatDoesNot) {
+  open();
+  Consumer consumer = consume();
+  publish(1);
+  const Event event = next(Event::Kind::kDelivery);
+  EXPECT_EQ(consumer.close(10ms).value(), 1U);
+  EXPECT_EQ(next(Event::Kind::kStop).id, event.delivery.number());
+  finish(event.delivery.number());
+  Consumer other = consume();
+  const Event again = next(Event::Kind::kDelivery);
+  EXPECT_TRUE(again.delivery.redelivered() || again.delivery.attempt() == 1U) << "it went back";
+  finish(again.delivery.number());
+}
+
+TEST_F(PortTest, LogsBelowTheLevelAreDroppedWhereTheyAreMade) {
+  PortOptions options;
+  options.log_level = LogLevel::kWarning;
+  EngineOptions engine;
+  engine.alert.depth_count = 1;
+  open(options, engine);
+  ConsumerOptions consumer_options;
+  consumer_options.breaker.throughput_min = 1;
+  consumer_options.retry.initial_delay = 0ms;
+  consumer_options.retry.kind = BackoffKind::kFixed;
+  Consumer consumer = consume(consumer_options);
+  publish(1);
+  finish(next(Event::Kind::kDelivery).delivery.number(), Outcome::fail({"TransientError", "no", {}}));
+  const Event log = next(Event::Kind::kLog);
+  EXPECT_EQ(log.level, LogLevel::kWarning);
+  EXPECT_NE(log.text.find("circuit breaker"), std::string::npos) << log.text;
+}
+
+TEST_F(PortTest, AfterShutEveryRequestIsRefusedAndNothingComes) {
+  std::atomic<int> rings{0};
+  PortOptions options;
+  options.ring = [&] { ++rings; };
+  open(options);
+  Consumer consumer = consume();
+  publish(3);
+  port_->shut();
+  port_->shut();
+  const int before = rings;
+  port_->call(1, [](Engine&) { return std::make_unique<Number>(1); });
+  port_->publish(2, {Message{.topic = "t", .payload = ""}});
+  EXPECT_EQ(port_->wait([](Engine&) { return std::make_unique<Number>(1); }, {}).error().code,
+            ErrorCode::kClosed);
+  EXPECT_EQ(port_->consume(1, {"t"}, {}).error().code, ErrorCode::kClosed);
+  EXPECT_FALSE(port_->open("memory:", {}).ok());
+  EXPECT_TRUE(port_->drain(10).empty());
+  EXPECT_FALSE(port_->poll(1h));
+  EXPECT_EQ(rings, before);
+}
+
+TEST_F(PortTest, BeforeItIsOpenEveryRequestIsAnsweredWithClosed) {
+  port_ = std::make_unique<Port>(PortOptions{});
+  port_->publish(2, {Message{.topic = "t", .payload = ""}});
+  EXPECT_EQ(next(Event::Kind::kReceipts).error->code, ErrorCode::kClosed);
+  EXPECT_EQ(port_->consume(1, {"t"}, {}).error().code, ErrorCode::kClosed);
+  EXPECT_EQ(port_->open("nowhere:", {}).error().code, ErrorCode::kInvalidUrl);
+  EXPECT_TRUE(port_->open("memory:", {}).ok()) << "a failed opening may be tried again";
+}
+
+TEST_F(PortTest, ShutFromManyThreadsWithPublishersAndDeliveriesUnderWay) {
+  open();
+  ConsumerOptions options;
+  options.concurrency = 50;
+  Consumer consumer = consume(options);
+  std::atomic<bool> stop{false};
+  std::thread publisher([&] {
+    for (std::uint64_t id = 1; !stop; ++id)
+      port_->publish(id, {Message{.topic = "t", .payload = "p"}});
+  });
+  std::thread handler([&] {
+    while (!stop) {
+      (void)port_->poll(1ms);
+      for (Event& event : port_->drain(100)) {
+        if (event.kind == Event::Kind::kDelivery) finish(event.delivery.number());
+      }
+    }
+  });
+  EXPECT_TRUE(eventually([&] { return consumer.statistics().acked > 100; }));
+  std::thread other([&] { port_->shut(); });
+  port_->shut();
+  other.join();
+  stop = true;
+  publisher.join();
+  handler.join();
+}
+
+}  // namespace
+}  // namespace towline
