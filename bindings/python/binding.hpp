@@ -1,0 +1,71 @@
+#pragma once
+// What the files of the Python module share. Nothing here or in them decides anything: values are converted,
+// the interpreter's lock is let go before anything that may wait, and no thread of the engine ever takes it.
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <pybind11/pybind11.h>
+
+#include <towline/port.hpp>
+
+namespace towline::python {
+
+namespace py = pybind11;
+
+/// The exception of the table for an error; not raised yet.
+[[nodiscard]] py::object exception_of(const Error& error);
+/// Raises it.
+[[noreturn]] void raise(const Error& error);
+
+// ---- to Python (convert.cpp) --------------------------------------------------------------------
+
+[[nodiscard]] py::object to_python(const MessageId& id);
+[[nodiscard]] py::object to_python(const Receipt& receipt);
+[[nodiscard]] py::object to_python(const std::vector<Receipt>& receipts);
+[[nodiscard]] py::object to_python(ScheduleAnswer answer);
+[[nodiscard]] py::object to_python(const Page<Scheduled>& page);
+[[nodiscard]] py::object to_python(const Page<DeadLetter>& page);
+[[nodiscard]] py::object to_python(const std::optional<DeadLetter>& entry);
+[[nodiscard]] py::object to_python(const std::vector<DeadLetterGroup>& groups);
+[[nodiscard]] py::object to_python(const RedriveReport& report);
+[[nodiscard]] py::object to_python(const IdempotencyAnswer& answer);
+[[nodiscard]] py::object to_python(const EngineStatistics& statistics);
+[[nodiscard]] py::object to_python(const ConsumerStatistics& statistics);
+[[nodiscard]] py::object to_python(const std::vector<GroupBacklog>& backlog);
+[[nodiscard]] py::object to_python(const std::vector<BlockedKey>& keys);
+[[nodiscard]] py::object to_python(const std::vector<std::string>& texts);
+[[nodiscard]] py::object to_python(const Health& health);
+[[nodiscard]] py::object to_python(const DeadLetterAlert& alert);
+[[nodiscard]] inline py::object to_python(std::uint64_t number) { return py::int_(number); }
+[[nodiscard]] py::dict headers_of(const Delivery& delivery);
+
+// ---- from Python --------------------------------------------------------------------------------
+
+/// The fields of Message in their order, times in microseconds; see _core.pyi.
+[[nodiscard]] Message message_from(const py::tuple& fields);
+/// (kind, delay in microseconds or None, type, message, stack).
+[[nodiscard]] Outcome outcome_from(const py::tuple& fields);
+[[nodiscard]] MessageId id_from(const std::string& text);
+[[nodiscard]] DeadLetterQuery query_from(const py::dict& fields);
+[[nodiscard]] RedriveOptions redrive_from(const py::dict& fields);
+
+/// (name, value) pairs as set_option takes them.
+using OptionTexts = std::vector<std::pair<std::string, std::string>>;
+template <typename Options>
+[[nodiscard]] Options options_from(const OptionTexts& texts) {
+  Options options;
+  for (const auto& [name, value] : texts) {
+    if (auto bad = set_option(options, name, value); !bad) raise(bad.error());
+  }
+  return options;
+}
+
+void define_port(py::module_& module);
+void define_delivery(py::module_& module);
+
+}  // namespace towline::python

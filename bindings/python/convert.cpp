@@ -1,0 +1,302 @@
+// Values both ways. Records become dicts with the names of the C++ fields, which towline/records.py gives
+// their types; times are microseconds since 1970, durations microseconds.
+
+#include <pybind11/stl.h>
+
+#include "binding.hpp"
+
+namespace towline::python {
+namespace {
+
+py::object text_or_none(const std::optional<std::string>& text) {
+  return text ? py::object(py::str(*text)) : py::object(py::none());
+}
+
+py::dict dict_of(const Scheduled& one) {
+  py::dict out;
+  out["id"] = one.id.to_string();
+  out["topic"] = one.topic;
+  out["key"] = text_or_none(one.key);
+  out["due_at"] = to_us(one.due_at);
+  out["group"] = one.group;
+  out["attempt"] = one.attempt;
+  out["payload_size"] = one.payload_size;
+  return out;
+}
+
+py::dict dict_of(const DeadLetter& entry) {
+  py::dict headers;
+  for (const auto& [name, value] : entry.headers)
+    headers[py::str(name)] = value;
+  py::dict out;
+  out["id"] = entry.id.to_string();
+  out["message_id"] = entry.message_id.to_string();
+  out["topic"] = entry.topic;
+  out["group"] = entry.group;
+  out["key"] = text_or_none(entry.key);
+  out["partition"] = entry.partition;
+  out["headers"] = headers;
+  out["content_type"] = entry.content_type;
+  out["payload"] = py::bytes(entry.payload);
+  out["reason"] = static_cast<int>(entry.reason);
+  out["error_type"] = entry.error_type;
+  out["error_message"] = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(
+      entry.error_message.data(), static_cast<Py_ssize_t>(entry.error_message.size()), "replace"));
+  out["error_stack"] = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(
+      entry.error_stack.data(), static_cast<Py_ssize_t>(entry.error_stack.size()), "replace"));
+  out["fingerprint"] = entry.fingerprint;
+  out["attempt"] = entry.attempt;
+  out["crashes"] = entry.crashes;
+  out["published_at"] = to_us(entry.published_at);
+  out["first_failed_at"] = to_us(entry.first_failed_at);
+  out["last_failed_at"] = to_us(entry.last_failed_at);
+  out["created_at"] = to_us(entry.created_at);
+  out["reprocess_count"] = entry.reprocess_count;
+  out["status"] = static_cast<int>(entry.status);
+  out["metadata"] = entry.metadata;
+  return out;
+}
+
+template <typename T>
+py::object page_of(const Page<T>& page) {
+  py::list items;
+  for (const T& item : page.items)
+    items.append(dict_of(item));
+  return py::make_tuple(items, page.cursor);
+}
+
+template <typename T>
+std::optional<T> get(const py::dict& fields, const char* name) {
+  if (!fields.contains(name) || fields[name].is_none()) return std::nullopt;
+  return fields[name].cast<T>();
+}
+
+template <typename T>
+void set(const py::dict& fields, const char* name, T& field) {
+  if (auto value = get<T>(fields, name)) field = std::move(*value);
+}
+
+}  // namespace
+
+// ---- to Python ----------------------------------------------------------------------------------
+
+py::object to_python(const MessageId& id) { return py::str(id.to_string()); }
+
+py::object to_python(const Receipt& receipt) {
+  return py::make_tuple(static_cast<int>(receipt.outcome), receipt.id.to_string(), receipt.duplicate,
+                        receipt.acked() ? py::object(py::none()) : exception_of(receipt.error));
+}
+
+py::object to_python(const std::vector<Receipt>& receipts) {
+  py::list out;
+  for (const Receipt& receipt : receipts)
+    out.append(to_python(receipt));
+  return out;
+}
+
+py::object to_python(ScheduleAnswer answer) { return py::int_(static_cast<int>(answer)); }
+py::object to_python(const Page<Scheduled>& page) { return page_of(page); }
+py::object to_python(const Page<DeadLetter>& page) { return page_of(page); }
+
+py::object to_python(const std::optional<DeadLetter>& entry) {
+  return entry ? py::object(dict_of(*entry)) : py::object(py::none());
+}
+
+py::object to_python(const std::vector<DeadLetterGroup>& groups) {
+  py::list out;
+  for (const DeadLetterGroup& group : groups) {
+    py::dict one;
+    one["fingerprint"] = group.fingerprint;
+    one["topic"] = group.topic;
+    one["error_type"] = group.error_type;
+    one["error_message"] = group.error_message;
+    one["count"] = group.count;
+    one["first_at"] = to_us(group.first_at);
+    one["last_at"] = to_us(group.last_at);
+    out.append(one);
+  }
+  return out;
+}
+
+py::object to_python(const RedriveReport& report) {
+  py::dict out;
+  out["matched"] = report.matched;
+  out["redriven"] = report.redriven;
+  out["passed_over"] = report.passed_over;
+  return out;
+}
+
+py::object to_python(const IdempotencyAnswer& answer) {
+  return py::make_tuple(
+      static_cast<int>(answer.kind),
+      py::make_tuple(answer.token.scope, answer.token.key, answer.token.fence, answer.token.version),
+      answer.retry_after.count(), py::bytes(answer.result.bytes), answer.result.content_type);
+}
+
+py::object to_python(const EngineStatistics& statistics) {
+  py::dict out;
+  out["published"] = statistics.published;
+  out["duplicates"] = statistics.duplicates;
+  out["rejected"] = statistics.rejected;
+  out["unknown"] = statistics.unknown;
+  out["scheduled_now"] = statistics.scheduled_now;
+  out["parked_now"] = statistics.parked_now;
+  out["fired"] = statistics.fired;
+  out["redriven"] = statistics.redriven;
+  out["swept"] = statistics.swept;
+  py::list dead_letters;
+  for (const std::uint64_t count : statistics.dead_letters)
+    dead_letters.append(count);
+  out["dead_letters"] = dead_letters;
+  out["idempotency_records"] = statistics.idempotency_records;
+  out["store_bytes"] = statistics.store_bytes;
+  out["lateness_p50_us"] = statistics.lateness_p50_us;
+  out["lateness_p99_us"] = statistics.lateness_p99_us;
+  out["lateness_max_us"] = statistics.lateness_max_us;
+  return out;
+}
+
+py::object to_python(const ConsumerStatistics& statistics) {
+  py::dict out;
+  out["received"] = statistics.received;
+  out["acked"] = statistics.acked;
+  out["failed"] = statistics.failed;
+  out["retried"] = statistics.retried;
+  out["deferred"] = statistics.deferred;
+  out["dead_lettered"] = statistics.dead_lettered;
+  out["filtered"] = statistics.filtered;
+  out["expired"] = statistics.expired;
+  out["timed_out"] = statistics.timed_out;
+  out["lease_lost"] = statistics.lease_lost;
+  out["duplicates"] = statistics.duplicates;
+  out["discarded"] = statistics.discarded;
+  out["in_flight"] = statistics.in_flight;
+  out["running"] = statistics.running;
+  out["running_max"] = statistics.running_max;
+  out["stuck"] = statistics.stuck;
+  out["blocked_keys"] = statistics.blocked_keys;
+  out["paused"] = statistics.paused;
+  out["breaker_open"] = statistics.breaker_open;
+  return out;
+}
+
+py::object to_python(const std::vector<GroupBacklog>& backlog) {
+  py::list out;
+  for (const GroupBacklog& group : backlog) {
+    py::dict one;
+    one["topic"] = group.topic;
+    one["group"] = group.group;
+    one["waiting"] = group.waiting;
+    one["in_flight"] = group.in_flight;
+    one["member_count"] = group.member_count;
+    out.append(one);
+  }
+  return out;
+}
+
+py::object to_python(const std::vector<BlockedKey>& keys) {
+  py::list out;
+  for (const BlockedKey& key : keys) {
+    py::dict one;
+    one["topic"] = key.topic;
+    one["group"] = key.group;
+    one["key"] = key.key;
+    one["partition"] = key.partition;
+    one["since"] = to_us(key.since);
+    one["parked_count"] = key.parked_count;
+    one["held"] = key.held;
+    out.append(one);
+  }
+  return out;
+}
+
+py::object to_python(const std::vector<std::string>& texts) { return py::cast(texts); }
+
+py::object to_python(const Health& health) { return py::make_tuple(health.ok, health.detail); }
+
+py::object to_python(const DeadLetterAlert& alert) {
+  py::dict out;
+  out["kind"] = static_cast<int>(alert.kind);
+  out["recovered"] = alert.recovered;
+  out["value"] = alert.value;
+  out["limit"] = alert.limit;
+  out["topic"] = alert.topic;
+  out["fingerprint"] = alert.fingerprint;
+  return out;
+}
+
+py::dict headers_of(const Delivery& delivery) {
+  py::dict out;
+  for (const auto& [name, value] : delivery.headers())
+    out[py::str(name)] = value;
+  return out;
+}
+
+// ---- from Python --------------------------------------------------------------------------------
+
+MessageId id_from(const std::string& text) {
+  auto id = MessageId::parse(text);
+  if (!id) raise(id.error());
+  return *id;
+}
+
+Message message_from(const py::tuple& fields) {
+  Message message;
+  message.topic = fields[0].cast<std::string>();
+  message.payload = fields[1].cast<std::string>();
+  if (!fields[2].is_none()) message.key = fields[2].cast<std::string>();
+  for (const auto& [name, value] : fields[3].cast<py::dict>())
+    message.headers.emplace_back(name.cast<std::string>(), value.cast<std::string>());
+  message.content_type = fields[4].cast<std::string>();
+  message.priority = fields[5].cast<std::uint8_t>();
+  message.ttl = Duration(fields[6].cast<std::int64_t>());
+  message.dedup_id = fields[7].cast<std::string>();
+  message.dedup_mode = fields[8].cast<bool>() ? DedupMode::kWhileUnfinished : DedupMode::kWindow;
+  message.correlation_id = fields[9].cast<std::string>();
+  message.causation_id = fields[10].cast<std::string>();
+  message.traceparent = fields[11].cast<std::string>();
+  message.delay = Duration(fields[12].cast<std::int64_t>());
+  if (!fields[13].is_none()) message.due_at = from_us(fields[13].cast<std::int64_t>());
+  message.misfire.skip_if_late_by = Duration(fields[14].cast<std::int64_t>());
+  if (!fields[15].is_none()) message.id = id_from(fields[15].cast<std::string>());
+  return message;
+}
+
+Outcome outcome_from(const py::tuple& fields) {
+  Outcome outcome;
+  outcome.kind = static_cast<Outcome::Kind>(fields[0].cast<int>());
+  if (!fields[1].is_none()) outcome.delay = Duration(fields[1].cast<std::int64_t>());
+  outcome.error = {fields[2].cast<std::string>(), fields[3].cast<std::string>(),
+                   fields[4].cast<std::string>()};
+  return outcome;
+}
+
+DeadLetterQuery query_from(const py::dict& fields) {
+  DeadLetterQuery query;
+  set(fields, "topic", query.topic);
+  set(fields, "group", query.group);
+  if (const auto status = get<int>(fields, "status")) query.status = static_cast<DeadLetterStatus>(*status);
+  set(fields, "error_type", query.error_type);
+  set(fields, "fingerprint", query.fingerprint);
+  set(fields, "text", query.text);
+  if (const auto reason = get<int>(fields, "reason")) query.reason = static_cast<DeadLetterReason>(*reason);
+  if (const auto from = get<std::int64_t>(fields, "created_from")) query.created_from = from_us(*from);
+  if (const auto before = get<std::int64_t>(fields, "created_before"))
+    query.created_before = from_us(*before);
+  set(fields, "count_max", query.count_max);
+  set(fields, "cursor", query.cursor);
+  return query;
+}
+
+RedriveOptions redrive_from(const py::dict& fields) {
+  RedriveOptions options;
+  set(fields, "dry_run", options.dry_run);
+  set(fields, "rate_per_second", options.rate_per_second);
+  if (const auto delay = get<std::int64_t>(fields, "delay")) options.delay = Duration(*delay);
+  set(fields, "destination", options.destination);
+  if (auto payload = get<std::string>(fields, "payload")) options.payload = std::move(*payload);
+  set(fields, "redrive_max", options.redrive_max);
+  return options;
+}
+
+}  // namespace towline::python

@@ -1,0 +1,155 @@
+// towline._core: the port, and deliveries. What users see is typed Python around it.
+
+#include <pybind11/functional.h>
+#include <pybind11/stl.h>
+
+#include "binding.hpp"
+
+namespace towline::python {
+namespace {
+
+using Value = SqlTransaction::Value;
+
+Value value_from(const py::handle& value) {
+  if (value.is_none()) return std::monostate{};
+  if (py::isinstance<py::float_>(value)) return value.cast<double>();
+  if (py::isinstance<py::int_>(value)) return value.cast<std::int64_t>();
+  return value.cast<std::string>();
+}
+
+py::object to_object(const Value& value) {
+  if (const auto* whole = std::get_if<std::int64_t>(&value)) return py::int_(*whole);
+  if (const auto* real = std::get_if<double>(&value)) return py::float_(*real);
+  if (const auto* text = std::get_if<std::string>(&value)) {
+    PyObject* decoded = PyUnicode_DecodeUTF8(text->data(), static_cast<Py_ssize_t>(text->size()), nullptr);
+    if (decoded != nullptr) return py::reinterpret_steal<py::object>(decoded);
+    PyErr_Clear();
+    return py::bytes(*text);  // a blob that is no text
+  }
+  return py::none();
+}
+
+/// Valid only inside the body: afterwards every call is refused.
+class PyTransaction {
+ public:
+  explicit PyTransaction(SqlTransaction* transaction) : transaction_(transaction) {}
+  py::list execute(const std::string& sql, const py::sequence& parameters) {
+    std::vector<Value> values;
+    for (const py::handle one : parameters)
+      values.push_back(value_from(one));
+    auto rows = open().execute(sql, values);
+    if (!rows) raise(rows.error());
+    py::list out;
+    for (const auto& row : *rows) {
+      py::tuple columns(row.size());
+      for (std::size_t i = 0; i < row.size(); ++i)
+        columns[i] = to_object(row[i]);
+      out.append(columns);
+    }
+    return out;
+  }
+  std::string publish(const py::tuple& fields) {
+    auto id = open().publish(message_from(fields));
+    if (!id) raise(id.error());
+    return id->to_string();
+  }
+  void complete(const std::string& scope, const std::string& key, const py::bytes& result) {
+    if (auto bad = open().complete(scope, key, std::string(result)); !bad) raise(bad.error());
+  }
+  void end() { transaction_ = nullptr; }
+
+ private:
+  SqlTransaction& open() {
+    if (transaction_ == nullptr) raise({ErrorCode::kClosed, "the transaction has ended"});
+    return *transaction_;
+  }
+  SqlTransaction* transaction_;
+};
+
+/// On the caller's own thread, which is Python's: the body runs where the call is made.
+void transaction(Delivery& delivery, const py::function& body) {
+  std::optional<py::error_already_set> raised;
+  Result<void> done;
+  {
+    const py::gil_scoped_release released;
+    done = delivery.transaction([&](SqlTransaction& session) -> Result<void> {
+      const py::gil_scoped_acquire gil;
+      auto handed = std::make_shared<PyTransaction>(&session);
+      try {
+        body(handed);
+      } catch (py::error_already_set& error) {
+        raised.emplace(std::move(error));
+      }
+      handed->end();
+      if (raised) return Error{ErrorCode::kHandlerFailed, "the body of the transaction raised"};
+      return {};
+    });
+  }
+  if (raised) throw std::move(*raised);
+  if (!done) raise(done.error());
+}
+
+py::str text_of(std::string_view text) { return {text.data(), text.size()}; }
+
+}  // namespace
+
+void define_delivery(py::module_& module) {
+  py::class_<PyTransaction, std::shared_ptr<PyTransaction>>(module, "Transaction")
+      .def("execute", &PyTransaction::execute)
+      .def("publish", &PyTransaction::publish)
+      .def("complete", &PyTransaction::complete);
+  // The last handle may be the one that lets go of a whole hand-out.
+  py::class_<Delivery>(module, "Delivery", py::release_gil_before_calling_cpp_dtor())
+      .def_property_readonly("number", &Delivery::number)
+      .def_property_readonly("id", [](const Delivery& self) { return self.id().to_string(); })
+      .def_property_readonly("topic", [](const Delivery& self) { return text_of(self.topic()); })
+      .def_property_readonly("group", [](const Delivery& self) { return text_of(self.group()); })
+      .def_property_readonly("key", &Delivery::key)
+      .def_property_readonly("partition", &Delivery::partition)
+      .def_property_readonly("payload",
+                             [](const Delivery& self) {
+                               const std::string_view bytes = self.payload();
+                               return py::bytes(bytes.data(), bytes.size());
+                             })
+      .def_property_readonly("headers", &headers_of)
+      .def_property_readonly("content_type",
+                             [](const Delivery& self) { return text_of(self.content_type()); })
+      .def_property_readonly("correlation_id",
+                             [](const Delivery& self) { return text_of(self.correlation_id()); })
+      .def_property_readonly("causation_id",
+                             [](const Delivery& self) { return text_of(self.causation_id()); })
+      .def_property_readonly("traceparent", [](const Delivery& self) { return text_of(self.traceparent()); })
+      .def_property_readonly("published_at_us",
+                             [](const Delivery& self) { return to_us(self.published_at()); })
+      .def_property_readonly("attempt", &Delivery::attempt)
+      .def_property_readonly("crashes", &Delivery::crashes)
+      .def_property_readonly("redelivered", &Delivery::redelivered)
+      .def_property_readonly("redrives", &Delivery::redrives)
+      .def("settle",
+           [](Delivery& self, const py::tuple& outcome, bool wait) {
+             Outcome decided = outcome_from(outcome);
+             Result<void> done;
+             {
+               const py::gil_scoped_release released;
+               done = self.settle(std::move(decided), wait);
+             }
+             if (!done) raise(done.error());
+           })
+      .def("extend",
+           [](Delivery& self, std::int64_t by_us) {
+             if (auto bad = self.extend(Duration(by_us)); !bad) raise(bad.error());
+           })
+      .def("progress",
+           [](Delivery& self, const std::string& note) {
+             if (auto bad = self.progress(note); !bad) raise(bad.error());
+           })
+      .def("transaction", &transaction);
+}
+
+}  // namespace towline::python
+
+PYBIND11_MODULE(_core, module) {
+  module.doc() = "The native half of towline; use the package.";
+  towline::python::define_delivery(module);
+  towline::python::define_port(module);
+}

@@ -1,0 +1,384 @@
+// The port: each method takes the id under which its answer comes as an event, or None to wait for it; then
+// it waits in slices, so that a signal is answered, with the interpreter's lock let go.
+
+#include <pybind11/functional.h>
+#include <pybind11/stl.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "binding.hpp"
+
+namespace towline::python {
+namespace {
+
+using RequestId = std::optional<std::uint64_t>;
+
+struct ValueReply : Reply {
+  /// Raises what the call came to when it failed. With the interpreter's lock.
+  virtual py::object take() = 0;
+};
+
+template <typename T>
+struct ReplyOf final : ValueReply {
+  explicit ReplyOf(Result<T> given) : result(std::move(given)) {}
+  py::object take() override {
+    if (!result) raise(result.error());
+    if constexpr (std::is_void_v<T>) {
+      return py::none();
+    } else {
+      return to_python(*result);
+    }
+  }
+  Result<T> result;
+};
+
+class PyPort;
+
+/// A consumer and the number under which its deliveries come.
+struct PyConsumer {
+  Consumer consumer;
+};
+
+py::object to_python(const PyConsumer& consumer) { return py::cast(consumer); }
+
+class PyPort {
+ public:
+  explicit PyPort(std::optional<int> log_level) : fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    if (fd_ < 0) throw std::runtime_error("no eventfd can be made; too many files are open");
+    PortOptions options;
+    options.ring = [fd = fd_] {
+      const std::uint64_t one = 1;
+      (void)!write(fd, &one, sizeof(one));
+    };
+    if (log_level) options.log_level = static_cast<LogLevel>(*log_level);
+    port_ = std::make_unique<Port>(std::move(options));
+  }
+  ~PyPort() {
+    port_.reset();
+    if (fd_ >= 0) close(fd_);
+  }
+  PyPort(const PyPort&) = delete;
+  PyPort& operator=(const PyPort&) = delete;
+
+  [[nodiscard]] int fileno() const { return fd_; }
+
+  /// Work is `Result<T>(Engine&)`; it must not touch a Python object.
+  template <typename Work>
+  py::object run(RequestId id, Work work) {
+    using T = typename std::invoke_result_t<Work, Engine&>;
+    auto wrapped = [work = std::move(work)](Engine& engine) mutable -> std::unique_ptr<Reply> {
+      if constexpr (requires(T t) {
+                      typename T::value_type;
+                      t.error();
+                    }) {
+        return std::make_unique<ReplyOf<typename T::value_type>>(work(engine));
+      } else {
+        return std::make_unique<ReplyOf<void>>(work(engine));
+      }
+    };
+    if (id) {
+      port_->call(*id, std::move(wrapped));
+      return py::none();
+    }
+    Result<std::unique_ptr<Reply>> reply = Error{};
+    bool interrupted = false;
+    {
+      const py::gil_scoped_release released;
+      reply = port_->wait(std::move(wrapped), [&] {
+        const py::gil_scoped_acquire gil;
+        interrupted = PyErr_CheckSignals() != 0;
+        return interrupted;
+      });
+    }
+    if (interrupted) throw py::error_already_set();
+    if (!reply) raise(reply.error());
+    return static_cast<ValueReply&>(**reply).take();
+  }
+
+  py::object open(RequestId id, const std::string& url, const OptionTexts& texts,
+                  const std::shared_ptr<VirtualClock>& clock) {
+    auto options = options_from<EngineOptions>(texts);
+    options.clock = clock;
+    return run(id, [port = port_.get(), url, options](Engine&) { return port->open(url, options); });
+  }
+
+  void publish(std::uint64_t id, const py::list& messages) { port_->publish(id, messages_from(messages)); }
+
+  py::object publish_and_wait(const py::list& messages) {
+    auto batch = messages_from(messages);
+    return run(std::nullopt, [batch](Engine& engine) { return engine.publish_batch(batch); });
+  }
+
+  py::list drain(std::size_t count_max) {
+    std::uint64_t count = 0;
+    (void)!read(fd_, &count, sizeof(count));
+    std::vector<Event> events;
+    {
+      const py::gil_scoped_release released;
+      events = port_->drain(count_max);
+    }
+    py::list out;
+    for (Event& event : events)
+      out.append(to_python(event));
+    return out;
+  }
+
+  bool poll(std::int64_t timeout_us) {
+    const py::gil_scoped_release released;
+    return port_->poll(Duration(timeout_us));
+  }
+
+  void finish(const py::list& finished) {
+    std::vector<Port::Finish> all;
+    all.reserve(finished.size());
+    for (const py::handle one : finished) {
+      const auto fields = py::reinterpret_borrow<py::tuple>(one);
+      all.push_back(
+          {fields[0].cast<std::uint64_t>(), outcome_from(py::reinterpret_borrow<py::tuple>(fields[1]))});
+    }
+    const py::gil_scoped_release released;
+    port_->finish(all);
+  }
+
+  void shut() {
+    if (!port_) return;
+    const py::gil_scoped_release released;
+    port_->shut();
+  }
+
+  /// In the child of a fork: what is the parent's is neither used nor destroyed.
+  void abandon() {
+    (void)port_.release();
+    fd_ = -1;
+  }
+
+  Port& port() { return *port_; }
+
+ private:
+  static std::vector<Message> messages_from(const py::list& messages) {
+    std::vector<Message> batch;
+    batch.reserve(messages.size());
+    for (const py::handle one : messages)
+      batch.push_back(message_from(py::reinterpret_borrow<py::tuple>(one)));
+    return batch;
+  }
+
+  static py::object to_python(Event& event) {
+    using Kind = Event::Kind;
+    const int kind = static_cast<int>(event.kind);
+    switch (event.kind) {
+      case Kind::kReply:
+        if (event.error) return py::make_tuple(kind, event.id, false, exception_of(*event.error));
+        try {
+          return py::make_tuple(kind, event.id, true, static_cast<ValueReply&>(*event.reply).take());
+        } catch (py::error_already_set& raised) {
+          return py::make_tuple(kind, event.id, false, raised.value());
+        }
+      case Kind::kReceipts:
+        if (event.error) return py::make_tuple(kind, event.id, false, exception_of(*event.error));
+        return py::make_tuple(kind, event.id, true, python::to_python(event.receipts));
+      case Kind::kDelivery:
+        return py::make_tuple(kind, event.id, std::move(event.delivery));
+      case Kind::kStop:
+        return py::make_tuple(kind, event.id);
+      case Kind::kLog:
+        return py::make_tuple(kind, static_cast<int>(event.level), event.station, event.text);
+      case Kind::kAlert:
+        return py::make_tuple(kind, python::to_python(event.alert));
+    }
+    return py::none();
+  }
+
+  int fd_;
+  std::unique_ptr<Port> port_;
+};
+
+void define_schedule_calls(py::class_<PyPort>& port) {
+  port.def("publish_with_retry", [](PyPort& self, RequestId id, const py::tuple& fields,
+                                    const OptionTexts& texts, std::optional<std::int64_t> timeout_us) {
+    return self.run(id,
+                    [message = message_from(fields), retry = options_from<RetryOptions>(texts),
+                     timeout_us](Engine& e) -> Result<Receipt> {
+                      return e.publish_with_retry(
+                          message, retry, timeout_us ? std::optional(Duration(*timeout_us)) : std::nullopt);
+                    });
+  });
+  port.def("cancel",
+           [](PyPort& self, RequestId id, const std::string& message) {
+             return self.run(id, [key = id_from(message)](Engine& e) { return e.cancel(key); });
+           })
+      .def("reschedule",
+           [](PyPort& self, RequestId id, const std::string& message, std::int64_t due_us) {
+             return self.run(id, [key = id_from(message), due_us](Engine& e) {
+               return e.reschedule(key, from_us(due_us));
+             });
+           })
+      .def("pending", [](PyPort& self, RequestId id, const std::string& topic, std::size_t count_max,
+                         const std::string& cursor) {
+        return self.run(id, [=](Engine& e) { return e.pending(topic, count_max, cursor); });
+      });
+}
+
+void define_topic_calls(py::class_<PyPort>& port) {
+  port.def("declare_topic",
+           [](PyPort& self, RequestId id, const std::string& topic, const OptionTexts& texts) {
+             return self.run(id, [topic, options = options_from<TopicOptions>(texts)](Engine& e) {
+               return e.declare_topic(topic, options);
+             });
+           })
+      .def("backlog",
+           [](PyPort& self, RequestId id) { return self.run(id, [](Engine& e) { return e.backlog(); }); })
+      .def("blocked_keys",
+           [](PyPort& self, RequestId id, const std::string& group, const std::string& topic) {
+             return self.run(id, [=](Engine& e) { return e.blocked_keys(group, topic); });
+           })
+      .def("release_key", [](PyPort& self, RequestId id, const std::string& group, const std::string& topic,
+                             const std::string& key) {
+        return self.run(id, [=](Engine& e) { return e.release_key(group, topic, key); });
+      });
+}
+
+void define_dead_letter_calls(py::class_<PyPort>& port) {
+  port.def("dead_letters",
+           [](PyPort& self, RequestId id, const py::dict& fields) {
+             return self.run(id, [query = query_from(fields)](Engine& e) { return e.dead_letters(query); });
+           })
+      .def("find_dead_letter",
+           [](PyPort& self, RequestId id, const std::string& entry) {
+             return self.run(id, [key = id_from(entry)](Engine& e) { return e.find_dead_letter(key); });
+           })
+      .def("dead_letter_groups",
+           [](PyPort& self, RequestId id, const py::dict& fields) {
+             return self.run(id,
+                             [query = query_from(fields)](Engine& e) { return e.dead_letter_groups(query); });
+           })
+      .def("redrive",
+           [](PyPort& self, RequestId id, const std::string& entry, const py::dict& fields) {
+             return self.run(id, [key = id_from(entry), options = redrive_from(fields)](Engine& e) {
+               return e.redrive(key, options);
+             });
+           })
+      .def("redrive_all",
+           [](PyPort& self, RequestId id, const py::dict& fields, const py::dict& how) {
+             return self.run(id, [query = query_from(fields), options = redrive_from(how)](Engine& e) {
+               return e.redrive_all(query, options);
+             });
+           })
+      .def("discard_dead_letter", [](PyPort& self, RequestId id, const std::string& entry) {
+        return self.run(id, [key = id_from(entry)](Engine& e) { return e.discard_dead_letter(key); });
+      });
+}
+
+void define_other_calls(py::class_<PyPort>& port) {
+  port.def("begin",
+           [](PyPort& self, RequestId id, const std::string& key, const OptionTexts& texts) {
+             return self.run(id, [key, options = options_from<IdempotencyOptions>(texts)](Engine& e) {
+               return e.begin(key, options);
+             });
+           })
+      .def("complete",
+           [](PyPort& self, RequestId id,
+              const std::tuple<std::string, std::string, std::uint64_t, std::uint64_t>& token,
+              const py::bytes& result, const std::string& content_type, const OptionTexts& texts) {
+             const IdempotencyToken held{std::get<0>(token), std::get<1>(token), std::get<2>(token),
+                                         std::get<3>(token)};
+             return self.run(id, [held, bytes = std::string(result), content_type,
+                                  options = options_from<IdempotencyOptions>(texts)](Engine& e) {
+               return e.complete(held, bytes, options, content_type);
+             });
+           })
+      .def("fail",
+           [](PyPort& self, RequestId id,
+              const std::tuple<std::string, std::string, std::uint64_t, std::uint64_t>& token) {
+             const IdempotencyToken held{std::get<0>(token), std::get<1>(token), std::get<2>(token),
+                                         std::get<3>(token)};
+             return self.run(id, [held](Engine& e) { return e.fail(held); });
+           })
+      .def("statistics",
+           [](PyPort& self, RequestId id) { return self.run(id, [](Engine& e) { return e.statistics(); }); })
+      .def("health",
+           [](PyPort& self, RequestId id) {
+             return self.run(id, [](Engine& e) { return Result<Health>(e.health()); });
+           })
+      .def("findings", [](PyPort& self) { return self.port().engine().findings(); })
+      .def("settle_down",
+           [](PyPort& self, RequestId id, std::int64_t timeout_us) {
+             return self.run(id, [timeout_us](Engine& e) { return e.settle_down(Duration(timeout_us)); });
+           })
+      .def("close", [](PyPort& self, RequestId id, std::optional<std::int64_t> timeout_us) {
+        return self.run(id, [timeout_us](Engine& e) {
+          return e.close(timeout_us ? std::optional(Duration(*timeout_us)) : std::nullopt);
+        });
+      });
+}
+
+void define_consumer(py::module_& module, py::class_<PyPort>& port) {
+  port.def("consume", [](PyPort& self, RequestId id, std::uint64_t consumer_id,
+                         const std::vector<std::string>& patterns, const OptionTexts& texts) {
+    auto options = options_from<ConsumerOptions>(texts);
+    return self.run(id, [port = &self.port(), consumer_id, patterns, options](Engine&) -> Result<PyConsumer> {
+      auto consumer = port->consume(consumer_id, patterns, options);
+      if (!consumer) return std::move(consumer).error();
+      return PyConsumer{std::move(*consumer)};
+    });
+  });
+  // Closing joins threads; the last handle must not hold the interpreter's lock meanwhile.
+  py::class_<PyConsumer>(module, "Consumer", py::release_gil_before_calling_cpp_dtor())
+      .def("pause",
+           [](PyConsumer& self) {
+             if (auto bad = self.consumer.pause(); !bad) raise(bad.error());
+           })
+      .def("resume",
+           [](PyConsumer& self) {
+             if (auto bad = self.consumer.resume(); !bad) raise(bad.error());
+           })
+      .def("set_concurrency",
+           [](PyConsumer& self, std::int64_t concurrency) {
+             if (auto bad = self.consumer.set_concurrency(concurrency); !bad) raise(bad.error());
+           })
+      .def("statistics", [](const PyConsumer& self) { return python::to_python(self.consumer.statistics()); })
+      .def("drain",
+           [](PyConsumer& self, PyPort& port_of, RequestId id, std::int64_t timeout_us) {
+             return port_of.run(id, [consumer = self.consumer, timeout_us](Engine&) mutable {
+               return consumer.drain(Duration(timeout_us));
+             });
+           })
+      .def("close",
+           [](PyConsumer& self, PyPort& port_of, RequestId id, std::optional<std::int64_t> timeout_us) {
+             return port_of.run(id, [consumer = self.consumer, timeout_us](Engine&) mutable {
+               return consumer.close(timeout_us ? std::optional(Duration(*timeout_us)) : std::nullopt);
+             });
+           });
+}
+
+}  // namespace
+
+void define_port(py::module_& module) {
+  py::class_<VirtualClock, std::shared_ptr<VirtualClock>>(module, "VirtualClock")
+      .def(py::init<>())
+      .def("advance",
+           [](VirtualClock& self, std::int64_t us) {
+             const py::gil_scoped_release released;
+             self.advance(Duration(us));
+           })
+      .def("step_wall", [](VirtualClock& self, std::int64_t us) { self.step_wall(Duration(us)); })
+      .def("now_us", [](VirtualClock& self) { return to_us(self.now()); });
+  py::class_<PyPort> port(module, "Port", py::release_gil_before_calling_cpp_dtor());
+  port.def(py::init<std::optional<int>>(), py::arg("log_level"))
+      .def("fileno", &PyPort::fileno)
+      .def("open", &PyPort::open)
+      .def("publish", &PyPort::publish)
+      .def("publish_and_wait", &PyPort::publish_and_wait)
+      .def("drain", &PyPort::drain)
+      .def("poll", &PyPort::poll)
+      .def("finish", &PyPort::finish)
+      .def("shut", &PyPort::shut)
+      .def("abandon", &PyPort::abandon);
+  define_schedule_calls(port);
+  define_topic_calls(port);
+  define_dead_letter_calls(port);
+  define_other_calls(port);
+  define_consumer(module, port);
+}
+
+}  // namespace towline::python

@@ -1,0 +1,748 @@
+"""Engine for asyncio, and SyncEngine, its twin with the same names.
+
+Each holds one native engine. Its threads never touch a Python object: they leave events in a mailbox, and the
+event loop (for the twin, one pump thread of Python's) fetches hundreds at a time. The outcomes of one tick of
+the loop go back together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from towline import _message, _native, _sync_calls, errors, records
+from towline._calls import Calls, Span
+from towline._handlers import Handler
+from towline._message import ACKED, RELEASED, Message, OutcomeTuple
+from towline._native import ALERT, DELIVERY, LOG, RECEIPTS, REPLY, STOP, Native, texts_of
+from towline._options import ConsumerOptions, EngineOptions
+from towline.records import ConsumerStatistics, Receipt
+
+if TYPE_CHECKING:
+    from typing import Self, Unpack
+
+    from towline import _core
+    from towline.testing import VirtualClock
+
+F = TypeVar("F", bound=Callable[..., Any])
+Ordering = Literal["none", "key", "partition"]
+Topics = str | Sequence[str]
+
+DRAIN_COUNT = 512
+PUMP_POLL_US = 100_000
+
+# Whose handler runs: closing an engine inside one must not wait for that handler.
+_running_in: contextvars.ContextVar[object | None] = contextvars.ContextVar("towline_engine", default=None)
+
+
+class _Registered:
+    """A handler and where it listens, to be started when the engine opens."""
+
+    def __init__(
+        self, topics: Topics, handler: Handler | None, ordering: Ordering, options: Mapping[str, Any]
+    ) -> None:
+        if ordering not in _native.ORDERINGS:
+            raise errors.InvalidConfigError(
+                f"ordering is {ordering!r}, but must be one of {', '.join(_native.ORDERINGS)}"
+            )
+        self.patterns = [topics] if isinstance(topics, str) else list(topics)
+        self.handler = handler
+        self.concurrency = int(options.get("concurrency", 1))
+        self.texts = texts_of("Consumer", {**options, "order": _native.ORDERINGS[ordering]})
+
+
+# ---- asyncio ------------------------------------------------------------------------------------------
+
+
+class Consumer:
+    """A running consumer of an `Engine`. Closing the engine closes it."""
+
+    def __init__(self, engine: Engine, registered: _Registered) -> None:
+        self._engine = engine
+        self._registered = registered
+        self._native: _core.Consumer | None = None
+
+    def _handle(self, delivery: _core.Delivery) -> None:
+        handler = self._registered.handler
+        assert handler is not None
+        message = Message(delivery)
+        context = contextvars.copy_context()
+        context.run(_running_in.set, self._engine)
+        run = handler.run_async(message) if handler.is_async else self._in_thread(handler, message, context)
+        task = self._engine._loop.create_task(run, context=context)
+        number = delivery.number
+        self._engine._running[number] = task
+        task.add_done_callback(lambda done: self._engine._returned(number, done))
+
+    async def _in_thread(
+        self, handler: Handler, message: Message, context: contextvars.Context
+    ) -> OutcomeTuple:
+        # Stopping waits for the thread: it cannot be taken away, and its place is not free before.
+        done = self._engine._loop.run_in_executor(
+            self._engine._threads(), context.copy().run, handler.run, message
+        )
+        while True:
+            try:
+                return await asyncio.shield(done)
+            except asyncio.CancelledError:
+                if done.cancelled():
+                    return RELEASED
+
+    async def pause(self) -> None:
+        """Takes in nothing more; what is in flight goes on."""
+        self._open().pause()
+
+    async def resume(self) -> None:
+        self._open().resume()
+
+    async def set_concurrency(self, concurrency: int) -> None:
+        """[1, 4096]"""
+        self._open().set_concurrency(concurrency)
+
+    def statistics(self) -> ConsumerStatistics:
+        return ConsumerStatistics(**self._open().statistics())
+
+    async def drain(self, timeout: Span = 30) -> None:
+        """Waits until nothing is in flight, then leaves it paused. Raises `TimeoutError`."""
+        if _running_in.get() is self._engine:
+            raise errors.InvalidArgumentError(
+                "drain: a handler cannot wait until no handler runs; use pause()"
+            )
+        await self._engine._request(self._open().drain, records.seconds_to_us(timeout))
+
+    async def close(self, timeout: Span | None = None) -> int:
+        """Stops intake, waits for its handlers up to `timeout` (default: the engine's drain_timeout), and
+        gives back the rest. Returns the number of handlers that have not ended. Inside a handler of the
+        engine it returns at once, and the rest happens later."""
+        closing = self._engine._request(
+            self._open().close, None if timeout is None else records.seconds_to_us(timeout)
+        )
+        return await self._engine._later_inside_a_handler(closing)
+
+    def _open(self) -> _core.Consumer:
+        self._engine._check()
+        if self._native is None:
+            raise errors.ClosedError("the consumer is not open")
+        return self._native
+
+
+class Subscription(Consumer):
+    """Messages one by one: `async for message in engine.subscribe(...)`. Settle each with `message.ack()` and
+    its like; what is not settled in `handler_timeout` is handed out again. Leaving the `async with`, or
+    `aclose()`, closes it and gives back what is unsettled."""
+
+    def __init__(self, engine: Engine, registered: _Registered) -> None:
+        super().__init__(engine, registered)
+        self._waiting: deque[Message] = deque()
+        self._arrived = asyncio.Event()
+        self._closed = False
+
+    def _handle(self, delivery: _core.Delivery) -> None:
+        self._waiting.append(Message(delivery, self._engine._settled))
+        self._arrived.set()
+
+    async def __aenter__(self) -> Self:
+        if self._native is None:
+            await self._engine._start(self)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        return self._messages()
+
+    async def _messages(self) -> AsyncIterator[Message]:
+        await self.__aenter__()
+        try:
+            while (message := await self.receive()) is not None:
+                yield message
+        finally:
+            await self.aclose()
+
+    async def receive(self, timeout: Span | None = None) -> Message | None:
+        """The next message; None when `timeout` (None: without end) is over or the subscription is closed."""
+        await self.__aenter__()
+        try:
+            async with asyncio.timeout(None if timeout is None else records.seconds_to_us(timeout) / 1e6):
+                while not self._waiting and not self._closed:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        except builtins_TimeoutError:
+            return None
+        return self._waiting.popleft() if self._waiting and not self._closed else None
+
+    def _end(self) -> None:
+        self._closed = True
+        self._arrived.set()
+
+    async def aclose(self) -> None:
+        """Idempotent."""
+        if self._closed:
+            return
+        self._end()
+        if self._native is not None and not self._engine._is_closed():
+            await self.close(0)
+
+
+builtins_TimeoutError = TimeoutError
+
+
+class Engine(Calls):
+    """One engine: `async with Engine("sqlite:orders.db") as engine:` for asyncio, or
+    `with Engine("sqlite:orders.db") as engine:` for the synchronous twin, which has the same names.
+
+    `url`: `memory:`, `memory:name`, `sqlite:path`. Options are those of docs/OPTIONS.md under Engine; times
+    are seconds or timedeltas. Handlers registered with `consumer` start when it opens. Of one event loop;
+    every method is for that loop's thread. Log records go to `logging.getLogger("towline")`; its level when
+    the engine opens decides which are made at all.
+    """
+
+    def __init__(
+        self, url: str, *, clock: VirtualClock | None = None, **options: Unpack[EngineOptions]
+    ) -> None:
+        self._url = url
+        self._clock = clock
+        self._texts = texts_of("Engine", options)
+        self._registered: list[_Registered] = []
+        self._twin: SyncEngine | None = None
+        self._native: Native | None = None
+        self._requests: dict[int, asyncio.Future[Any]] = {}
+        self._consumers: dict[int, Consumer] = {}
+        self._running: dict[int, asyncio.Task[OutcomeTuple]] = {}
+        self._finished: list[tuple[int, OutcomeTuple]] = []
+        self._executor: ThreadPoolExecutor | None = None
+        self._closing: asyncio.Task[int] | None = None
+        self._background: set[asyncio.Future[Any]] = set()
+        self._alert_listeners: list[Callable[[dict[str, Any]], None]] = []
+
+    # ---- consumers ------------------------------------------------------------------------------------
+
+    def consumer(
+        self, topics: Topics, *, ordering: Ordering = "none", **options: Unpack[ConsumerOptions]
+    ) -> Callable[[F], F]:
+        """Registers the decorated function: it handles the messages of `topics` (names or patterns: `*` one
+        word, `#` any number) once the engine is open, up to `concurrency` at once.
+
+        The function is `async def`, or `def`, which runs in a thread. Its first parameter gets the payload as
+        its annotation says (bytes, str, JSON types, dataclasses, pydantic and msgspec models; without one by
+        content type); one annotated as `Message` gets the message. Returning acknowledges, raising fails the
+        attempt; `Retry`, `Reject` and `Defer` say more. A payload that cannot be read becomes a dead letter
+        at once.
+        """
+
+        def register(function: F) -> F:
+            self._registered.append(_Registered(topics, Handler(function), ordering, options))
+            return function
+
+        return register
+
+    async def consume(
+        self,
+        topics: Topics,
+        handler: Callable[..., Any],
+        *,
+        ordering: Ordering = "none",
+        **options: Unpack[ConsumerOptions],
+    ) -> Consumer:
+        """Starts a consumer now, with a handler as `consumer` takes it."""
+        consumer = Consumer(self, _Registered(topics, Handler(handler), ordering, options))
+        await self._start(consumer)
+        return consumer
+
+    def subscribe(
+        self, topics: Topics, *, ordering: Ordering = "none", **options: Unpack[ConsumerOptions]
+    ) -> Subscription:
+        """Messages one by one, settled by hand; at most `concurrency` (default 100) are out at once. It
+        starts with the first message asked for, or with `async with`."""
+        pulled: dict[str, Any] = {"concurrency": 100, **options, "ack": "manual"}
+        return Subscription(self, _Registered(topics, None, ordering, pulled))
+
+    def on_alert(self, listener: Callable[[dict[str, Any]], None]) -> None:
+        """`listener` is called in the loop with each dead-letter alert: kind, recovered, value, limit, topic,
+        fingerprint."""
+        self._alert_listeners.append(listener)
+
+    async def _start(self, consumer: Consumer) -> None:
+        native = self._check()
+        consumer_id = next(native.ids)
+        # Before it starts: its first delivery may come before the answer.
+        self._consumers[consumer_id] = consumer
+        try:
+            consumer._native = await self._request(
+                native.port.consume, consumer_id, consumer._registered.patterns, consumer._registered.texts
+            )
+        except BaseException:
+            self._consumers.pop(consumer_id, None)
+            raise
+
+    # ---- opening and closing --------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Opens the store and starts the registered consumers. Raises `InvalidUrlError`, `InvalidConfigError`
+        and what the provider says."""
+        if self._native is not None:
+            raise errors.InvalidArgumentError("the engine is open already, or was; make another one")
+        self._loop = asyncio.get_running_loop()
+        native = self._native = Native()
+        try:
+            self._loop.add_reader(native.port.fileno(), self._fetch)
+        except NotImplementedError:  # a loop that knows no file descriptors
+            native.start_pump(self._pump_main)
+        try:
+            clock = None if self._clock is None else self._clock._native
+            await self._request(native.port.open, self._url, self._texts, clock)
+            for registered in self._registered:
+                await self._start(Consumer(self, registered))
+        except BaseException:
+            await self.close(0)
+            raise
+
+    async def close(self, timeout: Span | None = None) -> int:
+        """Stops intake, waits for handlers up to `timeout` (default: drain_timeout), gives back the rest,
+        settles and closes the store. Idempotent. Returns the number of handlers that have not ended. Inside a
+        handler it returns at once, and the rest happens later."""
+        if self._native is None or self._native.forked:
+            return 0
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close(timeout))
+        return await self._later_inside_a_handler(self._closing)
+
+    async def _close(self, timeout: Span | None) -> int:
+        native = self._native
+        assert native is not None
+        for consumer in list(self._consumers.values()):
+            if isinstance(consumer, Subscription):
+                consumer._end()
+        stuck: int = 0
+        try:
+            if not native.closed:
+                stuck = await self._request(
+                    native.port.close, None if timeout is None else records.seconds_to_us(timeout)
+                )
+        finally:
+            native.closed = True
+            for task in list(self._running.values()):
+                task.cancel()
+            self._fetch()
+            await asyncio.shield(self._loop.run_in_executor(None, native.shut))
+            if native.pump is None:
+                self._loop.remove_reader(native.port.fileno())
+            for future in self._requests.values():
+                if not future.done():
+                    future.set_exception(errors.ClosedError("the engine was closed before the answer came"))
+            self._requests.clear()
+            if self._executor is not None:
+                self._executor.shutdown(wait=False, cancel_futures=True)
+        return stuck
+
+    async def _later_inside_a_handler(self, closing: Any) -> int:
+        future = asyncio.ensure_future(closing)
+        if _running_in.get() is not self:
+            return int(await asyncio.shield(future))
+        self._background.add(future)
+        future.add_done_callback(self._background.discard)
+        return 0
+
+    def __enter__(self) -> SyncEngine:
+        self._twin = SyncEngine(self._url, self._clock, self._texts, self._registered)
+        self._twin._enter()
+        return self._twin
+
+    def __exit__(self, *_: object) -> None:
+        assert self._twin is not None
+        self._twin.close()
+
+    def findings(self) -> list[str]:
+        """What the provider found at opening, one sentence each."""
+        return self._check().port.findings()
+
+    # ---- requests and events --------------------------------------------------------------------------
+
+    def _check(self) -> Native:
+        if self._native is None:
+            raise errors.ClosedError("the engine is not open; use `async with`, or open()")
+        self._native.check()
+        return self._native
+
+    def _is_closed(self) -> bool:
+        return self._native is None or self._native.closed or self._native.forked
+
+    def _request(self, method: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        """An answer that comes as an event. A method of the port, or one of a consumer, which wants the
+        port."""
+        native = self._check()
+        number = next(native.ids)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._requests[number] = future
+        try:
+            if isinstance(getattr(method, "__self__", None), type(native.port)):
+                method(number, *arguments)
+            else:
+                method(native.port, number, *arguments)
+        except BaseException:
+            del self._requests[number]
+            raise
+        return future
+
+    async def _call(self, name: str, *arguments: Any) -> Any:
+        return await self._request(getattr(self._check().port, name), *arguments)
+
+    async def _publish(self, messages: list[tuple[Any, ...]]) -> list[Receipt]:
+        raw = await self._request(self._check().port.publish, messages)
+        return [records.receipt(one) for one in raw]
+
+    def _fetch(self) -> None:
+        native = self._native
+        if native is None or native.forked:
+            return
+        for event in native.port.drain(DRAIN_COUNT):
+            kind = event[0]
+            if kind == DELIVERY:
+                self._consumers[event[1]]._handle(event[2])
+            elif kind in (REPLY, RECEIPTS):
+                self._answer(event)
+            elif kind == STOP:
+                if task := self._running.get(event[1]):
+                    task.cancel()
+            elif kind == LOG:
+                _native.note_log(event)
+            elif kind == ALERT:
+                for listener in self._alert_listeners:
+                    self._loop.call_soon(listener, event[1])
+
+    def _answer(self, event: tuple[Any, ...]) -> None:
+        future = self._requests.pop(event[1], None)
+        if future is None or future.done():  # whoever waited was cancelled
+            return
+        if event[2]:
+            future.set_result(event[3])
+        else:
+            future.set_exception(event[3])
+
+    def _returned(self, number: int, task: asyncio.Task[OutcomeTuple]) -> None:
+        del self._running[number]
+        self._finish(number, RELEASED if task.cancelled() else task.result())
+
+    def _settled(self, number: int) -> None:
+        self._finish(number, ACKED)
+
+    def _finish(self, number: int, outcome: OutcomeTuple) -> None:
+        if not self._finished:
+            self._loop.call_soon(self._hand_back)
+        self._finished.append((number, outcome))
+
+    def _hand_back(self) -> None:
+        finished, self._finished = self._finished, []
+        if self._native is not None and not self._native.forked:
+            self._native.port.finish(finished)
+
+    def _threads(self) -> ThreadPoolExecutor:
+        if self._executor is None:
+            count = sum(
+                one._registered.concurrency
+                for one in self._consumers.values()
+                if one._registered.handler is not None and not one._registered.handler.is_async
+            )
+            self._executor = ThreadPoolExecutor(max(count, 1), thread_name_prefix="towline-handler")
+        elif (wanted := self._thread_count()) > self._executor._max_workers:
+            self._executor._max_workers = wanted
+        return self._executor
+
+    def _thread_count(self) -> int:
+        return sum(
+            one._registered.concurrency
+            for one in self._consumers.values()
+            if one._registered.handler is not None and not one._registered.handler.is_async
+        )
+
+    def _pump_main(self) -> None:
+        assert self._native is not None
+        native = self._native
+        while not native.closed and not native.forked:
+            if native.port.poll(PUMP_POLL_US):
+                fetched = threading.Event()
+                self._loop.call_soon_threadsafe(self._fetch_and_tell, fetched)
+                fetched.wait(1)
+
+    def _fetch_and_tell(self, fetched: threading.Event) -> None:
+        self._fetch()
+        fetched.set()
+
+
+# ---- the synchronous twin -----------------------------------------------------------------------------
+
+
+class SyncConsumer:
+    """A running consumer of a `SyncEngine`. Closing the engine closes it."""
+
+    def __init__(self, engine: SyncEngine, registered: _Registered) -> None:
+        self._engine = engine
+        self._registered = registered
+        self._native: _core.Consumer | None = None
+        self._executor: ThreadPoolExecutor | None = None
+        if registered.handler is not None:
+            if registered.handler.is_async:
+                raise errors.InvalidConfigError(
+                    f"handler {registered.handler.name!r} is a coroutine function; use `async with` for it"
+                )
+            self._executor = ThreadPoolExecutor(registered.concurrency, thread_name_prefix="towline-handler")
+
+    def _handle(self, delivery: _core.Delivery) -> None:
+        assert self._executor is not None
+        self._executor.submit(contextvars.copy_context().run, self._run, delivery)
+
+    def _run(self, delivery: _core.Delivery) -> None:
+        assert self._registered.handler is not None
+        _running_in.set(self._engine)
+        outcome = self._registered.handler.run(Message(delivery))
+        self._engine._finish(delivery.number, outcome)
+
+    def pause(self) -> None:
+        """Takes in nothing more; what is in flight goes on."""
+        self._open().pause()
+
+    def resume(self) -> None:
+        self._open().resume()
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """[1, 4096]"""
+        self._open().set_concurrency(concurrency)
+        if self._executor is not None and concurrency > self._executor._max_workers:
+            self._executor._max_workers = concurrency
+
+    def statistics(self) -> ConsumerStatistics:
+        return ConsumerStatistics(**self._open().statistics())
+
+    def drain(self, timeout: Span = 30) -> None:
+        """Waits until nothing is in flight, then leaves it paused. Raises `TimeoutError`."""
+        if _running_in.get() is self._engine:
+            raise errors.InvalidArgumentError(
+                "drain: a handler cannot wait until no handler runs; use pause()"
+            )
+        self._open().drain(self._engine._check().port, None, records.seconds_to_us(timeout))
+
+    def close(self, timeout: Span | None = None) -> int:
+        """As `Consumer.close`."""
+        native, port = self._open(), self._engine._check().port
+        limit = None if timeout is None else records.seconds_to_us(timeout)
+        if _running_in.get() is self._engine:
+            self._engine._elsewhere(lambda: native.close(port, None, limit))
+            return 0
+        return native.close(port, None, limit)
+
+    def _open(self) -> _core.Consumer:
+        self._engine._check()
+        if self._native is None:
+            raise errors.ClosedError("the consumer is not open")
+        return self._native
+
+
+class SyncSubscription(SyncConsumer):
+    """Messages one by one: `for message in engine.subscribe(...)`, or `receive`. Settle each with
+    `message.ack()` and its like; what is not settled in `handler_timeout` is handed out again."""
+
+    def __init__(self, engine: SyncEngine, registered: _Registered) -> None:
+        super().__init__(engine, registered)
+        self._waiting: deque[Message] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def _handle(self, delivery: _core.Delivery) -> None:
+        with self._changed:
+            self._waiting.append(Message(delivery, self._engine._settled))
+            self._changed.notify()
+
+    def __enter__(self) -> Self:
+        if self._native is None:
+            self._engine._start(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close(0)
+
+    def __iter__(self) -> Iterator[Message]:
+        with self:
+            while (message := self.receive()) is not None:
+                yield message
+
+    def receive(self, timeout: Span | None = None) -> Message | None:
+        """The next message; None when `timeout` (None: without end) is over or the subscription is closed."""
+        self.__enter__()
+        limit = None if timeout is None else records.seconds_to_us(timeout) / 1e6
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed, limit)
+            return self._waiting.popleft() if self._waiting and not self._closed else None
+
+    def _end(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def close(self, timeout: Span | None = None) -> int:
+        """Gives back what is unsettled. Idempotent."""
+        if self._closed:
+            return 0
+        self._end()
+        return 0 if self._native is None or self._engine._is_closed() else super().close(timeout)
+
+
+class SyncEngine(_sync_calls.SyncCalls):
+    """The twin of `Engine` for programs without an event loop, made by `with Engine(...) as engine`.
+    Thread-safe. Calls wait; Ctrl-C ends the wait within 100 ms, and what was asked for goes on or does
+    not."""
+
+    def __init__(
+        self,
+        url: str,
+        clock: VirtualClock | None,
+        texts: list[tuple[str, str]],
+        registered: Sequence[_Registered],
+    ) -> None:
+        self._url = url
+        self._clock = clock
+        self._texts = texts
+        self._registered = registered
+        self._native = Native()
+        self._consumers: dict[int, SyncConsumer] = {}
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._is_closing = False
+        self._stuck = 0
+        self._alert_listeners: list[Callable[[dict[str, Any]], None]] = []
+
+    def _enter(self) -> None:
+        port = self._native.port
+        try:
+            port.open(None, self._url, self._texts, None if self._clock is None else self._clock._native)
+            self._native.start_pump(self._pump_main)
+            for registered in self._registered:
+                self._start(SyncConsumer(self, registered))
+        except BaseException:
+            self.close(0)
+            raise
+
+    def consume(
+        self,
+        topics: Topics,
+        handler: Callable[..., Any],
+        *,
+        ordering: Ordering = "none",
+        **options: Unpack[ConsumerOptions],
+    ) -> SyncConsumer:
+        """Starts a consumer whose handler runs in threads, up to `concurrency` at once."""
+        consumer = SyncConsumer(self, _Registered(topics, Handler(handler), ordering, options))
+        self._start(consumer)
+        return consumer
+
+    def subscribe(
+        self, topics: Topics, *, ordering: Ordering = "none", **options: Unpack[ConsumerOptions]
+    ) -> SyncSubscription:
+        """Messages one by one, settled by hand; at most `concurrency` (default 100) are out at once."""
+        pulled: dict[str, Any] = {"concurrency": 100, **options, "ack": "manual"}
+        return SyncSubscription(self, _Registered(topics, None, ordering, pulled))
+
+    def on_alert(self, listener: Callable[[dict[str, Any]], None]) -> None:
+        """`listener` is called in the pump's thread with each dead-letter alert; it must be quick."""
+        self._alert_listeners.append(listener)
+
+    def findings(self) -> list[str]:
+        """What the provider found at opening, one sentence each."""
+        return self._check().port.findings()
+
+    def close(self, timeout: Span | None = None) -> int:
+        """As `Engine.close`. Idempotent, from any thread."""
+        if self._native.forked:
+            return 0
+        if _running_in.get() is self:
+            self._elsewhere(lambda: self._close(timeout))
+            return 0
+        return self._close(timeout)
+
+    def _close(self, timeout: Span | None) -> int:
+        with self._lock:
+            first, self._is_closing = not self._is_closing, True
+        if not first:
+            self._closed.wait()
+            return self._stuck
+        for consumer in list(self._consumers.values()):
+            if isinstance(consumer, SyncSubscription):
+                consumer._end()
+        try:
+            if not self._native.closed:
+                self._stuck = self._native.port.close(
+                    None, None if timeout is None else records.seconds_to_us(timeout)
+                )
+        finally:
+            self._native.shut()
+            for consumer in list(self._consumers.values()):
+                if consumer._executor is not None:
+                    consumer._executor.shutdown(wait=False, cancel_futures=True)
+            self._closed.set()
+        return self._stuck
+
+    def _elsewhere(self, work: Callable[[], Any]) -> None:
+        threading.Thread(target=contextvars.Context().run, args=(work,), name="towline-close").start()
+
+    def _start(self, consumer: SyncConsumer) -> None:
+        native = self._check()
+        consumer_id = next(native.ids)
+        self._consumers[consumer_id] = consumer
+        try:
+            consumer._native = native.port.consume(
+                None, consumer_id, consumer._registered.patterns, consumer._registered.texts
+            )
+        except BaseException:
+            self._consumers.pop(consumer_id, None)
+            raise
+
+    def _check(self) -> Native:
+        self._native.check()
+        return self._native
+
+    def _is_closed(self) -> bool:
+        return self._native.closed or self._native.forked
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        return getattr(self._check().port, name)(None, *arguments)
+
+    def _publish(self, messages: list[tuple[Any, ...]]) -> list[Receipt]:
+        return [records.receipt(one) for one in self._check().port.publish_and_wait(messages)]
+
+    def _settled(self, number: int) -> None:
+        self._finish(number, ACKED)
+
+    def _finish(self, number: int, outcome: OutcomeTuple) -> None:
+        if not self._native.forked:
+            self._native.port.finish([(number, outcome)])
+
+    def _pump_main(self) -> None:
+        port = self._native.port
+        while not self._native.closed and not self._native.forked:
+            if not port.poll(PUMP_POLL_US):
+                continue
+            for event in port.drain(DRAIN_COUNT):
+                if event[0] == DELIVERY:
+                    try:
+                        self._consumers[event[1]]._handle(event[2])
+                    except (
+                        RuntimeError
+                    ):  # its threads are shut: the engine closes, and what it held goes back
+                        pass
+                elif event[0] == LOG:
+                    _native.note_log(event)
+                elif event[0] == ALERT:
+                    for listener in self._alert_listeners:
+                        listener(event[1])

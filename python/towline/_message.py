@@ -1,0 +1,239 @@
+"""A message in the hands of a handler, and what a handler may raise."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from towline import _payload, records
+
+if TYPE_CHECKING:
+    from towline import _core
+
+# Outcome.Kind of the engine, and how one crosses the boundary: kind, delay in us, type, message, stack.
+ACK, FAIL, NAK, DEFER, DEAD_LETTER, RELEASE = range(6)
+OutcomeTuple = tuple[int, int | None, str, str, str]
+ACKED: OutcomeTuple = (ACK, None, "", "", "")
+RELEASED: OutcomeTuple = (RELEASE, None, "", "", "")
+
+
+class Retry(Exception):
+    """Raise it to be tried again `after` so many seconds (None: as the retry policy says). Counts as an
+    attempt."""
+
+    def __init__(self, why: str = "", *, after: float | timedelta | None = None) -> None:
+        super().__init__(why)
+        self.after = after
+
+
+class Reject(Exception):
+    """Raise it to send the message to the dead letters at once, with this reason."""
+
+
+class Defer(Exception):
+    """Raise it to be handed the message again after so many seconds; counts nothing."""
+
+    def __init__(self, after: float | timedelta) -> None:
+        super().__init__(f"deferred by {after}")
+        self.after = after
+
+
+class Transaction:
+    """SQL on the engine's own connection, inside `Message.transaction`; over when the body returns."""
+
+    __slots__ = ("_native",)
+
+    def __init__(self, native: _core.Transaction) -> None:
+        self._native = native
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Runs one statement and returns its rows. The engine's own tables, PRAGMA, ATTACH, temporary tables
+        and transaction statements are refused."""
+        return self._native.execute(sql, parameters)
+
+    def publish(self, topic: str, payload: Any, **options: Any) -> str:
+        """Publishes with the transaction; takes what `Engine.publish` takes. Returns the id."""
+        return self._native.publish(message_tuple(topic, payload, **options))
+
+    def complete(self, scope: str, key: str, result: Any) -> None:
+        """Stores the result of an idempotency key with the effect."""
+        self._native.complete(scope, key, _payload.encode(result)[0])
+
+
+class Message:
+    """One message, handed to one handler. Readable for as long as it is kept, also after it was settled.
+
+    `ack`, `nak`, `defer` and `reject` are for consumers with `ack="manual"` and for `subscribe`: the decision
+    is taken at once and becomes durable with the consumer's next commit. A second one raises
+    `AlreadySettledError`, one after the lease went to somebody else `LeaseLostError`; both change nothing.
+    """
+
+    __slots__ = ("_delivery", "_on_settled", "__weakref__")
+
+    def __init__(self, delivery: _core.Delivery, on_settled: Callable[[int], None] | None = None) -> None:
+        self._delivery = delivery
+        self._on_settled = on_settled
+
+    @property
+    def id(self) -> str:
+        """The identity of the message: a UUIDv7. The same over retry and redrive."""
+        return self._delivery.id
+
+    @property
+    def topic(self) -> str:
+        return self._delivery.topic
+
+    @property
+    def group(self) -> str:
+        return self._delivery.group
+
+    @property
+    def key(self) -> str | None:
+        return self._delivery.key
+
+    @property
+    def partition(self) -> int:
+        return self._delivery.partition
+
+    @property
+    def payload(self) -> bytes:
+        return self._delivery.payload
+
+    @property
+    def value(self) -> Any:
+        """The payload by its content type: JSON, text, else bytes. Raises PayloadError."""
+        return self.value_as(inspect.Parameter.empty)
+
+    def value_as(self, kind: Any) -> Any:
+        """The payload as a `kind`: bytes, str, a JSON type, a dataclass or a model. Raises PayloadError."""
+        return _payload.decode(self._delivery.payload, self._delivery.content_type, kind)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return self._delivery.headers
+
+    @property
+    def content_type(self) -> str:
+        return self._delivery.content_type
+
+    @property
+    def correlation_id(self) -> str:
+        return self._delivery.correlation_id
+
+    @property
+    def causation_id(self) -> str:
+        return self._delivery.causation_id
+
+    @property
+    def traceparent(self) -> str:
+        return self._delivery.traceparent
+
+    @property
+    def published_at(self) -> datetime:
+        return records.from_us(self._delivery.published_at_us)
+
+    @property
+    def attempt(self) -> int:
+        """1 on the first handling, one more for each failure. Durable."""
+        return self._delivery.attempt
+
+    @property
+    def crashes(self) -> int:
+        """Deaths of a process that are charged to this message. Durable."""
+        return self._delivery.crashes
+
+    @property
+    def redelivered(self) -> bool:
+        """An earlier handling may have run without being recorded: the effect may have happened."""
+        return self._delivery.redelivered
+
+    @property
+    def redrives(self) -> int:
+        return self._delivery.redrives
+
+    def ack(self) -> None:
+        self._settle(ACKED)
+
+    def nak(self, after: float | timedelta | None = None, why: str = "") -> None:
+        self._settle((NAK, None if after is None else records.seconds_to_us(after), "Nak", why, ""))
+
+    def defer(self, after: float | timedelta) -> None:
+        self._settle((DEFER, records.seconds_to_us(after), "", "", ""))
+
+    def reject(self, why: str = "") -> None:
+        self._settle((DEAD_LETTER, None, "Rejected", why, ""))
+
+    def extend(self, by: float | timedelta) -> None:
+        """Gives the handler so many seconds more, from now. At most 24 hours."""
+        self._delivery.extend(records.seconds_to_us(by))
+
+    def progress(self, note: str = "") -> None:
+        """Notes how far the handler is; also gives it its whole time again."""
+        self._delivery.progress(note)
+
+    def transaction(self, body: Callable[[Transaction], None]) -> None:
+        """`sqlite:` only. Runs `body` in the calling thread; its SQL, what it publishes and the
+        acknowledgement of this message are one transaction. When it raises nothing happened and the message
+        is unsettled. It must be quick: every writer of the file waits for it. In a coroutine: `await
+        asyncio.to_thread(...)`."""
+        self._delivery.transaction(lambda native: body(Transaction(native)))
+        if self._on_settled:
+            self._on_settled(self._delivery.number)
+
+    def _settle(self, outcome: OutcomeTuple) -> None:
+        self._delivery.settle(outcome, False)
+        if self._on_settled:
+            self._on_settled(self._delivery.number)
+
+    def __repr__(self) -> str:
+        return f"<Message {self.id} of {self.topic!r}, attempt {self.attempt}>"
+
+
+# The message whose handler runs.
+current: ContextVar[Message | None] = ContextVar("towline_message", default=None)
+
+
+def message_tuple(
+    topic: str,
+    payload: Any,
+    *,
+    key: str | None = None,
+    headers: dict[str, str] | None = None,
+    content_type: str | None = None,
+    priority: int = 0,
+    ttl: float | timedelta = 0,
+    dedup_id: str = "",
+    dedup_while_unfinished: bool = False,
+    correlation_id: str = "",
+    causation_id: str = "",
+    traceparent: str = "",
+    delay: float | timedelta = 0,
+    due_at: datetime | float | None = None,
+    skip_if_late_by: float | timedelta = 0,
+    id: str | None = None,
+) -> tuple[Any, ...]:
+    """The fields of a message in the order of the native half."""
+    data, known_type = _payload.encode(payload)
+    if not 0 <= priority <= 255:
+        raise ValueError(f"priority is {priority}, but must be between 0 and 9")
+    return (
+        topic,
+        data,
+        key,
+        headers or {},
+        known_type if content_type is None else content_type,
+        priority,
+        records.seconds_to_us(ttl),
+        dedup_id,
+        dedup_while_unfinished,
+        correlation_id,
+        causation_id,
+        traceparent,
+        records.seconds_to_us(delay),
+        None if due_at is None else records.to_us(due_at),
+        records.seconds_to_us(skip_if_late_by),
+        id,
+    )

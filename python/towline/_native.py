@@ -1,0 +1,131 @@
+"""One engine of the native half, with what both twins need: options as texts, logs, forks, and the exit of
+the interpreter."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from towline import _core, _options, errors
+
+logger = logging.getLogger("towline")
+
+# The engine's levels, by number.
+LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
+# Event.Kind of the engine.
+REPLY, RECEIPTS, DELIVERY, STOP, LOG, ALERT = range(6)
+
+ORDERINGS = {"none": "unordered", "key": "key_ordered", "partition": "partition_ordered"}
+
+_open: weakref.WeakSet[Native] = weakref.WeakSet()
+
+
+def texts_of(group: str, options: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Options by their names here, as the engine takes them: names and values as text."""
+    table = _options.TABLE[group]
+    texts: list[tuple[str, str]] = []
+    for name, value in options.items():
+        if name not in table:
+            known = ", ".join(table)
+            raise errors.InvalidConfigError(f"unknown option '{prefix}{name}'; known are {known}")
+        wire, kind, inner = table[name]
+        where = prefix + wire
+        if inner is not None:
+            if not isinstance(value, Mapping):
+                raise errors.InvalidConfigError(f"{prefix}{name} is a {type(value).__name__}, not a dict")
+            texts.extend(texts_of(inner, value, f"{where}."))
+        elif kind in ("texts", "counts", "mses"):
+            if isinstance(value, (str, bytes)):
+                raise errors.InvalidConfigError(f"{prefix}{name} is one text, not a list of them")
+            texts.extend((where, _text(one, kind.removesuffix("es").removesuffix("s"))) for one in value)
+        else:
+            texts.append((where, _text(value, kind)))
+    return texts
+
+
+def _text(value: Any, kind: str) -> str:
+    if kind in ("ms", "m"):  # "mses" without its ending
+        seconds = value.total_seconds() if isinstance(value, timedelta) else value
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            return str(value)
+        return f"{seconds * 1000:.3f}"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def log_level() -> int | None:
+    """The least of the engine's levels that the logger takes now; None: none of them."""
+    if logger.disabled:
+        return None
+    level = logger.getEffectiveLevel()
+    return next((number for number, known in enumerate(LEVELS) if known >= level), None)
+
+
+class Native:
+    """The port of one open engine. After a fork the child's is dead; at exit every one is closed."""
+
+    def __init__(self) -> None:
+        self.port = _core.Port(log_level())
+        self.ids = itertools.count(1)
+        self.forked = False
+        self.closed = False
+        # Fetches events where no event loop does. Joined before the interpreter ends: a thread that waits in
+        # native code must not come back into one that is being taken down.
+        self.pump: threading.Thread | None = None
+        _open.add(self)
+
+    def start_pump(self, main: Callable[[], None]) -> None:
+        self.pump = threading.Thread(target=main, name="towline-pump", daemon=True)
+        self.pump.start()
+
+    def check(self) -> None:
+        if self.forked:
+            raise errors.ForkedError(
+                "the engine was opened before fork(); open one after it, in each process"
+            )
+        if self.closed:
+            raise errors.ClosedError("the engine is closed")
+
+    def shut(self) -> None:
+        """Idempotent. Waits for the threads of the port."""
+        self.closed = True
+        _open.discard(self)
+        if self.forked:
+            return
+        self.port.shut()
+        if self.pump is not None and self.pump is not threading.current_thread():
+            self.pump.join()
+
+
+def note_log(event: tuple[Any, ...]) -> None:
+    _, level, station, text = event
+    logger.log(LEVELS[level], "%s: %s", station, text, extra={"towline_station": station})
+
+
+def _after_fork_in_child() -> None:
+    for native in list(_open):
+        native.forked = True
+        native.port.abandon()
+    _open.clear()
+
+
+def _at_exit() -> None:
+    # Handlers cannot run any more, so there is nothing to wait for: what they hold goes back.
+    for native in list(_open):
+        try:
+            native.port.close(None, 0)
+        except Exception:
+            pass
+        native.shut()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

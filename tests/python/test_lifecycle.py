@@ -1,0 +1,320 @@
+"""Opening, closing and everything that ends a process: no hang, no crash, nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import asynchronous, eventually_async
+
+from towline import Engine, Message, errors
+
+
+def run(code: str, *arguments: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+    """The code in a process of its own, with the interpreter's own checks on."""
+    return subprocess.run(
+        [sys.executable, "-X", "dev", "-c", textwrap.dedent(code), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@asynchronous
+async def test_closing_is_idempotent_and_every_call_after_it_is_refused(url: str) -> None:
+    engine = Engine(url)
+    await engine.open()
+    consumer = await engine.consume("a", lambda: None, group="g")
+    subscription = engine.subscribe("a", group="h")
+    await subscription.__aenter__()
+    assert await asyncio.gather(*(engine.close() for _ in range(4))) == [0] * 4
+    assert await engine.close() == 0
+    calls = [
+        engine.publish("a", b""),
+        engine.publish_batch([]),
+        engine.cancel("01890a5d-ac96-774b-bcce-b302099a8057"),
+        engine.pending(),
+        engine.dead_letters(),
+        engine.backlog(),
+        engine.statistics(),
+        engine.health(),
+        engine.settle_down(),
+        engine.declare_topic("a"),
+        engine.once("k", lambda: asyncio.sleep(0)),
+        engine.consume("a", lambda: None, group="g"),
+        consumer.pause(),
+        consumer.close(),
+    ]
+    for call in calls:
+        with pytest.raises(errors.ClosedError):
+            await call
+    assert await subscription.receive() is None
+    await subscription.aclose()
+    with pytest.raises(errors.InvalidArgumentError):
+        await engine.open()
+
+
+@asynchronous
+async def test_calls_before_opening_are_refused(url: str) -> None:
+    with pytest.raises(errors.ClosedError, match="not open"):
+        await Engine(url).publish("a", b"")
+    assert await Engine(url).close() == 0
+
+
+@asynchronous
+async def test_closing_inside_a_handler_returns_at_once_and_settles_its_message(url: str) -> None:
+    closed: list[Any] = []
+    engine = Engine(url)
+
+    @engine.consumer("a", group="g")
+    async def handle() -> None:
+        closed.append(await engine.close())
+
+    await engine.open()
+    await engine.publish("a", b"")
+    assert await eventually_async(lambda: bool(closed))
+    assert await engine.close() == 0
+    async with Engine(url) as again:
+        if url.startswith("sqlite:"):
+            assert [group.waiting for group in await again.backlog()] == [0]
+
+
+@asynchronous
+async def test_a_handler_that_does_not_end_is_counted_and_left(url: str) -> None:
+    release = threading.Event()
+    started = threading.Event()
+
+    def handle() -> None:
+        started.set()
+        release.wait(30)
+
+    engine = Engine(url)
+    await engine.open()
+    await engine.consume("a", handle, group="g")
+    await engine.publish("a", b"")
+    assert await eventually_async(started.is_set)
+    begin = time.monotonic()
+    assert await engine.close(0.05) == 1
+    assert time.monotonic() - begin < 10
+    release.set()
+
+
+def test_close_of_the_twin_from_four_threads_and_inside_a_handler(url: str) -> None:
+    with Engine(url) as engine:
+        inside: list[int] = []
+        engine.consume("a", lambda: inside.append(engine.close()), group="g")
+        engine.publish("a", b"")
+        answers: list[int] = []
+        threads = [threading.Thread(target=lambda: answers.append(engine.close())) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert answers == [0] * 4
+
+
+@asynchronous
+async def test_a_cancelled_call_disturbs_nobody(url: str) -> None:
+    async with Engine(url) as engine:
+        tasks = [asyncio.ensure_future(engine.publish("a", number)) for number in range(200)]
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(one, asyncio.CancelledError) for one in results[::2])
+        assert all(not isinstance(one, BaseException) for one in results[1::2])
+
+
+@asynchronous
+async def test_rejected_calls_leave_nothing_behind(url: str) -> None:
+    async with Engine(url) as engine:
+
+        async def reject(count: int) -> None:
+            for _ in range(count):
+                with pytest.raises(errors.InvalidTopicError):
+                    await engine.publish("not a topic", b"")
+
+        await reject(200)
+        gc.collect()
+        before = len(gc.get_objects())
+        await reject(2_000)
+        gc.collect()
+        assert len(gc.get_objects()) - before < 200
+        assert not engine._requests
+
+
+@pytest.mark.parametrize("twin", ["async", "sync"])
+def test_the_interpreter_ends_while_a_consumer_runs(url: str, twin: str) -> None:
+    asynchronous_code = """
+        import asyncio, sys
+        from towline import Engine
+        async def main():
+            engine = Engine(sys.argv[1])
+            await engine.open()
+            started = asyncio.Event()
+            async def handle():
+                started.set()
+                await asyncio.sleep(60)
+            await engine.consume("a", handle, group="g")
+            await engine.publish("a", b"")
+            await started.wait()
+        asyncio.run(main())
+        print("end")
+    """
+    synchronous_code = """
+        import sys, threading
+        from towline import Engine
+        engine = Engine(sys.argv[1]).__enter__()
+        started = threading.Event()
+        engine.consume("a", started.set, group="g")
+        engine.publish("a", b"")
+        started.wait()
+        print("end")
+    """
+    begin = time.monotonic()
+    done = run(asynchronous_code if twin == "async" else synchronous_code, url)
+    assert done.returncode == 0 and done.stdout == "end\n", done.stderr
+    assert time.monotonic() - begin < 10
+
+
+def test_a_forked_child_is_refused_and_the_parent_goes_on(url: str) -> None:
+    done = run(
+        """
+        import os, sys
+        from towline import Engine, errors
+        with Engine(sys.argv[1]) as engine:
+            got = []
+            engine.consume("a", got.append, group="g")
+            engine.publish("a", 1)
+            child = os.fork()
+            if child == 0:
+                try:
+                    engine.publish("a", 2)
+                except errors.ForkedError:
+                    engine.close()
+                    os._exit(7)
+                os._exit(8)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+            child = os.fork()
+            if child == 0:
+                sys.exit(9)  # with all that an interpreter does at its end
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+            engine.publish("a", 3)
+            engine.settle_down()
+            print(sorted(got))
+        """,
+        url,
+    )
+    assert done.returncode == 0 and done.stdout == "[1, 3]\n", done.stdout + done.stderr
+
+
+def test_ctrl_c_ends_a_waiting_call(url: str) -> None:
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(
+                """
+                import sys, time
+                from towline import Engine
+                with Engine(sys.argv[1]) as engine:
+                    engine.consume("a", lambda: time.sleep(0.01), group="g")
+                    engine.publish("a", b"", delay=1000)
+                    subscription = engine.subscribe("b", group="g")
+                    try:
+                        print("waiting", flush=True)
+                        subscription.receive(60)
+                    except KeyboardInterrupt:
+                        print("interrupted", flush=True)
+                """
+            ),
+            url,
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    begin = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "interrupted\n"
+    assert time.monotonic() - begin < 1
+    assert process.wait(30) == 0
+    process.stdout.close()
+
+
+def test_importing_is_quick_and_loads_no_client_of_a_broker() -> None:
+    done = run(
+        """
+        import time
+        begin = time.perf_counter()
+        import towline
+        print(time.perf_counter() - begin)
+        loaded = open("/proc/self/maps").read()
+        assert not any(name in loaded for name in ("libpq", "librdkafka", "librabbitmq", "libnats",
+        "libhiredis"))
+        """
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@asynchronous
+async def test_a_message_published_by_a_process_that_was_killed_is_handled_by_the_next(tmp_path: Path) ->
+None:
+    path = f"sqlite:{tmp_path}/store.db"
+    done = run(
+        """
+        import asyncio, os, sys
+        from towline import Engine
+        async def main():
+            async with Engine(sys.argv[1], lease=0.2) as engine:
+                async def handle():
+                    os.kill(os.getpid(), 9)
+                await engine.consume("a", handle, group="g")
+                await engine.publish("a", "x")
+                await asyncio.sleep(30)
+        asyncio.run(main())
+        """,
+        path,
+    )
+    assert done.returncode == -9
+    handled: list[Message] = []
+
+    async def handle(message: Message) -> None:
+        handled.append(message)
+
+    async with Engine(path) as engine:
+        await engine.consume("a", handle, group="g")
+        assert await eventually_async(lambda: bool(handled))
+    assert handled[0].value == "x" and handled[0].redelivered and handled[0].crashes == 1
+
+
+def test_the_logger_decides_what_is_logged(url: str) -> None:
+    done = run(
+        """
+        import asyncio, logging, sys
+        from towline import Engine
+        logging.basicConfig(level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")
+        async def main():
+            async with Engine(sys.argv[1]) as engine:
+                async def handle():
+                    raise ConnectionError("away")
+                await engine.consume("a", handle, group="g", breaker={"throughput_min": 1})
+                await engine.publish("a", b"")
+                await asyncio.sleep(0.5)
+        asyncio.run(main())
+        """,
+        url,
+    )
+    assert done.returncode == 0
+    assert "towline WARNING consumer: g/a/: circuit breaker open" in done.stderr

@@ -1,0 +1,148 @@
+"""Dead letters, idempotency, topics, statistics and alerts; and that every error has its class."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from typing import Any
+
+import pytest
+from conftest import asynchronous, eventually_async
+
+from towline import Engine, Message, errors
+
+NEVER: dict[str, Any] = {"max_attempts": 1}
+
+
+@asynchronous
+async def test_a_dead_letter_is_found_changed_and_sent_back(url: str) -> None:
+    handled: list[Any] = []
+
+    async def handle(order: dict[str, Any], message: Message) -> None:
+        handled.append((order, message.id, message.redrives))
+        if order["amount"] < 0:
+            raise ValueError("the amount is negative")
+
+    async with Engine(url) as engine:
+        await engine.consume("orders", handle, group="g", retry=NEVER, breaker={"enabled": False})
+        ids = [(await engine.publish("orders", {"amount": amount})).id for amount in (-1, 5, -2)]
+        await engine.settle_down()
+        page = await engine.dead_letters(
+            topic="orders", status="pending", error_type="ValueError", count_max=1
+        )
+        assert len(page.items) == 1 and page.cursor
+        rest = await engine.dead_letters(
+            topic="orders", status="pending", error_type="ValueError", count_max=1, cursor=page.cursor
+        )
+        assert [entry.message_id for entry in page.items + rest.items] == [ids[0], ids[2]]
+        entry = page.items[0]
+        assert await engine.find_dead_letter(entry.id) == entry
+        groups = await engine.dead_letter_groups()
+        assert [group.count for group in groups] == [2]
+        report = await engine.redrive_all(dry_run=True, text="negative")
+        assert (report.matched, report.redriven) == (2, 0)
+        await engine.redrive(entry.id, payload={"amount": 1})
+        await engine.settle_down()
+        assert handled[-1] == ({"amount": 1}, ids[0], 1)
+        with pytest.raises(errors.ConflictError):
+            await engine.redrive(entry.id)
+        await engine.discard_dead_letter(rest.items[0].id)
+        counts = (await engine.statistics()).dead_letters
+        assert (counts["pending"], counts["resolved"], counts["discarded"]) == (0, 1, 1)
+        with pytest.raises(errors.InvalidArgumentError, match="status is 'gone'"):
+            await engine.dead_letters(status="gone")  # type: ignore[arg-type]
+
+
+@asynchronous
+async def test_a_key_runs_once_among_many_callers(url: str) -> None:
+    runs = 0
+
+    async def run() -> dict[str, Any]:
+        nonlocal runs
+        runs += 1
+        await asyncio.sleep(0.05)  # sleeps: so that the others come meanwhile
+        return {"charge": 7}
+
+    async with Engine(url) as engine, Engine(url) as other:
+        results = await asyncio.gather(
+            *(one.once("charge-1", run, wait_max=10) for one in (engine, other) for _ in range(10))
+        )
+        assert results == [{"charge": 7}] * 20
+        assert runs == 1
+
+
+@asynchronous
+async def test_nothing_zero_false_and_empty_are_results_and_a_failure_is_not(url: str) -> None:
+    async with Engine(url) as engine:
+        for number, result in enumerate((None, 0, False, "", b"", [], b"\x00")):
+            runs = 0
+
+            async def run(value: Any = result) -> Any:
+                nonlocal runs
+                runs += 1
+                return value
+
+            for _ in range(2):
+                assert await engine.once(f"key-{number}", run) == result
+            assert runs == 1
+
+        async def fail() -> None:
+            raise ValueError("no")
+
+        with pytest.raises(ValueError, match="no"):
+            await engine.once("fails", fail)
+
+        async def succeed() -> int:
+            return 5
+
+        assert await engine.once("fails", succeed) == 5
+        assert await engine.once("with", succeed, fingerprint="a") == 5
+        with pytest.raises(errors.KeyMismatchError):
+            await engine.once("with", succeed, fingerprint="b")
+
+
+@asynchronous
+async def test_topics_are_declared_once(url: str) -> None:
+    async with Engine(url) as engine:
+        await engine.declare_topic("a", partition_count=4)
+        await engine.declare_topic("a", partition_count=4)
+        with pytest.raises(errors.TopologyMismatchError):
+            await engine.declare_topic("a", partition_count=8)
+        with pytest.raises(errors.NotFoundError):
+            await engine.release_key("g", "a", "k")
+        assert await engine.blocked_keys("g", "a") == []
+        await engine.consume("a", lambda: None, group="g")
+        with pytest.raises(errors.TopologyMismatchError, match="same order"):
+            await engine.consume("a", lambda: None, group="g", ordering="key")
+        assert [(one.topic, one.group) for one in await engine.backlog()] == [("a", "g")]
+        assert (await engine.health()).ok
+
+
+@asynchronous
+async def test_alerts_reach_their_listener(url: str) -> None:
+    alerts: list[dict[str, Any]] = []
+
+    async def handle() -> None:
+        raise ValueError("no")
+
+    async with Engine(url, alert={"depth_count": 1}, sweep_interval=0.01) as engine:
+        engine.on_alert(alerts.append)
+        await engine.consume("a", handle, group="g", retry=NEVER)
+        await engine.publish("a", b"")
+        assert await eventually_async(lambda: bool(alerts))
+    assert alerts[0]["value"] >= 1 and not alerts[0]["recovered"]
+
+
+def test_every_error_has_its_class() -> None:
+    names = set()
+    for number, kind in errors.BY_NUMBER.items():
+        error = errors.of(number, "text", 5)
+        assert type(error) is kind and error.number == number
+        assert error.code.startswith("ERR_") and str(error) == f"{error.code}: text"
+        assert error.context == {"native_code": 5}
+        again = pickle.loads(pickle.dumps(error))
+        assert type(again) is kind and str(again) == str(error) and again.context == error.context
+        names.add(error.code)
+    assert len(names) == len(errors.BY_NUMBER) >= 40
+    assert issubclass(errors.TimeoutError, TimeoutError)
+    assert issubclass(errors.UnavailableError, ConnectionError)

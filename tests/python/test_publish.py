@@ -1,0 +1,140 @@
+"""Publishing and scheduling from asyncio: what is stored, what is refused, and what is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from conftest import asynchronous
+
+import towline
+from towline import Engine, errors
+from towline.testing import VirtualClock
+
+
+@asynchronous
+async def test_what_is_published_arrives_as_it_was_given(url: str) -> None:
+    async with Engine(url) as engine:
+        arrived: asyncio.Future[towline.Message] = asyncio.get_running_loop().create_future()
+
+        async def handle(message: towline.Message) -> None:
+            arrived.set_result(message)
+
+        await engine.consume("orders", handle, group="g")
+        receipt = await engine.publish(
+            "orders",
+            b"\x00\xff",
+            key="customer-9",
+            headers={"region": "eu", "name": "Zoë"},
+            correlation_id="c",
+            causation_id="d",
+            traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        )
+        message = await arrived
+        assert message.id == receipt.id
+        assert message.payload == b"\x00\xff" == message.value
+        assert message.key == "customer-9"
+        assert message.headers == {"region": "eu", "name": "Zoë"}
+        assert (message.correlation_id, message.causation_id) == ("c", "d")
+        assert message.traceparent.startswith("00-0af7651916cd43dd8448eb211c80319c")
+        assert message.topic == "orders" and message.group == "g"
+        assert message.attempt == 1 and message.crashes == 0 and not message.redelivered
+        assert abs(message.published_at - datetime.now(UTC)) < timedelta(minutes=1)
+    assert message.payload == b"\x00\xff", "readable after close"
+
+
+@asynchronous
+async def test_each_message_of_a_batch_has_its_own_receipt(url: str) -> None:
+    async with Engine(url) as engine:
+        receipts = await engine.publish_batch(
+            [
+                {"topic": "a", "payload": 1},
+                {"topic": "not a topic", "payload": 2},
+                {"topic": "a", "payload": 3, "delay": 100},
+            ]
+        )
+        assert [receipt.outcome for receipt in receipts] == ["acked", "rejected", "acked"]
+        assert isinstance(receipts[1].error, errors.InvalidTopicError)
+        assert [one.id for one in (await engine.pending()).items] == [receipts[2].id]
+
+
+@asynchronous
+async def test_a_refused_publish_raises_and_says_that_nothing_was_stored(url: str) -> None:
+    async with Engine(url, payload_bytes_max=10) as engine:
+        with pytest.raises(errors.PayloadTooLargeError) as refused:
+            await engine.publish("a", b"x" * 11)
+        assert refused.value.code == "ERR_PAYLOAD_TOO_LARGE"
+        assert refused.value.context["outcome"] == "rejected"
+        assert isinstance(refused.value, ValueError) and not refused.value.retryable
+        assert (await engine.statistics()).published == 0
+
+
+@asynchronous
+async def test_a_dedup_id_answers_the_first_message(url: str) -> None:
+    async with Engine(url) as engine:
+        first, *others = await asyncio.gather(*(engine.publish("a", i, dedup_id="one") for i in range(50)))
+        ids = {receipt.id for receipt in (first, *others)}
+        assert len(ids) == 1
+        assert sum(receipt.duplicate for receipt in (first, *others)) == 49
+
+
+@asynchronous
+async def test_a_delayed_message_waits_for_its_time_and_can_be_taken_back(url: str) -> None:
+    clock = VirtualClock()
+    handled: list[int] = []
+    async with Engine(url, clock=clock) as engine:
+
+        async def handle(payload: int) -> None:
+            handled.append(payload)
+
+        await engine.consume("a", handle, group="g")
+        await engine.publish("a", 1, delay=30)
+        cancelled = await engine.publish("a", 2, delay=timedelta(seconds=30))
+        moved = await engine.publish("a", 3, due_at=clock.now() + timedelta(seconds=30))
+        assert await engine.cancel(cancelled.id) == "done"
+        assert await engine.reschedule(moved.id, clock.now() + timedelta(seconds=90)) == "done"
+        await clock.advance_and_settle(engine, 29.9)
+        assert handled == []
+        await clock.advance_and_settle(engine, 0.2)
+        assert handled == [1]
+        assert await engine.cancel(cancelled.id) in ("not_found", "done")
+        await clock.advance_and_settle(engine, 60)
+        assert handled == [1, 3]
+        assert await engine.cancel(moved.id) == "already_fired"
+        with pytest.raises(errors.InvalidIdError):
+            await engine.cancel("no id")
+
+
+@asynchronous
+async def test_many_publishers_at_once_share_commits(url: str) -> None:
+    async with Engine(url) as engine:
+        receipts = await asyncio.gather(*(engine.publish("a", i) for i in range(2_000)))
+        assert len({receipt.id for receipt in receipts}) == 2_000
+        assert (await engine.statistics()).published == 2_000
+
+
+@asynchronous
+async def test_bad_options_are_refused_by_name(url: str) -> None:
+    with pytest.raises(errors.InvalidConfigError, match="unknown option 'leese'"):
+        Engine(url, leese=5)  # type: ignore[call-arg]
+    with pytest.raises(errors.InvalidConfigError, match="lease_ms is 1 ms, but must be between"):
+        async with Engine(url, lease=0.001):
+            pass
+    with pytest.raises(errors.InvalidUrlError):
+        async with Engine("nowhere:"):
+            pass
+    async with Engine(url) as engine:
+        with pytest.raises(errors.InvalidConfigError, match="max_attempts is 0"):
+            await engine.consume("a", lambda: None, group="g", retry={"max_attempts": 0})
+        with pytest.raises(errors.InvalidConfigError, match="ordering is 'keys'"):
+            await engine.consume("a", lambda: None, group="g", ordering="keys")  # type: ignore[arg-type]
+
+
+@asynchronous
+async def test_a_publish_that_cannot_succeed_becomes_a_dead_letter(url: str) -> None:
+    async with Engine(url) as engine:
+        with pytest.raises(errors.InvalidTopicError):
+            await engine.publish_with_retry("not a topic", b"")
+        receipt = await engine.publish_with_retry("a", b"", retry={"max_attempts": 2})
+        assert receipt.acked

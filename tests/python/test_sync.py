@@ -1,0 +1,87 @@
+"""The synchronous twin: the same names, threads instead of a loop."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from conftest import eventually
+
+from towline import Engine, Message, errors
+from towline.testing import VirtualClock
+
+
+def test_the_twin_publishes_consumes_and_answers(url: str) -> None:
+    got: list[Any] = []
+    app = Engine(url)
+
+    @app.consumer("orders", group="g", concurrency=4)
+    def handle(order: dict[str, Any], message: Message) -> None:
+        got.append((order["id"], message.attempt))
+        if order["id"] == 2 and message.attempt == 1:
+            raise ValueError("once")
+
+    with app as engine:
+        ids = [engine.publish("orders", {"id": number}).id for number in range(3)]
+        assert len(set(ids)) == 3
+        assert eventually(lambda: len(got) == 3)
+        assert (2, 1) in got
+        assert engine.statistics().published == 3
+        delayed = engine.publish("orders", {"id": 9}, delay=1000)
+        assert engine.cancel(delayed.id) == "done"
+        assert engine.once("key", lambda: [1]) == engine.once("key", lambda: [2]) == [1]
+        assert engine.health().ok
+        receipts = engine.publish_batch([{"topic": "b", "payload": b""}, {"topic": "b ad", "payload": b""}])
+        assert [receipt.acked for receipt in receipts] == [True, False]
+    with pytest.raises(errors.ClosedError):
+        engine.publish("orders", {})
+
+
+def test_messages_are_received_one_by_one(url: str) -> None:
+    with Engine(url) as engine:
+        with engine.subscribe("a", group="g") as subscription:
+            assert subscription.receive(0.01) is None
+            engine.publish("a", "x")
+            message = subscription.receive(10)
+            assert message is not None and message.value == "x"
+            message.ack()
+            with pytest.raises(errors.AlreadySettledError):
+                message.nak()
+        engine.publish("b", 1)
+        for message in engine.subscribe("b", group="g"):
+            message.ack()
+            break
+        engine.settle_down()
+        assert all(group.waiting == 0 for group in engine.backlog())
+
+
+def test_a_coroutine_handler_is_refused(url: str) -> None:
+    async def handle() -> None: ...
+
+    with Engine(url) as engine, pytest.raises(errors.InvalidConfigError, match="coroutine"):
+        engine.consume("a", handle, group="g")
+
+
+def test_many_threads_publish_at_once(url: str) -> None:
+    with Engine(url) as engine:
+        threads = [
+            threading.Thread(target=lambda: [engine.publish("a", b"") for _ in range(50)]) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert engine.statistics().published == 400
+
+
+def test_the_fixtures_of_the_plug_in_work(towline_clock: VirtualClock, towline_engine: Any) -> None:
+    got: list[int] = []
+    towline_engine.consume("a", got.append, group="g")
+    towline_engine.publish("a", 1, delay=30)
+    towline_clock.advance(29)
+    towline_engine.settle_down()
+    assert got == []
+    towline_clock.advance(1)
+    towline_engine.settle_down()
+    assert got == [1]
