@@ -124,8 +124,8 @@ def main() -> int:
     run.add_argument("target", help="module:name of a towline.Engine, such as shop:engine")
     run.add_argument("--workers", type=int, default=1, help="worker processes (default 1)")
     run.add_argument("--reload", action="store_true", help="start again when a Python file here changes")
-    run.add_argument("--grace", type=float, help="seconds that handlers get to finish (default:
-    drain_timeout)") run.add_argument("--log", default="INFO", help="log level (default INFO)")
+    run.add_argument("--grace", type=float, help="seconds handlers get to finish (default: drain_timeout)")
+    run.add_argument("--log", default="INFO", help="log level (default INFO)")
     arguments = parser.parse_args()
     logging.basicConfig(level=arguments.log.upper(), format="%(asctime)s %(levelname)s %(message)s")
     if arguments.workers < 1:

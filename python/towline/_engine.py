@@ -143,6 +143,7 @@ class Subscription(Consumer):
         self._closed = False
 
     def _handle(self, delivery: _core.Delivery) -> None:
+        self._engine._pulled[delivery.number] = self
         self._waiting.append(Message(delivery, self._engine._settled))
         self._arrived.set()
 
@@ -180,6 +181,8 @@ class Subscription(Consumer):
     def _end(self) -> None:
         self._closed = True
         self._arrived.set()
+        for number in [number for number, of in self._engine._pulled.items() if of is self]:
+            self._engine._settled(number)
 
     async def aclose(self) -> None:
         """Idempotent."""
@@ -215,6 +218,8 @@ class Engine(Calls):
         self._requests: dict[int, asyncio.Future[Any]] = {}
         self._consumers: dict[int, Consumer] = {}
         self._running: dict[int, asyncio.Task[OutcomeTuple]] = {}
+        # What subscriptions hold unsettled, by number.
+        self._pulled: dict[int, Subscription] = {}
         self._finished: list[tuple[int, OutcomeTuple]] = []
         self._executor: ThreadPoolExecutor | None = None
         self._closing: asyncio.Task[int] | None = None
@@ -411,17 +416,28 @@ class Engine(Calls):
         for event in native.port.drain(DRAIN_COUNT):
             kind = event[0]
             if kind == DELIVERY:
-                self._consumers[event[1]]._handle(event[2])
+                self._deliver(event[1], event[2])
             elif kind in (REPLY, RECEIPTS):
                 self._answer(event)
             elif kind == STOP:
                 if task := self._running.get(event[1]):
                     task.cancel()
+                elif event[1] in self._pulled:
+                    self._settled(event[1])
             elif kind == LOG:
                 _native.note_log(event)
             elif kind == ALERT:
                 for listener in self._alert_listeners:
                     self._loop.call_soon(listener, event[1])
+
+    def _deliver(self, consumer_id: int, delivery: _core.Delivery) -> None:
+        consumer = self._consumers.get(consumer_id)
+        try:
+            if consumer is not None:  # else whoever started it was cancelled
+                return consumer._handle(delivery)
+        except Exception:
+            _native.logger.exception("a handler could not be started")
+        self._finish(delivery.number, RELEASED)
 
     def _answer(self, event: tuple[Any, ...]) -> None:
         future = self._requests.pop(event[1], None)
@@ -437,7 +453,8 @@ class Engine(Calls):
         self._finish(number, RELEASED if task.cancelled() else task.result())
 
     def _settled(self, number: int) -> None:
-        self._finish(number, ACKED)
+        if self._pulled.pop(number, None) is not None:
+            self._finish(number, ACKED)
 
     def _finish(self, number: int, outcome: OutcomeTuple) -> None:
         if not self._finished:
@@ -562,6 +579,7 @@ class SyncSubscription(SyncConsumer):
 
     def _handle(self, delivery: _core.Delivery) -> None:
         with self._changed:
+            self._engine._pulled[delivery.number] = self
             self._waiting.append(Message(delivery, self._engine._settled))
             self._changed.notify()
 
@@ -590,6 +608,9 @@ class SyncSubscription(SyncConsumer):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        for number, subscription in list(self._engine._pulled.items()):
+            if subscription is self:
+                self._engine._settled(number)
 
     def close(self, timeout: Span | None = None) -> int:
         """Gives back what is unsettled. Idempotent."""
@@ -617,6 +638,8 @@ class SyncEngine(_sync_calls.SyncCalls):
         self._registered = registered
         self._native = Native()
         self._consumers: dict[int, SyncConsumer] = {}
+        # What subscriptions hold unsettled, by number.
+        self._pulled: dict[int, SyncSubscription] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._is_closing = False
@@ -722,7 +745,8 @@ class SyncEngine(_sync_calls.SyncCalls):
         return [records.receipt(one) for one in self._check().port.publish_and_wait(messages)]
 
     def _settled(self, number: int) -> None:
-        self._finish(number, ACKED)
+        if self._pulled.pop(number, None) is not None:
+            self._finish(number, ACKED)
 
     def _finish(self, number: int, outcome: OutcomeTuple) -> None:
         if not self._native.forked:
@@ -734,15 +758,24 @@ class SyncEngine(_sync_calls.SyncCalls):
             if not port.poll(PUMP_POLL_US):
                 continue
             for event in port.drain(DRAIN_COUNT):
-                if event[0] == DELIVERY:
-                    try:
-                        self._consumers[event[1]]._handle(event[2])
-                    except (
-                        RuntimeError
-                    ):  # its threads are shut: the engine closes, and what it held goes back
-                        pass
-                elif event[0] == LOG:
-                    _native.note_log(event)
-                elif event[0] == ALERT:
-                    for listener in self._alert_listeners:
-                        listener(event[1])
+                try:
+                    self._note(event)
+                except Exception:
+                    _native.logger.exception("an event could not be handled")
+                    if event[0] == DELIVERY:
+                        self._finish(event[2].number, RELEASED)
+
+    def _note(self, event: tuple[Any, ...]) -> None:
+        if event[0] == DELIVERY:
+            consumer = self._consumers.get(event[1])
+            if consumer is None:  # whoever started it was interrupted
+                self._finish(event[2].number, RELEASED)
+            elif not self._is_closing:
+                consumer._handle(event[2])
+        elif event[0] == STOP:
+            self._settled(event[1])
+        elif event[0] == LOG:
+            _native.note_log(event)
+        elif event[0] == ALERT:
+            for listener in self._alert_listeners:
+                listener(event[1])

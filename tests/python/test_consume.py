@@ -218,11 +218,11 @@ async def test_leases_are_renewed_while_the_interpreter_is_busy(url: str) -> Non
 
     async def handle(message: Message) -> None:
         handled.append(message.attempt)
-        end = time.monotonic() + 0.6
+        end = time.monotonic() + 3.1
         while time.monotonic() < end:
             sum(range(10_000))  # holds the lock in long pieces
 
-    async with Engine(url, lease=0.2) as engine:
+    async with Engine(url, lease=1) as engine:
         consumer = await engine.consume("a", handle, group="g", handler_timeout=30)
         await engine.publish("a", b"")
         await engine.settle_down()
@@ -281,6 +281,20 @@ async def test_messages_are_settled_by_hand(url: str) -> None:
             seen += 1
             break
         assert seen == 1
+
+
+@asynchronous
+async def test_a_message_that_nobody_settles_is_handed_out_again(url: str) -> None:
+    async with Engine(url) as engine:
+        async with engine.subscribe(
+            "a", group="g", concurrency=1, handler_timeout=0.05, retry=AT_ONCE
+        ) as subscription:
+            await engine.publish("a", "x")
+            for attempt in (1, 2):
+                message = await subscription.receive(10)
+                assert message is not None and message.attempt == attempt
+            message.ack()
+            await engine.settle_down()
 
 
 @asynchronous

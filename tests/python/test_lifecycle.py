@@ -269,8 +269,7 @@ def test_importing_is_quick_and_loads_no_client_of_a_broker() -> None:
 
 
 @asynchronous
-async def test_a_message_published_by_a_process_that_was_killed_is_handled_by_the_next(tmp_path: Path) ->
-None:
+async def test_what_a_killed_process_held_is_handled_by_the_next(tmp_path: Path) -> None:
     path = f"sqlite:{tmp_path}/store.db"
     done = run(
         """
