@@ -18,8 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 IMPORT_MS_MAX = 100
 
 
-def run(*command: str | Path, **options: object) -> str:
-    done = subprocess.run([str(one) for one in command], text=True, capture_output=True, **options)  # type: ignore[call-overload]
+def run(*command: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
+    words = [str(one) for one in command]
+    done = subprocess.run(words, text=True, capture_output=True, env=env, cwd=cwd)
     if done.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}")
     return str(done.stdout)
@@ -43,11 +44,24 @@ def main() -> None:
     sdist = next(folder.glob("*.tar.gz"))
     run("tar", "-xzf", sdist, "-C", folder)
     source = next(one for one in folder.iterdir() if one.is_dir())
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source, env=environment)
+    run(
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        folder,
+        source,
+        env=environment,
+    )
     wheel = next(folder.glob("*.whl"))
     run(sys.executable, "-m", "auditwheel", "repair", "-w", folder / "repaired", wheel, env=environment)
     repaired = next((folder / "repaired").glob("*.whl"))
-    print(f"{sdist.name}: {sdist.stat().st_size >> 10} KiB; {repaired.name}: {repaired.stat().st_size >> 10} KiB")
+    print(
+        f"{sdist.name}: {sdist.stat().st_size >> 10} KiB; "
+        f"{repaired.name}: {repaired.stat().st_size >> 10} KiB"
+    )
 
     venv.create(folder / "empty", with_pip=True)
     python = folder / "empty/bin/python"
@@ -63,10 +77,14 @@ def main() -> None:
     if float(took) > IMPORT_MS_MAX:
         sys.exit(f"import towline took {float(took):.0f} ms; at most {IMPORT_MS_MAX} are allowed")
     requirement = next(
-        line for line in (ROOT / "deps/python-test.txt").read_text().splitlines() if line.startswith("pytest==")
+        line
+        for line in (ROOT / "deps/python-test.txt").read_text().splitlines()
+        if line.startswith("pytest==")
     )
     run(python, "-m", "pip", "install", "--disable-pip-version-check", requirement)
-    tests = [ROOT / "tests/python" / name for name in ("test_publish.py", "test_sync.py", "test_operation.py")]
+    tests = [
+        ROOT / "tests/python" / name for name in ("test_publish.py", "test_sync.py", "test_operation.py")
+    ]
     out = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, env=clean, cwd=folder)
     print(out.strip().splitlines()[-1])
     print(run(folder / "empty/bin/towline", "--version", env=clean).strip())

@@ -248,7 +248,7 @@ def test_ctrl_c_ends_a_waiting_call(url: str) -> None:
     begin = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "interrupted\n"
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 2
     assert process.wait(30) == 0
     process.stdout.close()
 
