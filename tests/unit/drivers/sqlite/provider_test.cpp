@@ -172,7 +172,8 @@ class Twins {
     if (pick(4) == 0) record.skip_if_late_by = 1s;
     spi::Unit unit;
     if (what <= 1) unit.writes.emplace_back(spi::PutSchedule{record});
-    if (what == 2) unit.writes.emplace_back(spi::EraseSchedule{id, pick(3)});
+    // Without a version it is a cancellation, which the file passes over for a while before it removes it.
+    if (what == 2) unit.writes.emplace_back(spi::EraseSchedule{id, 1 + pick(2)});
     if (what == 3) unit.writes.emplace_back(spi::MoveSchedule{id, pick(3), record.due_at});
     history_ << "schedule op " << what << " id " << number_of(id) << " skip "
              << record.skip_if_late_by.count() << " due " << to_us(record.due_at) << "\n";
@@ -186,8 +187,6 @@ class Twins {
       }
       side.log << "\n";
     });
-    // What was cancelled is removed from the file later, and until then takes a place among what is due.
-    if (what == 2) sweep();
   }
 
   void promote() {
@@ -312,10 +311,6 @@ class Twins {
       });
       return;
     }
-    sweep();
-  }
-
-  void sweep() {
     spi::SweepRequest request;
     request.now = clock_->now();
     both([&](Side& side) { (void)side.provider.store->sweep(request).value(); });
