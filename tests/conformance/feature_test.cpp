@@ -33,6 +33,7 @@ TEST_P(Feature, Conf71_AFilterTakesWhatItNamesAndCountsTheRest) {
   publish("none", {}, 9);
   publish("vip", {{"vip", ""}}, 0);
   ASSERT_TRUE(all.reaches(5));
+  ASSERT_TRUE(some.reaches(2));
   ASSERT_TRUE(eventually([&] { return filtered.statistics().filtered == 3; }));
   EXPECT_EQ(some.times(), (std::map<std::string, int>{{"eu high", 1}, {"vip", 1}}));
   EXPECT_TRUE(eventually([&] { return waiting(engine, "orders", "some") == 0 && in_flight(engine) == 0; }));

@@ -194,8 +194,12 @@ Result<std::shared_ptr<Database>> open_database(Settings settings, sqlite::Momen
     return database;
   }
   database.reset(new Database(std::move(settings)), [orphaned = file->orphaned](Database* last) {
-    if (last->forked()) orphaned->store(true);
-    delete last;
+    if (!last->forked()) {
+      delete last;
+      return;
+    }
+    // The threads that wait for it are the parent's: a condition that has waiters cannot be destroyed.
+    orphaned->store(true);
   });
   if (auto opened = database->open(now); !opened) return std::move(opened).error();
   file->database = database;

@@ -138,7 +138,8 @@ void Writer::submit(Op& op) {
       // It is in the queue, so the queue is not empty.
       if (!queue_.front()->alone || queue_.front() == &op) {
         lead(lock, op);
-        if (op.state_.load(std::memory_order_relaxed) == Op::kDone) return;
+        // Another batch may have taken it, when it did not fit into this one.
+        if (op.state_.load(std::memory_order_acquire) == Op::kDone) return;
         continue;
       }
       let_lead(*queue_.front());
