@@ -280,7 +280,8 @@ bool Database::give_up_impatient(Writer::Batch& batch, const Op& own) {
     stays.insert(stays.end(), waits.begin(), waits.end());
   }
   batch = std::move(stays);
-  return !own_is_done;
+  // It is empty when the leader's own op did not fit into it and the others have all been ended.
+  return !own_is_done && !batch.empty();
 }
 
 void Database::finish(Tx& tx) {

@@ -161,6 +161,30 @@ TEST_F(SqliteDatabase, WhatWaitsForAFileThatAnotherProgramHoldsEndsWithItsPatien
   EXPECT_TRUE(insert(1).ok());
 }
 
+TEST_F(SqliteDatabase, OfManyThatWaitForALockedFileEachEndsWithItsPatienceWhoeverLeads) {
+  Connection other;
+  ASSERT_TRUE(other.open(settings().path, SQLITE_OPEN_READWRITE, nullptr));
+  ASSERT_TRUE(other.run("BEGIN IMMEDIATE"));
+  std::atomic<int> timed_out{0};
+  const auto wait_often = [&](bool alone) {
+    for (int i = 0; i < 50; ++i) {
+      auto op = write_op<bool>(now(), [](Tx&, const Error*) { return true; });
+      op.patience = Duration(500 + 100 * (i % 7));
+      op.alone = alone;  // such a one leads others without being of their batch
+      database.run(op);
+      if (op.error && op.error->code == ErrorCode::kTimeout) ++timed_out;
+    }
+  };
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 6; ++i)
+    threads.emplace_back(wait_often, i % 2 == 0);
+  for (std::thread& thread : threads)
+    thread.join();
+  EXPECT_EQ(timed_out.load(), 300);
+  ASSERT_TRUE(other.run("COMMIT"));
+  EXPECT_TRUE(insert(1).ok());
+}
+
 TEST_F(SqliteDatabase, AChildOfAForkIsRefusedEverything) {
   const pid_t child = ::fork();
   if (child == 0) {
