@@ -1,0 +1,155 @@
+#pragma once
+// What the files of the Node addon share. Nothing here or in them decides anything: values are converted, on
+// the thread of the environment that asked; no thread of the engine ever touches a JavaScript value.
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <napi.h>
+
+#include <towline/port.hpp>
+
+namespace towline::node {
+
+/// One per environment (the main thread, each worker): nothing is static.
+struct AddonData {
+  /// (number, message, native code) -> the error of the table; from node/src/errors.ts.
+  Napi::FunctionReference make_error;
+};
+
+// ---- errors (errors.cpp) ------------------------------------------------------------------------
+
+/// The error of the table; not thrown yet.
+[[nodiscard]] Napi::Value error_of(Napi::Env env, const Error& error);
+[[noreturn]] void raise(Napi::Env env, const Error& error);
+/// kInvalidArgument: "<name> is a <type>, but must be <wanted>".
+[[noreturn]] void raise_wrong(const Napi::Value& value, std::string_view name, std::string_view wanted);
+
+// ---- to JavaScript (convert.cpp) ----------------------------------------------------------------
+// Records become objects with the names of the C++ fields in camelCase; times become Dates, enumerators
+// their names in snake_case.
+
+[[nodiscard]] Napi::String text(Napi::Env env, std::string_view value);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const Receipt& receipt);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const std::vector<Receipt>& receipts);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, ScheduleAnswer answer);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const Page<Scheduled>& page);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const Page<DeadLetter>& page);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const std::optional<DeadLetter>& entry);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const std::vector<DeadLetterGroup>& groups);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const RedriveReport& report);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const IdempotencyAnswer& answer);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const EngineStatistics& statistics);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const ConsumerStatistics& statistics);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const std::vector<GroupBacklog>& backlog);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const std::vector<BlockedKey>& keys);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const std::vector<std::string>& texts);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const Health& health);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const DeadLetterAlert& alert);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const Consumer& consumer);
+[[nodiscard]] inline Napi::Value to_js(Napi::Env env, std::uint64_t number) {
+  return Napi::Number::New(env, static_cast<double>(number));
+}
+/// What a handler rarely asks for: id, group, partition, headers and so on.
+[[nodiscard]] Napi::Object details_of(Napi::Env env, const Delivery& delivery);
+
+// ---- from JavaScript ----------------------------------------------------------------------------
+
+[[nodiscard]] std::string text_from(const Napi::Value& value, std::string_view name);
+/// A string as UTF-8, or the bytes of a Uint8Array.
+[[nodiscard]] std::string bytes_from(const Napi::Value& value, std::string_view name);
+[[nodiscard]] std::int64_t whole_from(const Napi::Value& value, std::string_view name, std::int64_t low,
+                                      std::int64_t high);
+/// Milliseconds, whole or not.
+[[nodiscard]] Duration duration_from(const Napi::Value& value, std::string_view name);
+[[nodiscard]] std::optional<Duration> optional_duration_from(const Napi::Value& value, std::string_view name);
+/// Milliseconds since 1970.
+[[nodiscard]] TimePoint time_from(const Napi::Value& value, std::string_view name);
+[[nodiscard]] MessageId id_from(const Napi::Value& value);
+/// [topic, payload, key, content type, others]; see native.ts.
+[[nodiscard]] Message message_from(const Napi::Value& fields);
+/// undefined, or [kind, delay in milliseconds or undefined, type, message, stack].
+[[nodiscard]] Outcome outcome_from(const Napi::Value& fields);
+[[nodiscard]] DeadLetterQuery query_from(const Napi::Value& fields);
+[[nodiscard]] RedriveOptions redrive_from(const Napi::Value& fields);
+[[nodiscard]] IdempotencyToken token_from(const Napi::Value& fields);
+[[nodiscard]] std::vector<std::string> texts_from(const Napi::Value& value, std::string_view name);
+
+/// From [name, value, name, value ...], as set_option takes them.
+template <typename Options>
+[[nodiscard]] Options options_from(const Napi::Value& value) {
+  Options options;
+  const std::vector<std::string> texts = texts_from(value, "options");
+  for (std::size_t i = 0; i + 1 < texts.size(); i += 2) {
+    if (auto bad = set_option(options, texts[i], texts[i + 1]); !bad) raise(value.Env(), bad.error());
+  }
+  return options;
+}
+
+// ---- the port (port.cpp, calls.cpp) -------------------------------------------------------------
+
+/// What a call came to, made on a thread of the port; converted when it is drained.
+struct ValueReply : Reply {
+  /// Throws what the call came to when it failed.
+  virtual Napi::Value take(Napi::Env env) = 0;
+};
+
+template <typename T>
+struct ReplyOf final : ValueReply {
+  explicit ReplyOf(Result<T> given) : result(std::move(given)) {}
+  Napi::Value take(Napi::Env env) override {
+    if (!result) raise(env, result.error());
+    if constexpr (std::is_void_v<T>) {
+      return env.Undefined();
+    } else {
+      return to_js(env, *result);
+    }
+  }
+  Result<T> result;
+};
+
+template <typename R>
+struct ValueOf;
+template <typename T>
+struct ValueOf<Result<T>> {
+  using Type = T;
+};
+
+/// Starts `work`, a `Result<T>(Engine&)` that touches no JavaScript value; its answer is the event `id`.
+template <typename Work>
+void run(Port& port, const Napi::Value& id, Work work) {
+  using T = typename ValueOf<std::invoke_result_t<Work, Engine&>>::Type;
+  port.call(static_cast<std::uint64_t>(id.As<Napi::Number>().Int64Value()),
+            [work = std::move(work)](Engine& engine) mutable -> std::unique_ptr<Reply> {
+              return std::make_unique<ReplyOf<T>>(work(engine));
+            });
+}
+
+/// The methods of the class Port that only hand on: name and function.
+struct Call {
+  const char* name;
+  void (*function)(Port& port, const Napi::CallbackInfo& info);
+};
+[[nodiscard]] std::vector<Call> calls();
+
+void define_port(Napi::Env env, Napi::Object exports);
+void define_delivery(Napi::Env env, Napi::Object exports);
+
+/// The native half of an object of JavaScript, as an argument; raises when it is something else.
+template <typename T>
+[[nodiscard]] T& held(const Napi::Value& value) {
+  if (!value.IsExternal()) raise_wrong(value, "the first argument", "made by the addon");
+  return *value.As<Napi::External<T>>().Data();
+}
+
+template <typename T>
+[[nodiscard]] Napi::Value hold(Napi::Env env, T value) {
+  return Napi::External<T>::New(env, new T(std::move(value)), [](Napi::Env, T* data) { delete data; });
+}
+
+}  // namespace towline::node

@@ -1,0 +1,498 @@
+// Values both ways.
+
+#include <cmath>
+
+#include "binding.hpp"
+
+namespace towline::node {
+namespace {
+
+constexpr double kMsMax = 9e12;  // 285 years: exact in microseconds, and beyond every bound of the engine
+constexpr std::int64_t kWholeMax = 9'007'199'254'740'991;
+constexpr const char* kOutcomes[] = {"acked", "rejected", "unknown"};
+constexpr const char* kAnswers[] = {"done", "already_fired", "not_found"};
+constexpr const char* kStatuses[] = {"pending", "reprocessing", "resolved", "expired", "discarded"};
+constexpr const char* kReasons[] = {"exhausted", "permanent",  "decode", "expired",
+                                    "crash_loop", "manual", "publish_failed", "max_age"};
+constexpr const char* kKinds[] = {"acquired", "in_progress", "completed"};
+constexpr const char* kAlerts[] = {"depth", "age", "rate", "new_fingerprint", "entry"};
+
+/// An object that is filled field by field.
+class Record {
+ public:
+  explicit Record(Napi::Env env) : env_(env), object_(Napi::Object::New(env)) {}
+  Record& put(const char* name, const Napi::Value& value) {
+    object_.Set(name, value);
+    return *this;
+  }
+  Record& put(const char* name, std::string_view value) { return put(name, Napi::Value(text(env_, value))); }
+  Record& put(const char* name, const std::string& value) { return put(name, std::string_view(value)); }
+  Record& put(const char* name, const char* value) { return put(name, std::string_view(value)); }
+  template <typename T>
+    requires std::is_arithmetic_v<T>
+  Record& put(const char* name, T value) {
+    if constexpr (std::is_same_v<T, bool>) {
+      return put(name, Napi::Value(Napi::Boolean::New(env_, value)));
+    } else {
+      return put(name, Napi::Value(Napi::Number::New(env_, static_cast<double>(value))));
+    }
+  }
+  Record& put(const char* name, TimePoint value) {
+    return put(name, Napi::Value(Napi::Date::New(env_, static_cast<double>(to_us(value)) / 1e3)));
+  }
+  Record& put(const char* name, const std::optional<std::string>& value) {
+    return value ? put(name, std::string_view(*value)) : put(name, Napi::Value(env_.Null()));
+  }
+  [[nodiscard]] Napi::Object take() const { return object_; }
+
+ private:
+  Napi::Env env_;
+  Napi::Object object_;
+};
+
+template <typename Items, typename Convert>
+Napi::Array list(Napi::Env env, const Items& items, Convert convert) {
+  auto out = Napi::Array::New(env, std::size(items));
+  std::uint32_t i = 0;
+  for (const auto& item : items)
+    out.Set(i++, convert(item));
+  return out;
+}
+
+Napi::Value buffer(Napi::Env env, std::string_view bytes) {
+  return Napi::Buffer<char>::Copy(env, bytes.data(), bytes.size());
+}
+
+Napi::Object headers(Napi::Env env, const Headers& all) {
+  auto out = Napi::Object::New(env);
+  for (const auto& [name, value] : all)
+    out.Set(text(env, name), text(env, value));
+  return out;
+}
+
+Napi::Object record(Napi::Env env, const Scheduled& one) {
+  return Record(env)
+      .put("id", one.id.to_string())
+      .put("topic", one.topic)
+      .put("key", one.key)
+      .put("dueAt", one.due_at)
+      .put("group", one.group)
+      .put("attempt", one.attempt)
+      .put("payloadSize", one.payload_size)
+      .take();
+}
+
+Napi::Object record(Napi::Env env, const DeadLetter& entry) {
+  return Record(env)
+      .put("id", entry.id.to_string())
+      .put("messageId", entry.message_id.to_string())
+      .put("topic", entry.topic)
+      .put("group", entry.group)
+      .put("key", entry.key)
+      .put("partition", entry.partition)
+      .put("headers", Napi::Value(headers(env, entry.headers)))
+      .put("contentType", entry.content_type)
+      .put("payload", buffer(env, entry.payload))
+      .put("reason", kReasons[static_cast<int>(entry.reason)])
+      .put("errorType", entry.error_type)
+      .put("errorMessage", entry.error_message)
+      .put("errorStack", entry.error_stack)
+      .put("fingerprint", entry.fingerprint)
+      .put("attempt", entry.attempt)
+      .put("crashes", entry.crashes)
+      .put("publishedAt", entry.published_at)
+      .put("firstFailedAt", entry.first_failed_at)
+      .put("lastFailedAt", entry.last_failed_at)
+      .put("createdAt", entry.created_at)
+      .put("reprocessCount", entry.reprocess_count)
+      .put("status", kStatuses[static_cast<int>(entry.status)])
+      .put("metadata", entry.metadata)
+      .take();
+}
+
+template <typename T>
+Napi::Value page_of(Napi::Env env, const Page<T>& page) {
+  return Record(env)
+      .put("items", Napi::Value(list(env, page.items, [&](const T& item) { return record(env, item); })))
+      .put("cursor", page.cursor)
+      .take();
+}
+
+/// The field of an object, or nothing when it is left out.
+std::optional<Napi::Value> field(const Napi::Value& from, const char* name) {
+  if (!from.IsObject()) return std::nullopt;
+  const Napi::Value value = from.As<Napi::Object>().Get(name);
+  if (value.IsUndefined() || value.IsNull()) return std::nullopt;
+  return value;
+}
+
+void set(const Napi::Value& from, const char* name, std::string& to) {
+  if (const auto value = field(from, name)) to = text_from(*value, name);
+}
+
+void set(const Napi::Value& from, const char* name, Duration& to) {
+  if (const auto value = field(from, name)) to = duration_from(*value, name);
+}
+
+void set(const Napi::Value& from, const char* name, bool& to) {
+  const auto value = field(from, name);
+  if (!value) return;
+  if (!value->IsBoolean()) raise_wrong(*value, name, "a boolean");
+  to = value->As<Napi::Boolean>().Value();
+}
+
+void set(const Napi::Value& from, const char* name, std::optional<TimePoint>& to) {
+  if (const auto value = field(from, name)) to = time_from(*value, name);
+}
+
+template <typename T>
+void set_whole(const Napi::Value& from, const char* name, std::int64_t high, T& to) {
+  if (const auto value = field(from, name)) to = static_cast<T>(whole_from(*value, name, 0, high));
+}
+
+template <typename Enum, std::size_t count>
+void set_enum(const Napi::Value& from, const char* name, const char* const (&names)[count],
+              std::optional<Enum>& to) {
+  const auto value = field(from, name);
+  if (!value) return;
+  const std::string given = text_from(*value, name);
+  std::string known;
+  for (std::size_t i = 0; i < count; ++i) {
+    if (given == names[i]) {
+      to = static_cast<Enum>(i);
+      return;
+    }
+    known.append(i == 0 ? "" : ", ").append(names[i]);
+  }
+  raise(from.Env(), {ErrorCode::kInvalidArgument,
+                     std::string(name) + " is '" + given + "', but must be one of " + known});
+}
+
+}  // namespace
+
+// ---- to JavaScript ------------------------------------------------------------------------------
+
+Napi::String text(Napi::Env env, std::string_view value) {
+  return Napi::String::New(env, value.data(), value.size());
+}
+
+Napi::Value to_js(Napi::Env env, const Receipt& receipt) {
+  return Record(env)
+      .put("outcome", kOutcomes[static_cast<int>(receipt.outcome)])
+      .put("id", receipt.id.to_string())
+      .put("duplicate", receipt.duplicate)
+      .put("error", receipt.acked() ? env.Undefined() : error_of(env, receipt.error))
+      .take();
+}
+
+Napi::Value to_js(Napi::Env env, const std::vector<Receipt>& receipts) {
+  return list(env, receipts, [&](const Receipt& receipt) { return to_js(env, receipt); });
+}
+
+Napi::Value to_js(Napi::Env env, ScheduleAnswer answer) {
+  return text(env, kAnswers[static_cast<int>(answer)]);
+}
+
+Napi::Value to_js(Napi::Env env, const Page<Scheduled>& page) { return page_of(env, page); }
+Napi::Value to_js(Napi::Env env, const Page<DeadLetter>& page) { return page_of(env, page); }
+
+Napi::Value to_js(Napi::Env env, const std::optional<DeadLetter>& entry) {
+  return entry ? Napi::Value(record(env, *entry)) : env.Undefined();
+}
+
+Napi::Value to_js(Napi::Env env, const std::vector<DeadLetterGroup>& groups) {
+  return list(env, groups, [&](const DeadLetterGroup& group) {
+    return Record(env)
+        .put("fingerprint", group.fingerprint)
+        .put("topic", group.topic)
+        .put("errorType", group.error_type)
+        .put("errorMessage", group.error_message)
+        .put("count", group.count)
+        .put("firstAt", group.first_at)
+        .put("lastAt", group.last_at)
+        .take();
+  });
+}
+
+Napi::Value to_js(Napi::Env env, const RedriveReport& report) {
+  return Record(env)
+      .put("matched", report.matched)
+      .put("redriven", report.redriven)
+      .put("passedOver", report.passed_over)
+      .take();
+}
+
+Napi::Value to_js(Napi::Env env, const IdempotencyAnswer& answer) {
+  const auto token = Record(env)
+                         .put("scope", answer.token.scope)
+                         .put("key", answer.token.key)
+                         .put("fence", Napi::Value(Napi::BigInt::New(env, answer.token.fence)))
+                         .put("version", Napi::Value(Napi::BigInt::New(env, answer.token.version)))
+                         .take();
+  return Record(env)
+      .put("kind", kKinds[static_cast<int>(answer.kind)])
+      .put("token", Napi::Value(token))
+      .put("retryAfterMs", static_cast<double>(answer.retry_after.count()) / 1e3)
+      .put("result", buffer(env, answer.result.bytes))
+      .put("contentType", answer.result.content_type)
+      .take();
+}
+
+Napi::Value to_js(Napi::Env env, const EngineStatistics& statistics) {
+  Record dead_letters(env);
+  for (std::size_t i = 0; i < std::size(statistics.dead_letters); ++i)
+    dead_letters.put(kStatuses[i], statistics.dead_letters[i]);
+  return Record(env)
+      .put("published", statistics.published)
+      .put("duplicates", statistics.duplicates)
+      .put("rejected", statistics.rejected)
+      .put("unknown", statistics.unknown)
+      .put("scheduledNow", statistics.scheduled_now)
+      .put("parkedNow", statistics.parked_now)
+      .put("fired", statistics.fired)
+      .put("redriven", statistics.redriven)
+      .put("swept", statistics.swept)
+      .put("deadLetters", Napi::Value(dead_letters.take()))
+      .put("idempotencyRecords", statistics.idempotency_records)
+      .put("storeBytes", statistics.store_bytes)
+      .put("latenessP50Us", statistics.lateness_p50_us)
+      .put("latenessP99Us", statistics.lateness_p99_us)
+      .put("latenessMaxUs", statistics.lateness_max_us)
+      .take();
+}
+
+Napi::Value to_js(Napi::Env env, const ConsumerStatistics& statistics) {
+  return Record(env)
+      .put("received", statistics.received)
+      .put("acked", statistics.acked)
+      .put("failed", statistics.failed)
+      .put("retried", statistics.retried)
+      .put("deferred", statistics.deferred)
+      .put("deadLettered", statistics.dead_lettered)
+      .put("filtered", statistics.filtered)
+      .put("expired", statistics.expired)
+      .put("timedOut", statistics.timed_out)
+      .put("leaseLost", statistics.lease_lost)
+      .put("duplicates", statistics.duplicates)
+      .put("discarded", statistics.discarded)
+      .put("inFlight", statistics.in_flight)
+      .put("running", statistics.running)
+      .put("runningMax", statistics.running_max)
+      .put("stuck", statistics.stuck)
+      .put("blockedKeys", statistics.blocked_keys)
+      .put("paused", statistics.paused)
+      .put("breakerOpen", statistics.breaker_open)
+      .take();
+}
+
+Napi::Value to_js(Napi::Env env, const std::vector<GroupBacklog>& backlog) {
+  return list(env, backlog, [&](const GroupBacklog& group) {
+    return Record(env)
+        .put("topic", group.topic)
+        .put("group", group.group)
+        .put("waiting", group.waiting)
+        .put("inFlight", group.in_flight)
+        .put("memberCount", group.member_count)
+        .take();
+  });
+}
+
+Napi::Value to_js(Napi::Env env, const std::vector<BlockedKey>& keys) {
+  return list(env, keys, [&](const BlockedKey& key) {
+    return Record(env)
+        .put("topic", key.topic)
+        .put("group", key.group)
+        .put("key", key.key)
+        .put("partition", key.partition)
+        .put("since", key.since)
+        .put("parkedCount", key.parked_count)
+        .put("held", key.held)
+        .take();
+  });
+}
+
+Napi::Value to_js(Napi::Env env, const std::vector<std::string>& texts) {
+  return list(env, texts, [&](const std::string& one) { return text(env, one); });
+}
+
+Napi::Value to_js(Napi::Env env, const Health& health) {
+  return Record(env).put("ok", health.ok).put("detail", health.detail).take();
+}
+
+Napi::Value to_js(Napi::Env env, const DeadLetterAlert& alert) {
+  return Record(env)
+      .put("kind", kAlerts[static_cast<int>(alert.kind)])
+      .put("recovered", alert.recovered)
+      .put("value", alert.value)
+      .put("limit", alert.limit)
+      .put("topic", alert.topic)
+      .put("fingerprint", alert.fingerprint)
+      .take();
+}
+
+Napi::Value to_js(Napi::Env env, const Consumer& consumer) { return hold(env, consumer); }
+
+Napi::Object details_of(Napi::Env env, const Delivery& delivery) {
+  return Record(env)
+      .put("id", delivery.id().to_string())
+      .put("group", delivery.group())
+      .put("partition", delivery.partition())
+      .put("headers", Napi::Value(headers(env, delivery.headers())))
+      .put("correlationId", delivery.correlation_id())
+      .put("causationId", delivery.causation_id())
+      .put("traceparent", delivery.traceparent())
+      .put("publishedAt", delivery.published_at())
+      .put("crashes", delivery.crashes())
+      .put("redelivered", delivery.redelivered())
+      .put("redrives", delivery.redrives())
+      .take();
+}
+
+// ---- from JavaScript ----------------------------------------------------------------------------
+
+std::string text_from(const Napi::Value& value, std::string_view name) {
+  if (!value.IsString()) raise_wrong(value, name, "a string");
+  return value.As<Napi::String>().Utf8Value();
+}
+
+std::string bytes_from(const Napi::Value& value, std::string_view name) {
+  if (value.IsString()) return value.As<Napi::String>().Utf8Value();
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array)
+    raise_wrong(value, name, "a string or a Uint8Array");
+  const auto bytes = value.As<Napi::Uint8Array>();
+  return {reinterpret_cast<const char*>(bytes.Data()), bytes.ByteLength()};
+}
+
+std::int64_t whole_from(const Napi::Value& value, std::string_view name, std::int64_t low,
+                        std::int64_t high) {
+  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : NAN;
+  const bool fits =
+      number >= static_cast<double>(low) && number <= static_cast<double>(high) && number == std::floor(number);
+  if (!fits)
+    raise_wrong(value, name, "a whole number from " + std::to_string(low) + " to " + std::to_string(high));
+  return static_cast<std::int64_t>(number);
+}
+
+Duration duration_from(const Napi::Value& value, std::string_view name) {
+  const double ms = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : NAN;
+  if (!(std::abs(ms) <= kMsMax)) raise_wrong(value, name, "a number of milliseconds, at most 9e12");
+  return Duration(std::llround(ms * 1e3));
+}
+
+std::optional<Duration> optional_duration_from(const Napi::Value& value, std::string_view name) {
+  if (value.IsUndefined() || value.IsNull()) return std::nullopt;
+  return duration_from(value, name);
+}
+
+TimePoint time_from(const Napi::Value& value, std::string_view name) {
+  if (value.IsDate())
+    return TimePoint(
+        duration_from(Napi::Number::New(value.Env(), value.As<Napi::Date>().ValueOf()), name));
+  return TimePoint(duration_from(value, name));
+}
+
+MessageId id_from(const Napi::Value& value) {
+  auto id = MessageId::parse(text_from(value, "id"));
+  if (!id) raise(value.Env(), id.error());
+  return *id;
+}
+
+Message message_from(const Napi::Value& fields) {
+  const auto all = fields.As<Napi::Array>();
+  Message message;
+  message.topic = text_from(all.Get(std::uint32_t{0}), "topic");
+  message.payload = bytes_from(all.Get(std::uint32_t{1}), "payload");
+  const Napi::Value key = all.Get(std::uint32_t{2});
+  if (!key.IsUndefined() && !key.IsNull()) message.key = text_from(key, "key");
+  message.content_type = text_from(all.Get(std::uint32_t{3}), "contentType");
+  const Napi::Value others = all.Get(std::uint32_t{4});
+  if (!others.IsObject()) return message;
+  if (const auto given = field(others, "headers")) {
+    if (!given->IsObject()) raise_wrong(*given, "headers", "an object of strings");
+    const auto object = given->As<Napi::Object>();
+    const auto names = object.GetPropertyNames();
+    for (std::uint32_t i = 0; i < names.Length(); ++i) {
+      const std::string name = names.Get(i).ToString();
+      message.headers.emplace_back(name, text_from(object.Get(name), "header " + name));
+    }
+  }
+  set_whole(others, "priority", 255, message.priority);
+  set(others, "ttlMs", message.ttl);
+  set(others, "dedupId", message.dedup_id);
+  bool while_unfinished = false;
+  set(others, "dedupWhileUnfinished", while_unfinished);
+  if (while_unfinished) message.dedup_mode = DedupMode::kWhileUnfinished;
+  set(others, "correlationId", message.correlation_id);
+  set(others, "causationId", message.causation_id);
+  set(others, "traceparent", message.traceparent);
+  set(others, "delayMs", message.delay);
+  set(others, "dueAt", message.due_at);
+  set(others, "skipIfLateByMs", message.misfire.skip_if_late_by);
+  if (const auto id = field(others, "id")) message.id = id_from(*id);
+  return message;
+}
+
+Outcome outcome_from(const Napi::Value& fields) {
+  Outcome outcome;
+  if (!fields.IsArray()) return outcome;
+  const auto all = fields.As<Napi::Array>();
+  outcome.kind = static_cast<Outcome::Kind>(whole_from(all.Get(std::uint32_t{0}), "outcome", 0, 5));
+  outcome.delay = optional_duration_from(all.Get(std::uint32_t{1}), "afterMs");
+  outcome.error = {text_from(all.Get(std::uint32_t{2}), "type"), text_from(all.Get(std::uint32_t{3}), "why"),
+                   text_from(all.Get(std::uint32_t{4}), "stack")};
+  return outcome;
+}
+
+DeadLetterQuery query_from(const Napi::Value& fields) {
+  DeadLetterQuery query;
+  set(fields, "topic", query.topic);
+  set(fields, "group", query.group);
+  set_enum(fields, "status", kStatuses, query.status);
+  set(fields, "errorType", query.error_type);
+  set(fields, "fingerprint", query.fingerprint);
+  set(fields, "text", query.text);
+  set_enum(fields, "reason", kReasons, query.reason);
+  set(fields, "createdFrom", query.created_from);
+  set(fields, "createdBefore", query.created_before);
+  set_whole(fields, "countMax", kWholeMax, query.count_max);
+  set(fields, "cursor", query.cursor);
+  return query;
+}
+
+RedriveOptions redrive_from(const Napi::Value& fields) {
+  RedriveOptions options;
+  set(fields, "dryRun", options.dry_run);
+  set_whole(fields, "ratePerSecond", 0xffff'ffff, options.rate_per_second);
+  set(fields, "delayMs", options.delay);
+  set(fields, "destination", options.destination);
+  if (const auto payload = field(fields, "payload")) options.payload = bytes_from(*payload, "payload");
+  set_whole(fields, "redriveMax", 0xffff'ffff, options.redrive_max);
+  return options;
+}
+
+IdempotencyToken token_from(const Napi::Value& fields) {
+  const auto number = [&](const char* name) {
+    const auto value = field(fields, name);
+    if (!value || !value->IsBigInt()) raise_wrong(fields, "token", "one that begin() gave");
+    bool exact = false;
+    return value->As<Napi::BigInt>().Uint64Value(&exact);
+  };
+  IdempotencyToken token;
+  set(fields, "scope", token.scope);
+  set(fields, "key", token.key);
+  token.fence = number("fence");
+  token.version = number("version");
+  return token;
+}
+
+std::vector<std::string> texts_from(const Napi::Value& value, std::string_view name) {
+  if (!value.IsArray()) raise_wrong(value, name, "a list of strings");
+  const auto array = value.As<Napi::Array>();
+  std::vector<std::string> texts;
+  texts.reserve(array.Length());
+  for (std::uint32_t i = 0; i < array.Length(); ++i)
+    texts.push_back(text_from(array.Get(i), name));
+  return texts;
+}
+
+}  // namespace towline::node

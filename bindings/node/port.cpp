@@ -1,0 +1,348 @@
+// The port of one engine, and deliveries.
+//
+// Which thread may do what: the threads of the port ring the bell and nothing else; the bell calls a
+// thread-safe function, which wakes the event loop, which drains. Before that function may be destroyed the
+// bell is silenced under its lock, so no thread calls what is gone. An environment ends (process.exit, the
+// end of a worker, terminate()) by its hooks, last registered first: ours, which silences the bell, gives
+// back what handlers hold and joins the threads; then that of the thread-safe function; then the finalizers.
+
+#include <mutex>
+#include <utility>
+
+#include "binding.hpp"
+
+namespace towline::node {
+namespace {
+
+/// Wakes the event loop of an environment.
+class Bell {
+ public:
+  Bell(Napi::Env env, const Napi::Function& on_ring) {
+    const napi_status status = napi_create_threadsafe_function(
+        env, on_ring, nullptr, Napi::String::New(env, "towline"), 0, 1, nullptr, nullptr, nullptr, nullptr,
+        &function_);
+    if (status != napi_ok) raise(env, {ErrorCode::kInternal, "no thread-safe function can be made"});
+    napi_unref_threadsafe_function(env, function_);
+  }
+
+  /// Any thread.
+  void ring() {
+    const std::lock_guard lock(mutex_);
+    if (!silent_) napi_call_threadsafe_function(function_, nullptr, napi_tsfn_nonblocking);
+  }
+
+  /// Whether what comes keeps the event loop alive. The environment's thread, as below.
+  void hold(Napi::Env env, bool on) {
+    const std::lock_guard lock(mutex_);
+    if (silent_) return;
+    if (on) {
+      napi_ref_threadsafe_function(env, function_);
+    } else {
+      napi_unref_threadsafe_function(env, function_);
+    }
+  }
+
+  /// `release`: the environment lives on; when it ends it destroys the function itself.
+  void silence(bool release) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (std::exchange(silent_, true)) return;
+    }
+    if (release) napi_release_threadsafe_function(function_, napi_tsfn_abort);
+  }
+
+ private:
+  std::mutex mutex_;
+  napi_threadsafe_function function_ = nullptr;
+  bool silent_ = false;
+};
+
+class NodePort {
+ public:
+  NodePort(Napi::Env env, const Napi::Function& on_ring, std::optional<LogLevel> log_level)
+      : bell_(std::make_shared<Bell>(env, on_ring)) {
+    PortOptions options;
+    options.ring = [bell = bell_] { bell->ring(); };
+    options.log_level = log_level;
+    port_ = std::make_shared<Port>(std::move(options));
+  }
+
+  [[nodiscard]] Port& port() { return *port_; }
+  [[nodiscard]] const std::shared_ptr<Port>& shared() const { return port_; }
+  [[nodiscard]] Bell& bell() { return *bell_; }
+
+  /// The environment ends. Handlers cannot run any more, so nothing is waited for: what they hold goes back.
+  void end() {
+    bell_->silence(false);
+    (void)port_->engine().close(Duration(0));
+    port_->shut();
+  }
+
+ private:
+  const std::shared_ptr<Bell> bell_;
+  std::shared_ptr<Port> port_;
+};
+
+using Shared = std::shared_ptr<NodePort>;
+
+/// Of the environment; owns the handle that it is given.
+void on_environment_end(void* data) {
+  const std::unique_ptr<Shared> ended(static_cast<Shared*>(data));
+  (*ended)->end();
+}
+
+/// Joins the threads of a port away from the event loop, then calls back. An environment that ends meanwhile
+/// waits for it.
+class Shutting final : public Napi::AsyncWorker {
+ public:
+  Shutting(const Napi::Function& callback, Shared* hooked)
+      : Napi::AsyncWorker(callback, "towline.shut"), port_((*hooked)->shared()), hooked_(hooked) {}
+  void Execute() override { port_->shut(); }
+  void OnOK() override {
+    napi_remove_env_cleanup_hook(Env(), on_environment_end, hooked_);
+    delete hooked_;
+    Napi::AsyncWorker::OnOK();
+  }
+
+ private:
+  const std::shared_ptr<Port> port_;
+  Shared* hooked_;
+};
+
+// ---- events -------------------------------------------------------------------------------------
+
+/// Puts events one after the other into one flat list; how many entries each takes is in native.ts.
+class EventList {
+ public:
+  explicit EventList(Napi::Env env) : env_(env), list_(Napi::Array::New(env)) {}
+
+  void put(const Napi::Value& value) { list_.Set(count_++, value); }
+  void put(double value) { put(Napi::Value(Napi::Number::New(env_, value))); }
+  void put(std::string_view value) { put(Napi::Value(text(env_, value))); }
+
+  void put(Event& event, std::size_t& offset) {
+    put(static_cast<double>(event.kind));
+    switch (event.kind) {
+      case Event::Kind::kReply:
+      case Event::Kind::kReceipts:
+        put(static_cast<double>(event.id));
+        return put_answer(event);
+      case Event::Kind::kDelivery:
+        put(static_cast<double>(event.id));
+        return put_delivery(event.delivery, offset);
+      case Event::Kind::kStop:
+        return put(static_cast<double>(event.id));
+      case Event::Kind::kLog:
+        put(static_cast<double>(event.level));
+        put(std::string_view(event.station));
+        return put(std::string_view(event.text));
+      case Event::Kind::kAlert:
+        return put(to_js(env_, event.alert));
+    }
+  }
+
+  [[nodiscard]] Napi::Array take() const { return list_; }
+
+ private:
+  void put_answer(Event& event) {
+    Napi::Value value;
+    bool ok = !event.error;
+    if (event.error) {
+      value = error_of(env_, *event.error);
+    } else if (event.kind == Event::Kind::kReceipts) {
+      value = to_js(env_, event.receipts);
+    } else {
+      try {
+        value = static_cast<ValueReply&>(*event.reply).take(env_);
+      } catch (const Napi::Error& error) {
+        value = error.Value();
+        ok = false;
+      }
+    }
+    put(Napi::Value(Napi::Boolean::New(env_, ok)));
+    put(value);
+  }
+
+  void put_delivery(Delivery& delivery, std::size_t& offset) {
+    put(static_cast<double>(delivery.number()));
+    put(delivery.topic());
+    put(delivery.key() ? Napi::Value(text(env_, *delivery.key())) : env_.Null());
+    put(delivery.content_type());
+    put(static_cast<double>(delivery.attempt()));
+    put(static_cast<double>(offset));
+    offset += delivery.payload().size();
+    put(static_cast<double>(offset));
+    put(hold(env_, std::move(delivery)));
+  }
+
+  Napi::Env env_;
+  Napi::Array list_;
+  std::uint32_t count_ = 0;
+};
+
+/// [bytes, event, event ...]: the payloads of all deliveries lie in one buffer, because a buffer costs more
+/// than a message.
+Napi::Value drain(NodePort& self, const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  std::vector<Event> events =
+      self.port().drain(static_cast<std::size_t>(whole_from(info[0], "countMax", 1, 1'000'000)));
+  std::size_t size = 0;
+  for (const Event& event : events) {
+    if (event.kind == Event::Kind::kDelivery) size += event.delivery.payload().size();
+  }
+  auto bytes = Napi::Buffer<char>::New(env, size);
+  std::size_t offset = 0;
+  for (const Event& event : events) {
+    if (event.kind != Event::Kind::kDelivery) continue;
+    const std::string_view payload = event.delivery.payload();
+    payload.copy(bytes.Data() + offset, payload.size());
+    offset += payload.size();
+  }
+  EventList list(env);
+  list.put(Napi::Value(bytes));
+  offset = 0;
+  for (Event& event : events) {
+    const Napi::HandleScope scope(env);
+    list.put(event, offset);
+  }
+  return list.take();
+}
+
+// ---- requests -----------------------------------------------------------------------------------
+
+/// ([id, [message ...], id, [message ...] ...], refuse): what was published in one turn of the loop;
+/// refuse(id, error) is called for what cannot be converted.
+Napi::Value publish(NodePort& self, const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto all = info[0].As<Napi::Array>();
+  const std::uint32_t count = all.Length();
+  for (std::uint32_t i = 0; i + 1 < count; i += 2) {
+    const Napi::HandleScope scope(env);
+    const Napi::Value id = all.Get(i);
+    const Napi::Value given = all.Get(i + 1);
+    const auto messages = given.As<Napi::Array>();
+    std::vector<Message> batch;
+    try {
+      batch.reserve(messages.Length());
+      for (std::uint32_t k = 0; k < messages.Length(); ++k)
+        batch.push_back(message_from(messages.Get(k)));
+    } catch (const Napi::Error& error) {
+      info[1].As<Napi::Function>().Call({id, error.Value()});
+      continue;
+    }
+    self.port().publish(static_cast<std::uint64_t>(id.As<Napi::Number>().Int64Value()), std::move(batch));
+  }
+  return env.Undefined();
+}
+
+/// [number, outcome, number, outcome ...]
+Napi::Value finish(NodePort& self, const Napi::CallbackInfo& info) {
+  const auto all = info[0].As<Napi::Array>();
+  std::vector<Port::Finish> finished;
+  finished.reserve(all.Length() / 2);
+  for (std::uint32_t i = 0; i + 1 < all.Length(); i += 2) {
+    const Napi::HandleScope scope(info.Env());
+    const Napi::Value number = all.Get(i);
+    finished.push_back({static_cast<std::uint64_t>(number.As<Napi::Number>().Int64Value()),
+                        outcome_from(all.Get(i + 1))});
+  }
+  self.port().finish(finished);
+  return info.Env().Undefined();
+}
+
+Napi::Value open(NodePort& self, const Napi::CallbackInfo& info) {
+  auto options = options_from<EngineOptions>(info[2]);
+  if (!info[3].IsUndefined()) options.clock = held<std::shared_ptr<VirtualClock>>(info[3]);
+  run(self.port(), info[0], [port = &self.port(), url = text_from(info[1], "url"), options](Engine&) {
+    return port->open(url, options);
+  });
+  return info.Env().Undefined();
+}
+
+Napi::Value make_port(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  std::optional<LogLevel> log_level;
+  if (info[1].IsNumber()) log_level = static_cast<LogLevel>(whole_from(info[1], "log level", 0, 3));
+  auto self = std::make_shared<NodePort>(env, info[0].As<Napi::Function>(), log_level);
+  auto* hooked = new Shared(self);
+  // After the thread-safe function was made, so that this runs before its own hook.
+  napi_add_env_cleanup_hook(env, on_environment_end, hooked);
+
+  auto object = Napi::Object::New(env);
+  const auto define = [&](const char* name, auto function) {
+    object.Set(name, Napi::Function::New(
+                         env, [self, function](const Napi::CallbackInfo& call) { return function(*self, call); },
+                         name));
+  };
+  define("open", open);
+  define("publish", publish);
+  define("finish", finish);
+  define("drain", drain);
+  define("hold", [](NodePort& port, const Napi::CallbackInfo& call) {
+    port.bell().hold(call.Env(), call[0].ToBoolean());
+  });
+  // Once: the caller sees to it.
+  define("shut", [hooked](NodePort& port, const Napi::CallbackInfo& call) {
+    port.bell().silence(true);
+    (new Shutting(call[0].As<Napi::Function>(), hooked))->Queue();
+  });
+  for (const Call& one : calls()) {
+    define(one.name, [function = one.function](NodePort& port, const Napi::CallbackInfo& call) {
+      function(port.port(), call);
+    });
+  }
+  return object;
+}
+
+// ---- deliveries, consumers, clocks --------------------------------------------------------------
+
+void answer(const Napi::CallbackInfo& info, const Result<void>& done) {
+  if (!done) raise(info.Env(), done.error());
+}
+
+void define(Napi::Env env, Napi::Object exports, const char* name, auto function) {
+  exports.Set(name, Napi::Function::New(env, function, name));
+}
+
+}  // namespace
+
+void define_port(Napi::Env env, Napi::Object exports) {
+  using Info = const Napi::CallbackInfo&;
+  using Clock = std::shared_ptr<VirtualClock>;
+  define(env, exports, "makePort", make_port);
+  define(env, exports, "consumerPause", [](Info info) { answer(info, held<Consumer>(info[0]).pause()); });
+  define(env, exports, "consumerResume", [](Info info) { answer(info, held<Consumer>(info[0]).resume()); });
+  define(env, exports, "consumerSetConcurrency", [](Info info) {
+    answer(info,
+           held<Consumer>(info[0]).set_concurrency(whole_from(info[1], "concurrency", 0, 1'000'000'000)));
+  });
+  define(env, exports, "consumerStatistics",
+         [](Info info) { return to_js(info.Env(), held<Consumer>(info[0]).statistics()); });
+  define(env, exports, "makeClock",
+         [](Info info) { return hold<Clock>(info.Env(), std::make_shared<VirtualClock>()); });
+  define(env, exports, "clockAdvance",
+         [](Info info) { held<Clock>(info[0])->advance(duration_from(info[1], "ms")); });
+  define(env, exports, "clockStepWall",
+         [](Info info) { held<Clock>(info[0])->step_wall(duration_from(info[1], "ms")); });
+  define(env, exports, "clockNow", [](Info info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(to_us(held<Clock>(info[0])->now())) / 1e3);
+  });
+}
+
+void define_delivery(Napi::Env env, Napi::Object exports) {
+  using Info = const Napi::CallbackInfo&;
+  define(env, exports, "details", [](Info info) -> Napi::Value {
+    return details_of(info.Env(), held<Delivery>(info[0]));
+  });
+  define(env, exports, "settle", [](Info info) {
+    answer(info, held<Delivery>(info[0]).settle(outcome_from(info[1]), false));
+  });
+  define(env, exports, "extend", [](Info info) {
+    answer(info, held<Delivery>(info[0]).extend(duration_from(info[1], "ms")));
+  });
+  define(env, exports, "progress", [](Info info) {
+    answer(info, held<Delivery>(info[0]).progress(text_from(info[1], "note")));
+  });
+}
+
+}  // namespace towline::node

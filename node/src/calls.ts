@@ -1,0 +1,302 @@
+// Everything that an open engine can be asked; how the answer comes is the engine's (engine.ts).
+
+import { EventEmitter } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
+
+import * as errors from "./errors.js";
+import { type Fields, type Port, textsOf } from "./native.js";
+import type { IdempotencyOptions, RetryOptions, TopicOptions } from "./options.js";
+import { BYTES_TYPE, decode, encode } from "./payload.js";
+import type {
+  Answer, BlockedKey, DeadLetter, DeadLetterAlert, DeadLetterGroup, DeadLetterQuery, EngineStatistics,
+  GroupBacklog, Health, LogRecord, Page, Receipt, RedriveOptions, RedriveReport, Scheduled,
+} from "./records.js";
+
+/** Ends the wait with CancelledError, whose `cause` is the signal's reason; what was asked for may go on. */
+export interface Cancellable {
+  signal?: AbortSignal | undefined;
+}
+
+export interface Paged {
+  /** [1, 1000]; 100 unless given. */
+  countMax?: number;
+  /** Of the page before. */
+  cursor?: string;
+}
+
+/** How a message is published. */
+export interface MessageOptions {
+  /** Messages of one key keep their order where a consumer asks for it. */
+  key?: string | null;
+  headers?: Record<string, string>;
+  /** Said by the kind of the payload unless given. */
+  contentType?: string;
+  /** 0 (normal) to 9 (first). */
+  priority?: number;
+  /** When it ends before a handler starts the message becomes a dead letter. */
+  ttlMs?: number;
+  /** A second publish with the same one answers the first one's id and stores nothing. */
+  dedupId?: string;
+  dedupWhileUnfinished?: boolean;
+  correlationId?: string;
+  causationId?: string;
+  traceparent?: string;
+  delayMs?: number;
+  /** A number is milliseconds since 1970. */
+  dueAt?: Date | number;
+  /** A delayed message that could not fire within this becomes a dead letter. */
+  skipIfLateByMs?: number;
+  /** A UUID of your own, to know it beforehand. */
+  id?: string;
+}
+
+export type PublishOptions = MessageOptions & Cancellable;
+
+/** One message of a batch. */
+export interface OutgoingMessage extends MessageOptions {
+  topic: string;
+  value: unknown;
+}
+
+const PUBLISH_OPTIONS = new Set([
+  "key", "headers", "contentType", "priority", "ttlMs", "dedupId", "dedupWhileUnfinished", "correlationId",
+  "causationId", "traceparent", "delayMs", "dueAt", "skipIfLateByMs", "id", "signal", "topic", "value",
+]);
+
+/** Between two questions whether somebody else's run of a key is done. */
+const POLL_MS = 50;
+
+export function fieldsOf(topic: string, value: unknown, options: MessageOptions): Fields {
+  const [payload, known] = encode(value);
+  let others: Record<string, unknown> | undefined;
+  for (const name in options) {
+    if (!PUBLISH_OPTIONS.has(name)) {
+      throw new errors.InvalidArgumentError(
+        `unknown option '${name}' of publish; known are ${[...PUBLISH_OPTIONS].slice(0, -2).join(", ")}`);
+    }
+    if (name !== "key" && name !== "contentType" && name !== "signal") others ??= { ...options };
+  }
+  return [topic, payload, options.key, options.contentType ?? known, others];
+}
+
+interface IdempotencyAnswer {
+  kind: "acquired" | "in_progress" | "completed";
+  token: object;
+  retryAfterMs: number;
+  result: Buffer;
+  contentType: string;
+}
+
+export interface EngineEvents {
+  alert: [DeadLetterAlert];
+  log: [LogRecord];
+  closed: [];
+}
+
+/**
+ * The calls of an engine. Times are milliseconds. Every call rejects with a `TowlineError`: `ClosedError` after
+ * close, and what is said with it. Bad input is refused before any I/O and changes nothing.
+ */
+export abstract class Calls {
+  /** 'alert' (a dead-letter alert), 'log' (level, station, text), 'closed'. */
+  readonly events = new EventEmitter<EngineEvents>();
+
+  /** @internal */
+  protected abstract call<T>(
+    signal: AbortSignal | undefined, name: keyof Port, ...values: unknown[]
+  ): Promise<T>;
+  /** @internal */
+  protected abstract send(messages: Fields[], signal: AbortSignal | undefined): Promise<Receipt[]>;
+
+  // ---- publish and schedule -------------------------------------------------------------------------
+
+  /**
+   * Publishes one message; resolves when it is stored durably. `value`: bytes as they are, strings as UTF-8,
+   * else JSON. Rejects unless the message was stored; `error.outcome` is "rejected" (surely not stored) or
+   * "unknown" (repeat it only with a dedup id).
+   */
+  async publish(topic: string, value: unknown, options: PublishOptions = {}): Promise<Receipt> {
+    const receipts = await this.send([fieldsOf(topic, value, options)], options.signal);
+    return acked(receipts[0] as Receipt);
+  }
+
+  /**
+   * Publishes many. One receipt per message, in order; it does not reject for single messages, so look at
+   * `receipt.outcome`. The valid ones are stored together.
+   */
+  async publishBatch(messages: readonly OutgoingMessage[], options: Cancellable = {}): Promise<Receipt[]> {
+    const fields = messages.map((message) => fieldsOf(message.topic, message.value, message));
+    return this.send(fields, options.signal);
+  }
+
+  /**
+   * Publishes, and while the message is not stored tries again by `retry`, at most for `timeoutMs`. When all
+   * attempts failed it becomes a dead letter "publish_failed", and this rejects with the last error.
+   */
+  async publishWithRetry(
+    topic: string, value: unknown, options: PublishOptions & { retry?: RetryOptions; timeoutMs?: number } = {},
+  ): Promise<Receipt> {
+    const { retry, timeoutMs, signal, ...message } = options;
+    const fields = fieldsOf(topic, value, message);
+    const texts = textsOf("Retry", retry ?? {});
+    return acked(await this.call<Receipt>(signal, "publishWithRetry", fields, texts, timeoutMs));
+  }
+
+  /** "done": it will never fire. Exactly one of cancelling and firing wins, across processes. */
+  async cancel(messageId: string, options: Cancellable = {}): Promise<Answer> {
+    return this.call(options.signal, "cancel", messageId);
+  }
+
+  /** Moves the due time of a delayed message; a number is milliseconds since 1970. */
+  async reschedule(messageId: string, dueAt: Date | number, options: Cancellable = {}): Promise<Answer> {
+    return this.call(options.signal, "reschedule", messageId, dueAt);
+  }
+
+  /** What was delayed, by due time. */
+  async pending(options: { topic?: string } & Paged & Cancellable = {}): Promise<Page<Scheduled>> {
+    return this.call(options.signal, "pending", options.topic ?? "", options.countMax ?? 100, options.cursor ?? "");
+  }
+
+  // ---- topics and groups ----------------------------------------------------------------------------
+
+  /** Makes a topic with settings of its own. Idempotent; rejects with TopologyMismatchError for other ones. */
+  async declareTopic(topic: string, options: TopicOptions & Cancellable = {}): Promise<void> {
+    const { signal, ...settings } = options;
+    await this.call(signal, "declareTopic", topic, textsOf("Topic", settings));
+  }
+
+  /** What waits for each group on each topic. */
+  async backlog(options: Cancellable = {}): Promise<GroupBacklog[]> {
+    return this.call(options.signal, "backlog");
+  }
+
+  /** The keys that wait for a failed message, or for a person. */
+  async blockedKeys(group: string, topic: string, options: Cancellable = {}): Promise<BlockedKey[]> {
+    return this.call(options.signal, "blockedKeys", group, topic);
+  }
+
+  /** Lets what waits behind a blocked key go on. Rejects with NotFoundError. */
+  async releaseKey(group: string, topic: string, key: string, options: Cancellable = {}): Promise<void> {
+    await this.call(options.signal, "releaseKey", group, topic, key);
+  }
+
+  // ---- dead letters ---------------------------------------------------------------------------------
+
+  /** The dead letters for which every condition holds, newest last. */
+  async deadLetters(query: DeadLetterQuery & Paged & Cancellable = {}): Promise<Page<DeadLetter>> {
+    const { signal, ...conditions } = query;
+    return this.call(signal, "deadLetters", conditions);
+  }
+
+  /** One entry, or undefined. */
+  async findDeadLetter(entryId: string, options: Cancellable = {}): Promise<DeadLetter | undefined> {
+    return this.call(options.signal, "findDeadLetter", entryId);
+  }
+
+  /** Dead letters by fingerprint. */
+  async deadLetterGroups(query: DeadLetterQuery & Cancellable = {}): Promise<DeadLetterGroup[]> {
+    const { signal, ...conditions } = query;
+    return this.call(signal, "deadLetterGroups", conditions);
+  }
+
+  /**
+   * Sends one entry back: attempts start at 1 again, the message id stays. Rejects with NotFoundError,
+   * ConflictError (not pending), LimitExceededError (`redriveMax`).
+   */
+  async redrive(entryId: string, options: RedriveOptions & Cancellable = {}): Promise<void> {
+    const { signal, ...how } = options;
+    await this.call(signal, "redrive", entryId, how);
+  }
+
+  /** Sends back every pending entry that matched when the call began. */
+  async redriveAll(
+    query: DeadLetterQuery = {}, options: Omit<RedriveOptions, "payload"> & Cancellable = {},
+  ): Promise<RedriveReport> {
+    const { signal, ...how } = options;
+    return this.call(signal, "redriveAll", query, how);
+  }
+
+  /** Marks a pending entry as given up; it is kept until the clean-up. */
+  async discardDeadLetter(entryId: string, options: Cancellable = {}): Promise<void> {
+    await this.call(options.signal, "discardDeadLetter", entryId);
+  }
+
+  // ---- idempotency ----------------------------------------------------------------------------------
+
+  /**
+   * Runs `run` unless this key has a result, and resolves to the result: what JSON knows, or bytes. Single
+   * flight among callers and processes; a run that throws leaves the key free. null, 0, false and "" are
+   * results.
+   *
+   * `waitMsMax`: how long to wait for another caller's run. Rejects with InProgressError beyond that,
+   * KeyMismatchError (another `fingerprint`), LeaseLostError (it took longer than `leaseMs`, and somebody else
+   * has the key now).
+   */
+  async once<T>(
+    key: string, run: () => T | Promise<T>, options: IdempotencyOptions & Cancellable = {},
+  ): Promise<T> {
+    const { signal, ...settings } = options;
+    const texts = textsOf("Idempotency", settings);
+    const deadline = performance.now() + (settings.waitMsMax ?? 0);
+    let answer: IdempotencyAnswer;
+    for (;;) {
+      answer = await this.call<IdempotencyAnswer>(signal, "begin", key, texts);
+      if (answer.kind === "completed") return resultOf<T>(answer);
+      if (answer.kind === "acquired") break;
+      if (performance.now() >= deadline) {
+        throw new errors.InProgressError(`another caller runs the key '${key}'; ask again, or give waitMsMax`);
+      }
+      await sleep(Math.min(POLL_MS, answer.retryAfterMs));
+    }
+    let value: T;
+    let encoded: [string | Uint8Array, string];
+    try {
+      value = await run();
+      encoded = encode(value === undefined ? null : value);
+    } catch (error) {
+      await this.call(undefined, "fail", answer.token);
+      throw error;
+    }
+    const storedAs = encoded[1] === BYTES_TYPE ? "" : encoded[1];
+    await this.call(undefined, "complete", answer.token, encoded[0], storedAs, texts);
+    return value;
+  }
+
+  // ---- operation ------------------------------------------------------------------------------------
+
+  async statistics(options: Cancellable = {}): Promise<EngineStatistics> {
+    return this.call(options.signal, "statistics");
+  }
+
+  async health(options: Cancellable = {}): Promise<Health> {
+    return this.call(options.signal, "health");
+  }
+
+  /** What the provider found at opening, one sentence each. */
+  async findings(options: Cancellable = {}): Promise<string[]> {
+    return this.call(options.signal, "findings");
+  }
+
+  /**
+   * Waits until nothing is due, receivable or running. For tests with a virtual clock; `timeoutMs` (10 s
+   * unless given) is real time. Rejects with TimeoutError.
+   */
+  async settleDown(options: { timeoutMs?: number } & Cancellable = {}): Promise<void> {
+    await this.call(options.signal, "settleDown", options.timeoutMs ?? 10_000);
+  }
+}
+
+function resultOf<T>(answer: IdempotencyAnswer): T {
+  const { result, contentType } = answer;
+  return (contentType === "" ? result : decode(result, 0, result.length, contentType)) as T;
+}
+
+function acked(receipt: Receipt): Receipt {
+  if (receipt.error !== undefined) {
+    receipt.error.outcome = receipt.outcome === "unknown" ? "unknown" : "rejected";
+    throw receipt.error;
+  }
+  return receipt;
+}
+
+

@@ -1,0 +1,236 @@
+// A message in the hands of a handler, and what a handler may throw.
+
+import { CancelledError, InvalidArgumentError } from "./errors.js";
+import { type Details, type Handle, native, type Outcome } from "./native.js";
+import { decode, PayloadError } from "./payload.js";
+
+// Outcome.Kind of the engine.
+const FAIL = 1;
+const NAK = 2;
+const DEFER = 3;
+const DEAD_LETTER = 4;
+export const RELEASED: Outcome = [5, undefined, "", "", ""];
+
+const STACK_LENGTH_MAX = 16_384;
+
+/** Throw it to be tried again after `afterMs` (left out: as the retry policy says). Counts as an attempt. */
+export class Retry extends Error {
+  readonly afterMs: number | undefined;
+  constructor(why = "", options: { afterMs?: number } = {}) {
+    super(why);
+    this.afterMs = options.afterMs;
+  }
+  override get name(): string {
+    return "Retry";
+  }
+}
+
+/** Throw it to send the message to the dead letters at once, with this reason. */
+export class Reject extends Error {
+  override get name(): string {
+    return "Reject";
+  }
+}
+
+/** Throw it to be handed the message again after `afterMs`; counts nothing. */
+export class Defer extends Error {
+  readonly afterMs: number;
+  constructor(afterMs: number) {
+    super(`deferred by ${afterMs} ms`);
+    this.afterMs = afterMs;
+  }
+  override get name(): string {
+    return "Defer";
+  }
+}
+
+/** What a property of anything says as text; "" when it cannot be had. */
+function textOf(error: unknown, property: "name" | "message" | "stack"): string {
+  try {
+    const value = (error as Record<string, unknown>)[property];
+    return typeof value === "string" ? value : "";
+  } catch {
+    return "";
+  }
+}
+
+function describe(error: unknown): string {
+  try {
+    return String(error);
+  } catch {
+    return "(the text of what was thrown could not be made)";
+  }
+}
+
+function delayOf(afterMs: unknown): number | undefined {
+  return typeof afterMs === "number" && Number.isFinite(afterMs) ? afterMs : undefined;
+}
+
+/** What throwing this means for the message. Never throws, whatever was thrown. */
+export function outcomeOf(error: unknown, message: Message): Outcome {
+  if (error instanceof Retry) return [NAK, delayOf(error.afterMs), "Retry", textOf(error, "message"), ""];
+  if (error instanceof Reject) return [DEAD_LETTER, undefined, "Rejected", textOf(error, "message"), ""];
+  if (error instanceof Defer) return [DEFER, delayOf(error.afterMs) ?? 0, "", "", ""];
+  if (message.isStopped) return RELEASED; // the result does not count any more
+  const kind = error instanceof PayloadError ? DEAD_LETTER : FAIL;
+  if (typeof error !== "object" || error === null) {
+    return [kind, undefined, error === null ? "null" : typeof error, describe(error), ""];
+  }
+  const type = textOf(error, "name") || "Error";
+  const text = textOf(error, "message") || (error instanceof Error ? "" : describe(error));
+  const stack = textOf(error, "stack").slice(0, STACK_LENGTH_MAX);
+  return [kind, undefined, type, text || `(this ${type} has no text)`, stack];
+}
+
+function milliseconds(value: unknown, name: string): number {
+  if (typeof value !== "number" || !Number.isFinite(value)) {
+    throw new InvalidArgumentError(`${name} is ${describe(value)}, but must be a number of milliseconds`);
+  }
+  return value;
+}
+
+/**
+ * One message, handed to one handler. Readable for as long as it is kept, also after it was settled.
+ *
+ * `ack`, `nak`, `defer` and `reject` are for consumers with `ack: "manual"` and for `messages()`: the decision
+ * is taken at once and becomes durable with the consumer's next commit. A second one throws
+ * `AlreadySettledError`, one after the lease went to somebody else `LeaseLostError`; both change nothing.
+ */
+export class Message<T = unknown> {
+  readonly topic: string;
+  readonly key: string | null;
+  readonly contentType: string;
+  /** 1 on the first handling, one more for each failure. Durable. */
+  readonly attempt: number;
+  #bytes: Buffer;
+  #from: number;
+  #to: number;
+  #delivery: Handle;
+  #onSettled: (() => void) | undefined;
+  #details: Details | undefined;
+  #value: T | undefined;
+  #isDecoded = false;
+  #controller: AbortController | undefined;
+  #isStopped = false;
+
+  /** @internal From the entries of a delivery event. */
+  constructor(bytes: Buffer, event: readonly unknown[], at: number, onSettled?: () => void) {
+    this.topic = event[at] as string;
+    this.key = event[at + 1] as string | null;
+    this.contentType = event[at + 2] as string;
+    this.attempt = event[at + 3] as number;
+    this.#bytes = bytes;
+    this.#from = event[at + 4] as number;
+    this.#to = event[at + 5] as number;
+    this.#delivery = event[at + 6] as Handle;
+    this.#onSettled = onSettled;
+  }
+
+  /** The payload by its content type: JSON, text, else bytes. Throws PayloadError. */
+  get value(): T {
+    if (!this.#isDecoded) {
+      this.#value = decode(this.#bytes, this.#from, this.#to, this.contentType) as T;
+      this.#isDecoded = true;
+    }
+    return this.#value as T;
+  }
+
+  /** The bytes, a copy each time. */
+  get payload(): Buffer {
+    return Buffer.from(this.#bytes.subarray(this.#from, this.#to));
+  }
+
+  /** The identity of the message: a UUIDv7. The same over retry and redrive. */
+  get id(): string {
+    return this.#more().id;
+  }
+  get group(): string {
+    return this.#more().group;
+  }
+  get partition(): number {
+    return this.#more().partition;
+  }
+  get headers(): Record<string, string> {
+    return this.#more().headers;
+  }
+  get correlationId(): string {
+    return this.#more().correlationId;
+  }
+  get causationId(): string {
+    return this.#more().causationId;
+  }
+  get traceparent(): string {
+    return this.#more().traceparent;
+  }
+  get publishedAt(): Date {
+    return this.#more().publishedAt;
+  }
+  /** Deaths of a process that are charged to this message. Durable. */
+  get crashes(): number {
+    return this.#more().crashes;
+  }
+  /** An earlier handling may have run without being recorded: the effect may have happened. */
+  get redelivered(): boolean {
+    return this.#more().redelivered;
+  }
+  get redrives(): number {
+    return this.#more().redrives;
+  }
+
+  /** Aborts when the result does not count any more: lease lost, time is up, or the engine closes. */
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController();
+      if (this.#isStopped) this.#abort();
+    }
+    return this.#controller.signal;
+  }
+
+  ack(): void {
+    this.#settle(undefined);
+  }
+  nak(options: { afterMs?: number; why?: string } = {}): void {
+    const after = options.afterMs === undefined ? undefined : milliseconds(options.afterMs, "afterMs");
+    this.#settle([NAK, after, "Nak", String(options.why ?? ""), ""]);
+  }
+  defer(afterMs: number): void {
+    this.#settle([DEFER, milliseconds(afterMs, "afterMs"), "", "", ""]);
+  }
+  reject(why = ""): void {
+    this.#settle([DEAD_LETTER, undefined, "Rejected", String(why), ""]);
+  }
+  /** Gives the handler so many milliseconds more, from now. At most 24 hours. */
+  extend(byMs: number): void {
+    native.extend(this.#delivery, byMs);
+  }
+  /** Notes how far the handler is; also gives it its whole time again. */
+  progress(note = ""): void {
+    native.progress(this.#delivery, note);
+  }
+
+  /** Whether `signal` has fired, without making one. */
+  get isStopped(): boolean {
+    return this.#isStopped;
+  }
+
+  /** @internal */
+  stop(): void {
+    this.#isStopped = true;
+    if (this.#controller !== undefined) this.#abort();
+  }
+
+  #abort(): void {
+    this.#controller?.abort(
+      new CancelledError("the result does not count any more: time is up, the lease is lost, or the engine closes"),
+    );
+  }
+
+  #more(): Details {
+    return (this.#details ??= native.details(this.#delivery));
+  }
+
+  #settle(outcome: Outcome): void {
+    native.settle(this.#delivery, outcome);
+    this.#onSettled?.();
+  }
+}

@@ -1,0 +1,143 @@
+// The native half: where its file is, what it offers, and options as it takes them.
+
+import { readdirSync } from "node:fs";
+import path from "node:path";
+
+import { errorOf, InvalidConfigError } from "./errors.js";
+import { TABLE } from "./options.js";
+import type { ConsumerStatistics } from "./records.js";
+
+/** A delivery, a consumer or a clock of the engine. */
+export type Handle = { readonly __native: unique symbol };
+/** kind, delay in milliseconds, type, message, stack; undefined: acknowledged. */
+export type Outcome = readonly [number, number | undefined, string, string, string] | undefined;
+/** topic, payload, key, content type, others. */
+export type Fields = readonly [string, string | Uint8Array, string | null | undefined, string, object | undefined];
+export type Answering = (id: number, ...values: unknown[]) => void;
+
+/** One engine's mailbox. A call's first argument is the number under which its answer comes as an event. */
+export interface Port {
+  open: Answering;
+  publish(requests: unknown[], refuse: (id: number, error: unknown) => void): void;
+  finish(finished: unknown[]): void;
+  drain(countMax: number): unknown[];
+  /** Whether its events keep the event loop alive. */
+  hold(on: boolean): void;
+  /** Once. No event comes after it; `done` is called when its threads have ended. */
+  shut(done: () => void): void;
+  publishWithRetry: Answering;
+  cancel: Answering;
+  reschedule: Answering;
+  pending: Answering;
+  declareTopic: Answering;
+  backlog: Answering;
+  blockedKeys: Answering;
+  releaseKey: Answering;
+  deadLetters: Answering;
+  findDeadLetter: Answering;
+  deadLetterGroups: Answering;
+  redrive: Answering;
+  redriveAll: Answering;
+  discardDeadLetter: Answering;
+  begin: Answering;
+  complete: Answering;
+  fail: Answering;
+  statistics: Answering;
+  health: Answering;
+  findings: Answering;
+  settleDown: Answering;
+  close: Answering;
+  consume: Answering;
+  drainConsumer: Answering;
+  closeConsumer: Answering;
+}
+
+export interface Details {
+  id: string;
+  group: string;
+  partition: number;
+  headers: Record<string, string>;
+  correlationId: string;
+  causationId: string;
+  traceparent: string;
+  publishedAt: Date;
+  crashes: number;
+  redelivered: boolean;
+  redrives: number;
+}
+
+interface Native {
+  setErrorFactory(factory: typeof errorOf): void;
+  makePort(ring: () => void, logLevel: number | undefined): Port;
+  details(delivery: Handle): Details;
+  settle(delivery: Handle, outcome: Outcome): void;
+  extend(delivery: Handle, ms: number): void;
+  progress(delivery: Handle, note: string): void;
+  consumerPause(consumer: Handle): void;
+  consumerResume(consumer: Handle): void;
+  consumerSetConcurrency(consumer: Handle, concurrency: number): void;
+  consumerStatistics(consumer: Handle): ConsumerStatistics;
+  makeClock(): Handle;
+  clockAdvance(clock: Handle, ms: number): void;
+  clockStepWall(clock: Handle, ms: number): void;
+  clockNow(clock: Handle): number;
+}
+
+function load(): Native {
+  const given = process.env["TOWLINE_NODE_BINARY"];
+  const platform = `${process.platform}-${process.arch}`;
+  const prebuilds = path.join(__dirname, "..", "..", "prebuilds");
+  const file = given ? path.resolve(given) : path.join(prebuilds, platform, "towline.node");
+  try {
+    return require(file) as Native;
+  } catch (cause) {
+    let known: string[] = [];
+    try {
+      known = readdirSync(prebuilds);
+    } catch {
+      // There is none at all; the message says so.
+    }
+    const brought = known.length > 0 ? known.join(", ") : "none";
+    throw new Error(`towline: ${file} cannot be loaded on ${platform}; the package brings: ${brought}`, { cause });
+  }
+}
+
+export const native = load();
+native.setErrorFactory(errorOf);
+
+/** Event.Kind of the engine. */
+export const REPLY = 0;
+export const RECEIPTS = 1;
+export const DELIVERY = 2;
+export const STOP = 3;
+export const LOG = 4;
+export const ALERT = 5;
+
+/** Options by their names here, as [name, value, name, value ...] of the engine's. */
+export function textsOf(group: string, options: object, wherePrefix = "", prefix = ""): string[] {
+  const table = TABLE[group] ?? {};
+  const texts: string[] = [];
+  for (const [name, value] of Object.entries(options)) {
+    if (value === undefined) continue;
+    const row = Object.hasOwn(table, name) ? table[name] : undefined;
+    const where = wherePrefix + name;
+    if (row === undefined) {
+      throw new InvalidConfigError(`unknown option '${where}'; known are ${Object.keys(table).join(", ")}`);
+    }
+    const [wire, kind, inner] = row;
+    if (inner !== undefined) {
+      if (typeof value !== "object" || value === null) {
+        throw new InvalidConfigError(`${where} is a ${typeof value}, but must be an object`);
+      }
+      texts.push(...textsOf(inner, value as object, `${where}.`, `${prefix}${wire}.`));
+    } else if (kind === "texts" || kind === "counts" || kind === "mses") {
+      if (!Array.isArray(value)) throw new InvalidConfigError(`${where} must be a list`);
+      for (const one of value) texts.push(prefix + wire, String(one));
+    } else if (["string", "number", "boolean", "bigint"].includes(typeof value)) {
+      texts.push(prefix + wire, String(value));
+    } else {
+      throw new InvalidConfigError(`${where} is a ${value === null ? "null" : typeof value}; see docs/OPTIONS.md`);
+    }
+  }
+  return texts;
+}

@@ -1,0 +1,44 @@
+// Payloads: from what a user publishes to bytes, and back by the content type.
+
+const JSON_TYPE = "application/json";
+const TEXT_TYPE = "text/plain; charset=utf-8";
+export const BYTES_TYPE = "application/octet-stream";
+
+/** The payload cannot be read, or a value cannot be written: never retried. */
+export class PayloadError extends TypeError {
+  readonly code = "ERR_PAYLOAD";
+  readonly retryable = false;
+  override get name(): string {
+    return "PayloadError";
+  }
+}
+
+/** Bytes stay bytes (a copy: yours may change), strings are UTF-8, everything else is JSON. */
+export function encode(value: unknown): [string | Uint8Array, string] {
+  if (typeof value === "string") return [value, TEXT_TYPE];
+  if (value instanceof Uint8Array) return [new Uint8Array(value), BYTES_TYPE];
+  if (value instanceof ArrayBuffer) return [new Uint8Array(value.slice(0)), BYTES_TYPE];
+  let text: string | undefined;
+  try {
+    text = JSON.stringify(value);
+  } catch (cause) {
+    throw new PayloadError("the payload cannot be written as JSON; give bytes, or what JSON knows", { cause });
+  }
+  if (text === undefined) {
+    throw new PayloadError(`a payload of type ${typeof value} has no JSON form; give bytes, or what JSON knows`);
+  }
+  return [text, JSON_TYPE];
+}
+
+/** JSON, text, else bytes (a copy), of `bytes` between `from` and `to`. */
+export function decode(bytes: Buffer, from: number, to: number, contentType: string): unknown {
+  if (contentType.startsWith(JSON_TYPE)) {
+    try {
+      return JSON.parse(bytes.toString("utf8", from, to));
+    } catch (cause) {
+      throw new PayloadError("the payload is no JSON, though its content type says so", { cause });
+    }
+  }
+  if (contentType.startsWith("text/")) return bytes.toString("utf8", from, to);
+  return Buffer.from(bytes.subarray(from, to));
+}

@@ -1,0 +1,38 @@
+// For tests: an engine on `memory:` whose time stands still until you move it.
+//
+//     const clock = new VirtualClock();
+//     await using engine = await Engine.open("memory:", { clock });
+//     await engine.publish("orders", order, { delayMs: 30_000 });
+//     await clock.advanceAndSettle(engine, 30_000); // the handler has run
+
+import type { Engine } from "./engine.js";
+import { type Handle, native } from "./native.js";
+
+/**
+ * A clock that stands still until it is advanced: delays, retries, leases and timeouts of the next 30 seconds
+ * all happen at once with `advance(30_000)`. Begins at 2026-01-01T00:00:00Z.
+ */
+export class VirtualClock {
+  /** @internal */
+  readonly native: Handle = native.makeClock();
+
+  now(): Date {
+    return new Date(native.clockNow(this.native));
+  }
+
+  /** Moves the time forward and wakes what waits for it; `engine.settleDown()` waits until that is done. */
+  advance(ms: number): void {
+    native.clockAdvance(this.native, ms);
+  }
+
+  /** Moves the wall clock only, forward or back, as a time server would. */
+  stepWall(ms: number): void {
+    native.clockStepWall(this.native, ms);
+  }
+
+  /** Advances and waits until nothing is due, receivable or running. */
+  async advanceAndSettle(engine: Engine, ms: number): Promise<void> {
+    this.advance(ms);
+    await engine.settleDown();
+  }
+}

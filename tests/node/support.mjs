@@ -1,0 +1,58 @@
+// What the tests share: folders that go away, conditions that are waited for, programs that are run.
+
+import { spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+
+import { Engine } from "towline";
+
+export const here = import.meta.dirname ?? path.dirname(new URL(import.meta.url).pathname);
+export const root = path.resolve(here, "../..");
+
+/** A folder for one test. */
+export function folderOf(t) {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "towline-node-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** The URLs of the providers, each for one test. */
+export const providers = { memory: () => "memory:", sqlite: (t) => `sqlite:${path.join(folderOf(t), "a.db")}` };
+
+/** An open engine, closed after the test. */
+export async function open(t, url, options = {}) {
+  const engine = await Engine.open(url, options);
+  t.after(() => engine.close({ timeoutMs: 0 }));
+  return engine;
+}
+
+/** Waits until `condition` holds; fails after 20 s with what was waited for. */
+export async function until(condition, what = condition.toString()) {
+  const deadline = Date.now() + 20_000;
+  for (;;) {
+    const value = await condition();
+    if (value) return value;
+    if (Date.now() > deadline) throw new Error(`waited 20 s in vain for: ${what}`);
+    await sleep(5);
+  }
+}
+
+/** Runs a program to its end: its exit code, signal, output, and how long it took. */
+export function run(command, args, options = {}) {
+  return new Promise((resolve) => {
+    const started = Date.now();
+    const child = spawn(command, args, { cwd: here, timeout: 60_000, ...options });
+    let out = "";
+    let err = "";
+    child.stdout.on("data", (data) => (out += data));
+    child.stderr.on("data", (data) => (err += data));
+    child.on("close", (code, signal) => resolve({ code, signal, out, err, ms: Date.now() - started }));
+  });
+}
+
+/** Runs a module given as text, in a process of its own; its folder is this one. */
+export function runModule(text, ...args) {
+  return run(process.execPath, ["--input-type=module", "--eval", text, "--", ...args]);
+}
