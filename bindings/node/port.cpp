@@ -2,9 +2,10 @@
 //
 // Which thread may do what: the threads of the port ring the bell and nothing else; the bell calls a
 // thread-safe function, which wakes the event loop, which drains. Before that function may be destroyed the
-// bell is silenced under its lock, so no thread calls what is gone. An environment ends (process.exit, the
-// end of a worker, terminate()) by its hooks, last registered first: ours, which silences the bell, gives
-// back what handlers hold and joins the threads; then that of the thread-safe function; then the finalizers.
+// bell is silenced under its lock, so no thread calls what is gone. An environment ends by its hooks, last
+// registered first: ours, which silences the bell, gives back what handlers hold and joins the threads; then
+// that of the thread-safe function; then the finalizers. process.exit in the main thread runs no hooks: the
+// typed half calls end() when the process says 'exit'.
 
 #include <mutex>
 #include <utility>
@@ -281,6 +282,7 @@ Napi::Value make_port(const Napi::CallbackInfo& info) {
   define("hold", [](NodePort& port, const Napi::CallbackInfo& call) {
     port.bell().hold(call.Env(), call[0].ToBoolean());
   });
+  define("end", [](NodePort& port, const Napi::CallbackInfo&) { port.end(); });
   // Once: the caller sees to it.
   define("shut", [hooked](NodePort& port, const Napi::CallbackInfo& call) {
     port.bell().silence(true);

@@ -47,6 +47,22 @@ const runningIn = new AsyncLocalStorage<Engine>();
 const publishing = tracingChannel("towline:publish");
 const processing = tracingChannel("towline:process");
 
+// Handlers cannot run any more at the end of the process: what they hold goes back at once.
+const openPorts = new Set<Port>();
+function onExit(): void {
+  for (const port of openPorts) port.end();
+}
+
+function remember(port: Port): void {
+  if (openPorts.size === 0) process.on("exit", onExit);
+  openPorts.add(port);
+}
+
+function forgetPort(port: Port): void {
+  openPorts.delete(port);
+  if (openPorts.size === 0) process.off("exit", onExit);
+}
+
 function isTraced(channel: typeof publishing): boolean {
   return (
     channel.start.hasSubscribers || channel.end.hasSubscribers || channel.asyncStart.hasSubscribers ||
@@ -311,6 +327,7 @@ export class Engine extends Calls {
   private constructor(logLevel: number | undefined) {
     super();
     this.#port = native.makePort(() => this.#fetch(), logLevel);
+    remember(this.#port);
     const isInHandler = () => runningIn.getStore() === this;
     this.#host = {
       get isInHandler() {
@@ -419,6 +436,7 @@ export class Engine extends Calls {
       for (const sink of this.#sinks.values()) sink.end();
       this.#flushFinished();
       await new Promise<void>((resolve) => this.#port.shut(resolve));
+      forgetPort(this.#port);
       for (const waiting of this.#waiting.values()) {
         waiting.forget?.();
         waiting.reject(new ClosedError("the engine was closed before the answer came") as never);

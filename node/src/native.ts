@@ -23,6 +23,8 @@ export interface Port {
   drain(countMax: number): unknown[];
   /** Whether its events keep the event loop alive. */
   hold(on: boolean): void;
+  /** At the end of the process: closes the engine at once and waits for its threads. */
+  end(): void;
   /** Once. No event comes after it; `done` is called when its threads have ended. */
   shut(done: () => void): void;
   publishWithRetry: Answering;

@@ -39,17 +39,23 @@ export async function until(condition, what = condition.toString()) {
   }
 }
 
-/** Runs a program to its end: its exit code, signal, output, and how long it took. */
-export function run(command, args, options = {}) {
-  return new Promise((resolve) => {
-    const started = Date.now();
-    const child = spawn(command, args, { cwd: here, timeout: 60_000, ...options });
-    let out = "";
-    let err = "";
-    child.stdout.on("data", (data) => (out += data));
-    child.stderr.on("data", (data) => (err += data));
+/** Starts a program; `done`: its exit code, signal, output, and how long it took. */
+export function start(command, args, options = {}) {
+  const started = Date.now();
+  const child = spawn(command, args, { cwd: here, timeout: 60_000, ...options });
+  let out = "";
+  let err = "";
+  child.stdout.on("data", (data) => (out += data));
+  child.stderr.on("data", (data) => (err += data));
+  const done = new Promise((resolve) => {
     child.on("close", (code, signal) => resolve({ code, signal, out, err, ms: Date.now() - started }));
   });
+  return { child, done, out: () => out };
+}
+
+/** Runs a program to its end. */
+export function run(command, args, options = {}) {
+  return start(command, args, options).done;
 }
 
 /** Runs a module given as text, in a process of its own; its folder is this one. */

@@ -1,0 +1,184 @@
+// Opening and closing in every order, and what keeps a process alive.
+
+import assert from "node:assert/strict";
+import path from "node:path";
+import { test } from "node:test";
+
+import { ClosedError, Engine, InvalidArgumentError } from "towline";
+
+import { folderOf, open, run, runModule, start, until } from "./support.mjs";
+
+test("closing twice, and from several places at once, is one closing", async (t) => {
+  const engine = await open(t, "memory:");
+  let closed = 0;
+  engine.events.on("closed", () => (closed += 1));
+  assert.deepEqual(await Promise.all([engine.close(), engine.close(), engine.close(), engine.close()]), [0, 0, 0, 0]);
+  assert.equal(await engine.close(), 0);
+  await until(() => closed === 1);
+});
+
+test("closing inside a handler returns at once, and the rest happens later", async (t) => {
+  const engine = await Engine.open("memory:");
+  const closed = new Promise((resolve) => engine.events.once("closed", resolve));
+  let answer;
+  await engine.consume("a", { group: "g" }, async () => {
+    await null;
+    answer = await engine.close();
+  });
+  await engine.publish("a", 1);
+  await closed;
+  assert.equal(answer, 0);
+  await assert.rejects(engine.publish("a", 1), ClosedError);
+});
+
+test("waiting for handlers inside a handler is refused", async (t) => {
+  const engine = await open(t, "memory:");
+  let error;
+  const consumer = await engine.consume("a", { group: "g" }, async () => {
+    error = await consumer.drain().catch((caught) => caught);
+    await consumer.close();
+  });
+  await engine.publish("a", 1);
+  await until(() => error !== undefined);
+  assert.ok(error instanceof InvalidArgumentError);
+});
+
+test("every call after close says that it is closed", async () => {
+  const engine = await Engine.open("memory:");
+  const consumer = await engine.consume("a", { group: "g" }, () => {});
+  await engine.close();
+  const id = "01890000-0000-7000-8000-000000000000";
+  const calls = {
+    publish: ["a", 1], publishBatch: [[{ topic: "a", value: 1 }]], publishWithRetry: ["a", 1], cancel: [id],
+    reschedule: [id, 0], pending: [], declareTopic: ["a"], backlog: [], blockedKeys: ["g", "a"],
+    releaseKey: ["g", "a", "k"], deadLetters: [], findDeadLetter: [id], deadLetterGroups: [], redrive: [id],
+    redriveAll: [], discardDeadLetter: [id], once: ["k", () => 1], statistics: [], health: [], findings: [],
+    settleDown: [], consume: ["a", { group: "g" }, () => {}],
+  };
+  for (const [name, args] of Object.entries(calls)) {
+    await assert.rejects(engine[name](...args), ClosedError, name);
+  }
+  await assert.rejects(engine.messages("a", { group: "g" }).next(), ClosedError);
+  for (const name of ["pause", "resume", "statistics"]) assert.throws(() => consumer[name](), ClosedError);
+  await assert.rejects(consumer.close(), ClosedError);
+});
+
+test("a handler that never ends does not hold up close, and its message is handed out again", async (t) => {
+  const url = `sqlite:${path.join(folderOf(t), "a.db")}`;
+  const engine = await Engine.open(url);
+  let stuck;
+  await engine.consume("a", { group: "g" }, (m) => {
+    stuck = m;
+    return new Promise(() => {});
+  });
+  await engine.publish("a", "payload");
+  await until(() => stuck !== undefined);
+  const started = Date.now();
+  assert.equal(await engine.close({ timeoutMs: 50 }), 1);
+  assert.ok(Date.now() - started < 5_000);
+  assert.equal(stuck.signal.aborted, true);
+  assert.equal(stuck.payload.toString(), "payload");
+  const again = await open(t, url);
+  const seen = [];
+  await again.consume("a", { group: "g" }, (m) => seen.push(m.value));
+  await until(() => seen.length === 1);
+});
+
+test("await using closes", async (t) => {
+  const engine = await Engine.open("memory:");
+  await engine[Symbol.asyncDispose]();
+  await assert.rejects(engine.statistics(), ClosedError);
+});
+
+test("an idle engine lets the process end", async (t) => {
+  const url = `sqlite:${path.join(folderOf(t), "a.db")}`;
+  const { code, out, err, ms } = await runModule(`
+    import { Engine } from "towline";
+    const engine = await Engine.open(process.argv[1]);
+    await engine.publish("a", 1);
+    const consumer = await engine.consume("a", { group: "g" }, () => {});
+    await consumer.close();
+    console.log("last line");`, url);
+  assert.deepEqual([code, out, err], [0, "last line\n", ""]);
+  assert.ok(ms < 15_000, `${ms} ms`);
+});
+
+test("a running consumer keeps the process, until it is closed", async () => {
+  const { code, out } = await runModule(`
+    import { Engine } from "towline";
+    const engine = await Engine.open("memory:");
+    const consumer = await engine.consume("a", { group: "g" }, async () => {
+      console.log("handled");
+      setTimeout(() => consumer.close(), 10).unref();
+    });
+    await engine.publish("a", 1, { delayMs: 300 });
+    process.on("exit", () => console.log("exit"));`);
+  assert.deepEqual([code, out], [0, "handled\nexit\n"]);
+});
+
+test("process.exit in a handler ends the process with its code, and the message comes again", async (t) => {
+  const url = `sqlite:${path.join(folderOf(t), "a.db")}`;
+  const { code, signal, err, ms } = await runModule(`
+    import { Engine } from "towline";
+    const engine = await Engine.open(process.argv[1]);
+    await engine.consume("a", { group: "g", concurrency: 4 }, async () => { await null; process.exit(7); });
+    await engine.publishBatch([1, 2, 3, 4].map((value) => ({ topic: "a", value })));`, url);
+  assert.deepEqual([code, signal, err], [7, null, ""]);
+  assert.ok(ms < 15_000, `${ms} ms`);
+  const engine = await open(t, url);
+  const seen = [];
+  await engine.consume("a", { group: "g", concurrency: 4 }, (m) => seen.push(m.value));
+  await until(() => seen.length === 4);
+});
+
+test("a lease is renewed while the event loop stands still for three of them: one delivery", async (t) => {
+  const url = `sqlite:${path.join(folderOf(t), "a.db")}`;
+  const engine = await open(t, url, { leaseMs: 200 });
+  // Another process of the same group, which would take over what is not renewed.
+  const other = start(process.execPath, ["--input-type=module", "--eval", `
+    import { Engine } from "towline";
+    const engine = await Engine.open(process.argv[1], { leaseMs: 200 });
+    let count = 0;
+    const consumer = await engine.consume("a", { group: "g" }, () => { count += 1; });
+    consumer.pause();
+    console.log("ready");
+    process.stdin.on("data", (data) => data.includes("go") && consumer.resume()).on("end", async () => {
+      await engine.close();
+      console.log(count);
+    });`, "--", url]);
+  await until(() => other.out().includes("ready"));
+  let deliveries = 0;
+  const consumer = await engine.consume("a", { group: "g" }, () => {
+    deliveries += 1;
+    other.child.stdin.write("go\n");
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 600);
+  });
+  await engine.publish("a", 1);
+  await until(() => deliveries === 1);
+  await engine.settleDown();
+  const { acked, leaseLost } = consumer.statistics();
+  other.child.stdin.end();
+  const { out } = await other.done;
+  assert.deepEqual([deliveries, acked, leaseLost, out], [1, 1, 0, "ready\n0\n"]);
+});
+
+test("memory comes back after ten thousand refused calls", async (t) => {
+  const { code, out, err } = await run(process.execPath, ["--expose-gc", "--input-type=module", "--eval", `
+    import { Engine } from "towline";
+    const engine = await Engine.open("memory:");
+    const refuse = async (count) => {
+      for (let i = 0; i < count; i += 1) {
+        await engine.publish("no good", { i }).catch(() => {});
+        await engine.publish("a", 1, { priority: -1 }).catch(() => {});
+      }
+      gc();
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      gc();
+      return process.memoryUsage();
+    };
+    const before = await refuse(2_000);
+    const after = await refuse(10_000);
+    console.log(after.heapUsed - before.heapUsed < 1_000_000, after.rss - before.rss < 30_000_000);
+    await engine.close();`]);
+  assert.deepEqual([code, out.trim(), err], [0, "true true", ""]);
+});

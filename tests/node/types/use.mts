@@ -1,0 +1,33 @@
+// Compiled, never run: what users write must type, and what is wrong must not.
+import { Engine, LeaseLostError, type Message, Retry, TowlineError, type Topic } from "towline";
+import { VirtualClock } from "towline/testing";
+
+interface Order {
+  id: string;
+  total: number;
+}
+
+await using engine = await Engine.open("sqlite:orders.db", { clock: new VirtualClock(), leaseMs: 5_000 });
+const orders: Topic<Order> = engine.topic<Order>("orders");
+await orders.publish({ id: "1", total: 2 }, { key: "c", delayMs: 10, signal: AbortSignal.timeout(1_000) });
+// @ts-expect-error: an order has a total
+await orders.publish({ id: "1" });
+// @ts-expect-error: the unit belongs to the name
+await orders.publish({ id: "1", total: 2 }, { delay: 10 });
+const consumer = await orders.consume({ group: "g", ordering: "key", retry: { maxAttempts: 3 } }, async (m) => {
+  const total: number = m.value.total;
+  if (total > 1 && m.attempt === 1) throw new Retry("later", { afterMs: 10 });
+  m.signal.throwIfAborted();
+});
+consumer.pause();
+// @ts-expect-error: no such order
+await engine.consume("orders", { group: "g", ordering: "keys" }, () => {});
+for await (const m of orders.messages({ group: "h" })) {
+  const typed: Message<Order> = m;
+  typed.ack();
+}
+const result: { a: number } = await engine.once("k", async () => ({ a: 1 }));
+const code: string = new LeaseLostError("x").code + result.a;
+engine.events.on("alert", (alert) => console.log(alert.topic, code));
+const error: TowlineError | undefined = (await engine.publishBatch([{ topic: "a", value: 1 }]))[0]?.error;
+console.log(error?.retryable);
