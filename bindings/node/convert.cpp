@@ -366,8 +366,8 @@ std::string bytes_from(const Napi::Value& value, std::string_view name) {
 std::int64_t whole_from(const Napi::Value& value, std::string_view name, std::int64_t low,
                         std::int64_t high) {
   const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : NAN;
-  const bool fits =
-      number >= static_cast<double>(low) && number <= static_cast<double>(high) && number == std::floor(number);
+  const bool fits = number >= static_cast<double>(low) && number <= static_cast<double>(high) &&
+                    number == std::floor(number);
   if (!fits)
     raise_wrong(value, name, "a whole number from " + std::to_string(low) + " to " + std::to_string(high));
   return static_cast<std::int64_t>(number);

@@ -271,9 +271,8 @@ Napi::Value make_port(const Napi::CallbackInfo& info) {
 
   auto object = Napi::Object::New(env);
   const auto define = [&](const char* name, auto function) {
-    object.Set(name, Napi::Function::New(
-                         env, [self, function](const Napi::CallbackInfo& call) { return function(*self, call); },
-                         name));
+    const auto bound = [self, function](const Napi::CallbackInfo& call) { return function(*self, call); };
+    object.Set(name, Napi::Function::New(env, bound, name));
   };
   define("open", open);
   define("publish", publish);

@@ -94,8 +94,8 @@ export interface EngineEvents {
 }
 
 /**
- * The calls of an engine. Times are milliseconds. Every call rejects with a `TowlineError`: `ClosedError` after
- * close, and what is said with it. Bad input is refused before any I/O and changes nothing.
+ * The calls of an engine. Times are milliseconds. Every call rejects with a `TowlineError`: `ClosedError`
+ * after close, and what is said with it. Bad input is refused before any I/O and changes nothing.
  */
 export abstract class Calls {
   /** 'alert' (a dead-letter alert), 'log' (level, station, text), 'closed'. */
@@ -134,7 +134,8 @@ export abstract class Calls {
    * attempts failed it becomes a dead letter "publish_failed", and this rejects with the last error.
    */
   async publishWithRetry(
-    topic: string, value: unknown, options: PublishOptions & { retry?: RetryOptions; timeoutMs?: number } = {},
+    topic: string, value: unknown,
+    options: PublishOptions & { retry?: RetryOptions; timeoutMs?: number } = {},
   ): Promise<Receipt> {
     const { retry, timeoutMs, signal, ...message } = options;
     const fields = fieldsOf(topic, value, message);
@@ -154,12 +155,16 @@ export abstract class Calls {
 
   /** What was delayed, by due time. */
   async pending(options: { topic?: string } & Paged & Cancellable = {}): Promise<Page<Scheduled>> {
-    return this.call(options.signal, "pending", options.topic ?? "", options.countMax ?? 100, options.cursor ?? "");
+    return this.call(options.signal, "pending", options.topic ?? "", options.countMax ?? 100,
+      options.cursor ?? "");
   }
 
   // ---- topics and groups ----------------------------------------------------------------------------
 
-  /** Makes a topic with settings of its own. Idempotent; rejects with TopologyMismatchError for other ones. */
+  /**
+   * Makes a topic with settings of its own. Idempotent; rejects with TopologyMismatchError for other
+   * ones.
+   */
   async declareTopic(topic: string, options: TopicOptions & Cancellable = {}): Promise<void> {
     const { signal, ...settings } = options;
     await this.call(signal, "declareTopic", topic, textsOf("Topic", settings));
@@ -229,8 +234,8 @@ export abstract class Calls {
    * results.
    *
    * `waitMsMax`: how long to wait for another caller's run. Rejects with InProgressError beyond that,
-   * KeyMismatchError (another `fingerprint`), LeaseLostError (it took longer than `leaseMs`, and somebody else
-   * has the key now).
+   * KeyMismatchError (another `fingerprint`), LeaseLostError (it took longer than `leaseMs`, and somebody
+   * else has the key now).
    */
   async once<T>(
     key: string, run: () => T | Promise<T>, options: IdempotencyOptions & Cancellable = {},
@@ -244,7 +249,7 @@ export abstract class Calls {
       if (answer.kind === "completed") return resultOf<T>(answer);
       if (answer.kind === "acquired") break;
       if (performance.now() >= deadline) {
-        throw new errors.InProgressError(`another caller runs the key '${key}'; ask again, or give waitMsMax`);
+        throw new errors.InProgressError(`somebody else runs the key '${key}'; ask again, or give waitMsMax`);
       }
       await sleep(Math.min(POLL_MS, answer.retryAfterMs));
     }

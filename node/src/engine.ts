@@ -77,7 +77,8 @@ function cancelled(signal: AbortSignal): CancelledError {
 function consumerTexts(options: ConsumeOptions): string[] {
   const { ordering = "none", signal: _, ...settings } = options;
   if (!Object.hasOwn(ORDERINGS, ordering)) {
-    throw new InvalidConfigError(`ordering is '${ordering}', but must be one of ${Object.keys(ORDERINGS).join(", ")}`);
+    const known = Object.keys(ORDERINGS).join(", ");
+    throw new InvalidConfigError(`ordering is '${ordering}', but must be one of ${known}`);
   }
   return [...textsOf("Consumer", settings), "order", ORDERINGS[ordering]];
 }
@@ -153,8 +154,9 @@ export class Consumer {
 
   #open(): Handle {
     this.host.check();
-    if (this.handle === undefined || this.#closing !== undefined) throw new ClosedError("the consumer is not open");
-    return this.handle;
+    const isOpen = this.handle !== undefined && this.#closing === undefined;
+    if (!isOpen) throw new ClosedError("the consumer is not open");
+    return this.handle as Handle;
   }
 }
 
@@ -233,7 +235,7 @@ class Runner implements Sink {
     const returned = () => this.#returned(number, undefined);
     const failed = (error: unknown) => this.#returned(number, outcomeOf(error, message));
     try {
-      const result = runningIn.run(this.#engine, () => this.#run(message)) as PromiseLike<unknown> | undefined;
+      const result = runningIn.run(this.#engine, () => this.#run(message)) as PromiseLike<unknown> | null;
       if (typeof result === "object" && result !== null && typeof result.then === "function") {
         Promise.resolve(result).then(returned, failed);
       } else {
@@ -288,8 +290,8 @@ export class Topic<T> {
 /**
  * One engine: `await using engine = await Engine.open("sqlite:orders.db")`.
  *
- * What it tells by itself are `engine.events`. An idle engine does not keep the process alive; a consumer, or a
- * call that waits, does. Of one event loop: a worker opens its own, on the same URL.
+ * What it tells by itself are `engine.events`. An idle engine does not keep the process alive; a consumer, or
+ * a call that waits, does. Of one event loop: a worker opens its own, on the same URL.
  */
 export class Engine extends Calls {
   readonly #port: Port;
@@ -349,10 +351,12 @@ export class Engine extends Calls {
 
   /**
    * Hands the messages of `topics` (names or patterns: `*` one word, `#` any number) to `handler`, up to
-   * `concurrency` at once. Returning acknowledges, throwing fails the attempt; `Retry`, `Reject` and `Defer` say
-   * more. Aborting `signal` closes the consumer.
+   * `concurrency` at once. Returning acknowledges, throwing fails the attempt; `Retry`, `Reject` and `Defer`
+   * say more. Aborting `signal` closes the consumer.
    */
-  async consume<T = unknown>(topics: Topics, options: ConsumeOptions, handler: Handler<T>): Promise<Consumer> {
+  async consume<T = unknown>(
+    topics: Topics, options: ConsumeOptions, handler: Handler<T>,
+  ): Promise<Consumer> {
     if (typeof handler !== "function") {
       throw new InvalidArgumentError(`the handler is a ${typeof handler}, but must be a function`);
     }
@@ -360,11 +364,13 @@ export class Engine extends Calls {
   }
 
   /**
-   * Messages one by one: `for await (const message of engine.messages("orders", { group }))`. Settle each with
-   * `message.ack()` and its like; what is not settled in `handlerTimeoutMs` is handed out again. At most
+   * Messages one by one: `for await (const message of engine.messages("orders", { group }))`. Settle each
+   * with `message.ack()` and its like; what is not settled in `handlerTimeoutMs` is handed out again. At most
    * `concurrency` (100 unless given) are out at once. Leaving the loop gives back what is unsettled.
    */
-  async *messages<T = unknown>(topics: Topics, options: ConsumeOptions = {}): AsyncIterableIterator<Message<T>> {
+  async *messages<T = unknown>(
+    topics: Topics, options: ConsumeOptions = {},
+  ): AsyncIterableIterator<Message<T>> {
     const inbox = new Inbox(this.#host, ++this.#ids);
     const consumer = await this.#start(topics, { concurrency: 100, ...options, ack: "manual" }, inbox);
     try {
@@ -410,8 +416,8 @@ export class Engine extends Calls {
 
   /**
    * Stops intake, waits for handlers up to `timeoutMs` (unless given: drainTimeoutMs), gives back the rest,
-   * settles and closes the store. Idempotent. Resolves to the number of handlers that have not ended. Inside a
-   * handler it resolves at once, and the rest happens later.
+   * settles and closes the store. Idempotent. Resolves to the number of handlers that have not ended. Inside
+   * a handler it resolves at once, and the rest happens later.
    */
   async close(options: { timeoutMs?: number } = {}): Promise<number> {
     this.#closing ??= this.#close(options.timeoutMs);

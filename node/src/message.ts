@@ -92,8 +92,8 @@ function milliseconds(value: unknown, name: string): number {
 /**
  * One message, handed to one handler. Readable for as long as it is kept, also after it was settled.
  *
- * `ack`, `nak`, `defer` and `reject` are for consumers with `ack: "manual"` and for `messages()`: the decision
- * is taken at once and becomes durable with the consumer's next commit. A second one throws
+ * `ack`, `nak`, `defer` and `reject` are for consumers with `ack: "manual"` and for `messages()`: the
+ * decision is taken at once and becomes durable with the consumer's next commit. A second one throws
  * `AlreadySettledError`, one after the lease went to somebody else `LeaseLostError`; both change nothing.
  */
 export class Message<T = unknown> {
@@ -221,7 +221,7 @@ export class Message<T = unknown> {
 
   #abort(): void {
     this.#controller?.abort(
-      new CancelledError("the result does not count any more: time is up, the lease is lost, or the engine closes"),
+      new CancelledError("the result does not count any more: its time is up, its lease lost, or all closes"),
     );
   }
 

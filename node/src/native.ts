@@ -12,7 +12,8 @@ export type Handle = { readonly __native: unique symbol };
 /** kind, delay in milliseconds, type, message, stack; undefined: acknowledged. */
 export type Outcome = readonly [number, number | undefined, string, string, string] | undefined;
 /** topic, payload, key, content type, others. */
-export type Fields = readonly [string, string | Uint8Array, string | null | undefined, string, object | undefined];
+export type Fields = readonly [string, string | Uint8Array, string | null | undefined, string,
+  object | undefined];
 export type Answering = (id: number, ...values: unknown[]) => void;
 
 /** One engine's mailbox. A call's first argument is the number under which its answer comes as an event. */
@@ -100,7 +101,8 @@ function load(): Native {
       // There is none at all; the message says so.
     }
     const brought = known.length > 0 ? known.join(", ") : "none";
-    throw new Error(`towline: ${file} cannot be loaded on ${platform}; the package brings: ${brought}`, { cause });
+    throw new Error(`towline: ${file} cannot be loaded on ${platform}; the package brings: ${brought}`,
+      { cause });
   }
 }
 
@@ -138,7 +140,8 @@ export function textsOf(group: string, options: object, wherePrefix = "", prefix
     } else if (["string", "number", "boolean", "bigint"].includes(typeof value)) {
       texts.push(prefix + wire, String(value));
     } else {
-      throw new InvalidConfigError(`${where} is a ${value === null ? "null" : typeof value}; see docs/OPTIONS.md`);
+      const given = value === null ? "null" : `of type ${typeof value}`;
+      throw new InvalidConfigError(`${where} is ${given}; see docs/OPTIONS.md`);
     }
   }
   return texts;

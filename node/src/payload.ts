@@ -22,10 +22,11 @@ export function encode(value: unknown): [string | Uint8Array, string] {
   try {
     text = JSON.stringify(value);
   } catch (cause) {
-    throw new PayloadError("the payload cannot be written as JSON; give bytes, or what JSON knows", { cause });
+    throw new PayloadError("the payload cannot be written as JSON; give bytes, or what JSON knows",
+      { cause });
   }
   if (text === undefined) {
-    throw new PayloadError(`a payload of type ${typeof value} has no JSON form; give bytes, or what JSON knows`);
+    throw new PayloadError(`a payload of type ${typeof value} has no JSON form; give bytes, or plain data`);
   }
   return [text, JSON_TYPE];
 }

@@ -36,7 +36,8 @@ for (const [provider, urlOf] of Object.entries(providers)) {
     assert.deepEqual(seen.find((m) => m.headers.a === "ü2").payload, all);
   });
 
-  test(`${provider}: throwing retries, and after the last attempt it is a dead letter that can be redriven`, async (t) => {
+  test(`${provider}: throwing retries, and after the last attempt it is a dead letter that can be redriven`,
+    async (t) => {
     const engine = await open(t, urlOf(t));
     const attempts = [];
     let broken = true;
@@ -69,7 +70,8 @@ for (const [provider, urlOf] of Object.entries(providers)) {
     const trap = Object.defineProperty(new Error("x"), "message", { get() { throw new Error("trap"); } });
     const noText = { get message() { throw new Error("trap"); }, toString() { throw new Error("trap"); } };
     const thrown = [undefined, null, 42, "text", trap, noText, Symbol("s"), Object.create(null)];
-    await engine.consume("orders", { group: "g", retry: { maxAttempts: 1 }, breaker: { enabled: false } }, (m) => {
+    await engine.consume("orders", { group: "g", retry: { maxAttempts: 1 }, breaker: { enabled: false } },
+      (m) => {
       const error = thrown[m.value.n];
       if (m.value.n % 2 === 0) throw error;
       return Promise.reject(error);
@@ -86,7 +88,8 @@ for (const [provider, urlOf] of Object.entries(providers)) {
   test(`${provider}: Retry, Reject and Defer say what becomes of it`, async (t) => {
     const engine = await open(t, urlOf(t));
     const seen = [];
-    await engine.consume("orders", { group: "g", retry: { initialDelayMs: 3_600_000, delayMsMax: 3_600_000 } }, (m) => {
+    await engine.consume("orders", { group: "g", retry: { initialDelayMs: 3_600_000,
+      delayMsMax: 3_600_000 } }, (m) => {
       seen.push(`${m.value}${m.attempt}`);
       if (m.value === "retry" && m.attempt === 1) throw new Retry("soon", { afterMs: 1 });
       if (m.value === "reject") throw new Reject("unwanted");
@@ -103,7 +106,8 @@ for (const [provider, urlOf] of Object.entries(providers)) {
     const engine = await open(t, urlOf(t));
     const seen = { a: [], b: [] };
     const running = new Set();
-    await engine.consume("orders", { group: "g", concurrency: 8, ordering: "key", retry: QUICK }, async (m) => {
+    await engine.consume("orders", { group: "g", concurrency: 8, ordering: "key", retry: QUICK },
+      async (m) => {
       assert.ok(!running.has(m.key), "two handlers of one key");
       running.add(m.key);
       await new Promise((resolve) => setImmediate(resolve));
@@ -156,12 +160,14 @@ for (const [provider, urlOf] of Object.entries(providers)) {
     let release;
     const gate = new Promise((resolve) => (release = resolve));
     const one = engine.once("flight", async () => (await gate, "mine"));
-    await until(async () => (await engine.once("flight", () => "theirs").catch((e) => e)).code === "ERR_IN_PROGRESS");
+    await until(async () => (await engine.once("flight", () => "theirs").catch((e) =>
+      e)).code === "ERR_IN_PROGRESS");
     const two = engine.once("flight", () => "theirs", { waitMsMax: 10_000 });
     release();
     assert.deepEqual([await one, await two], ["mine", "mine"]);
     await assert.rejects(engine.once("flight", () => 1, { fingerprint: "other" }).then(() =>
-      engine.once("f2", () => 1, { fingerprint: "a" })).then(() => engine.once("f2", () => 1, { fingerprint: "b" })),
+      engine.once("f2", () => 1, { fingerprint: "a" })).then(() => engine.once("f2", () => 1,
+        { fingerprint: "b" })),
     towline.KeyMismatchError);
   });
 }
@@ -185,7 +191,8 @@ test("delays fire with the virtual clock; cancel and reschedule have one winner"
   const kept = await engine.publish("a", "kept", { delayMs: 30_000 });
   const gone = await engine.publish("a", "gone", { delayMs: 30_000 });
   const moved = await engine.publish("a", "moved", { dueAt: new Date(clock.now().getTime() + 30_000) });
-  assert.deepEqual((await engine.pending()).items.map((one) => one.id).sort(), [kept.id, gone.id, moved.id].sort());
+  assert.deepEqual((await engine.pending()).items.map((one) => one.id).sort(), [kept.id, gone.id,
+    moved.id].sort());
   assert.equal(await engine.cancel(gone.id), "done");
   assert.equal(await engine.cancel(gone.id), "not_found");
   assert.equal(await engine.reschedule(moved.id, clock.now().getTime() + 90_000), "done");
@@ -201,8 +208,10 @@ test("delays fire with the virtual clock; cancel and reschedule have one winner"
 test("bad input is refused before any I/O, with a code", async (t) => {
   const engine = await open(t, "memory:");
   const argument = { code: "ERR_INVALID_ARGUMENT" };
-  await assert.rejects(engine.publish("a", 1, { delay: 1 }), { ...argument, message: /unknown option 'delay'/ });
-  await assert.rejects(engine.publish("a", 1, { delayMs: "1" }), { ...argument, message: /delayMs is a string/ });
+  await assert.rejects(engine.publish("a", 1, { delay: 1 }), { ...argument,
+    message: /unknown option 'delay'/ });
+  await assert.rejects(engine.publish("a", 1, { delayMs: "1" }), { ...argument,
+    message: /delayMs is a string/ });
   await assert.rejects(engine.publish("a", 1, { delayMs: NaN }), argument);
   await assert.rejects(engine.publish("a", 1, { priority: 300 }), argument);
   await assert.rejects(engine.publish("a", 1, { headers: { x: 1 } }), argument);
@@ -210,12 +219,15 @@ test("bad input is refused before any I/O, with a code", async (t) => {
   await assert.rejects(engine.publish("a", () => 1), { code: "ERR_PAYLOAD" });
   await assert.rejects(engine.publish("a", 1n), { code: "ERR_PAYLOAD" });
   await assert.rejects(engine.publish("a", 1, { id: "x" }), towline.InvalidIdError);
-  await assert.rejects(engine.consume("a", { group: "g", concurency: 1 }, () => {}), { message: /concurency/ });
-  await assert.rejects(engine.consume("a", { group: "g", ordering: "keys" }, () => {}), towline.InvalidConfigError);
+  await assert.rejects(engine.consume("a", { group: "g", concurency: 1 }, () => {}),
+    { message: /concurency/ });
+  await assert.rejects(engine.consume("a", { group: "g", ordering: "keys" }, () => {}),
+    towline.InvalidConfigError);
   await assert.rejects(engine.consume("a", { group: "g", retry: { maxAttempts: 0 } }, () => {}),
     towline.InvalidConfigError);
   await assert.rejects(engine.consume("a", { group: "g" }), argument);
-  await assert.rejects(engine.deadLetters({ status: "gone" }), { ...argument, message: /must be one of pending/ });
+  await assert.rejects(engine.deadLetters({ status: "gone" }), { ...argument,
+    message: /must be one of pending/ });
   await assert.rejects(Engine.open("memory:", { leaseMs: 1 }), towline.InvalidConfigError);
   await assert.rejects(Engine.open("nowhere://x"), towline.InvalidUrlError);
   assert.equal((await engine.publish("a", 1)).outcome, "acked");
@@ -317,11 +329,13 @@ test("keys that wait can be seen and released; topics are declared; groups have 
   await assert.rejects(engine.releaseKey("g", "a", "other"), towline.NotFoundError);
   await consumer.close();
   await engine.publish("a", 3);
-  assert.deepEqual((await engine.backlog()).map((one) => [one.topic, one.group, one.waiting]), [["a", "g", 1]]);
+  assert.deepEqual((await engine.backlog()).map((one) => [one.topic, one.group, one.waiting]), [["a", "g",
+    1]]);
   const { items } = await engine.deadLetters({});
   await engine.discardDeadLetter(items[0].id);
   assert.equal((await engine.findDeadLetter(items[0].id)).status, "discarded");
-  assert.deepEqual(await engine.redriveAll({ status: "pending" }), { matched: 0, redriven: 0, passedOver: 0 });
+  assert.deepEqual(await engine.redriveAll({ status: "pending" }), { matched: 0, redriven: 0,
+    passedOver: 0 });
   assert.equal((await engine.statistics()).deadLetters.discarded, 1);
   assert.deepEqual(await engine.health(), { ok: true, detail: "" });
 });
@@ -334,7 +348,8 @@ test("alerts and logs are events; publishing and handling are traced", async (t)
     diagnostics.subscribe(name, listener);
     return () => diagnostics.unsubscribe(name, listener);
   });
-  const engine = await open(t, "memory:", { alert: { depthCount: 1 }, sweepIntervalMs: 10, logLevel: "debug" });
+  const engine = await open(t, "memory:", { alert: { depthCount: 1 }, sweepIntervalMs: 10,
+    logLevel: "debug" });
   const alerts = [];
   const logs = [];
   engine.events.on("alert", (alert) => alerts.push(alert));

@@ -11,7 +11,8 @@ import { folderOf, root, run } from "./support.mjs";
 const environment = { ...process.env, npm_config_update_notifier: "false", npm_config_loglevel: "error" };
 delete environment.TOWLINE_NODE_BINARY;
 
-const SOURCES = ["calls", "engine", "errors", "index", "message", "native", "options", "payload", "records", "testing"];
+const SOURCES = ["calls", "engine", "errors", "index", "message", "native", "options", "payload", "records",
+  "testing"];
 const EXPECTED = [
   "LICENSE",
   "README.md",
@@ -31,13 +32,16 @@ const SCRIPT = `
   if (seen.n !== 1 || !(new Retry() instanceof Error)) throw new Error("not handled");
   console.log("handled");`;
 
-test("npm pack gives the files that it should, and they work in an empty folder", { timeout: 120_000 }, async (t) => {
+test("npm pack gives the files that it should, and they work in an empty folder", { timeout: 120_000 },
+  async (t) => {
   const folder = folderOf(t);
-  const packed = await run(path.join(root, "scripts/package-node"), [process.env.TOWLINE_NODE_BINARY, folder]);
+  const packed = await run(path.join(root, "scripts/package-node"), [process.env.TOWLINE_NODE_BINARY,
+    folder]);
   assert.equal(packed.code, 0, packed.err);
   const file = packed.out.trim();
   const listed = await run("tar", ["-tzf", file]);
-  assert.deepEqual(listed.out.trim().split("\n").map((one) => one.replace("package/", "")).sort(), EXPECTED.sort());
+  assert.deepEqual(listed.out.trim().split("\n").map((one) => one.replace("package/", "")).sort(),
+    EXPECTED.sort());
 
   const args = ["install", file, "--ignore-scripts", "--no-audit", "--no-fund", "--offline"];
   const installed = await run("npm", args, { cwd: folder, env: environment });
@@ -64,9 +68,11 @@ test("npm pack gives the files that it should, and they work in an empty folder"
   }
 });
 
-test("the declarations hold for users, in strict mode, from import and from require", { timeout: 120_000 }, async (t) => {
+test("the declarations hold for users, in strict mode, from import and from require", { timeout: 120_000 },
+  async (t) => {
   const folder = path.join(root, "node");
-  const types = await run(process.execPath, [path.join(root, "node_modules/typescript/bin/tsc"), "--noEmit", "-p",
+  const types = await run(process.execPath, [path.join(root, "node_modules/typescript/bin/tsc"), "--noEmit",
+    "-p",
     path.join(root, "tests/node/types")], { cwd: folder });
   assert.deepEqual([types.code, types.out], [0, ""]);
 });

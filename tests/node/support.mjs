@@ -19,7 +19,10 @@ export function folderOf(t) {
 }
 
 /** The URLs of the providers, each for one test. */
-export const providers = { memory: () => "memory:", sqlite: (t) => `sqlite:${path.join(folderOf(t), "a.db")}` };
+export const providers = {
+  memory: () => "memory:",
+  sqlite: (t) => `sqlite:${path.join(folderOf(t), "a.db")}`,
+};
 
 /** An open engine, closed after the test. */
 export async function open(t, url, options = {}) {

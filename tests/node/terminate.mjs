@@ -20,7 +20,8 @@ let started = 0;
 async function oneAfterAnother() {
   while (started < count) {
     const name = `w${(started += 1)}`;
-    const worker = new Worker(path.join(here, "worker.mjs"), { workerData: { url, mode: "load", name, ledger } });
+    const worker = new Worker(path.join(here, "worker.mjs"), { workerData: { url, mode: "load", name,
+      ledger } });
     let events = 0;
     worker.on("message", () => (events += 1));
     worker.on("error", (error) => {
@@ -37,7 +38,8 @@ await Promise.all([oneAfterAnother(), oneAfterAnother(), oneAfterAnother(), oneA
 const rest = await engine.consume("a", { group: "g", concurrency: 64 }, (m) => {
   appendFileSync(ledger, `handled ${m.value}\n`);
 });
-await until(async () => (await engine.backlog()).every((one) => one.waiting === 0 && one.inFlight === 0), "the rest");
+await until(async () => (await engine.backlog()).every((one) => one.waiting === 0 && one.inFlight === 0),
+  "the rest");
 await rest.close();
 await engine.close();
 const lines = readFileSync(ledger, "utf8").trim().split("\n").map((line) => line.split(" "));

@@ -15,9 +15,11 @@ if (mode === "consume") {
 } else if (mode === "exit") {
   await engine.consume("a", { group: "g" }, async () => process.exit(5));
 } else {
-  // Load: publishes without an end, and handles what all publish. What was acknowledged, and what was handled,
-  // is in the ledger before anything else happens.
-  const note = (what, values) => appendFileSync(workerData.ledger, values.map((one) => `${what} ${one}\n`).join(""));
+  // Load: publishes without an end, and handles what all publish. What was acknowledged, and what was
+  // handled, is in the ledger before anything else happens.
+  const note = (what, values) => {
+    appendFileSync(workerData.ledger, values.map((one) => `${what} ${one}\n`).join(""));
+  };
   await engine.consume("a", { group: "g", concurrency: 16 }, async (m) => {
     note("handled", [m.value]);
     parentPort.postMessage("event");

@@ -36,7 +36,8 @@ test("eight workers at once share one file, and each message is handled once", a
   assert.deepEqual(await Promise.all(workers.map(({ exit }) => exit)), Array(8).fill(0));
 });
 
-test("terminate() a hundred times under load harms neither the process nor the messages", { timeout: 120_000 }, async () => {
+test("terminate() a hundred times under load harms neither the process nor the messages",
+  { timeout: 120_000 }, async () => {
   // In a process of its own: what is looked for is a crash.
   const { code, signal, out, err } = await run(process.execPath, [path.join(here, "terminate.mjs"), "100"],
     { timeout: 110_000 });

@@ -14,7 +14,7 @@ await orders.publish({ id: "1", total: 2 }, { key: "c", delayMs: 10, signal: Abo
 await orders.publish({ id: "1" });
 // @ts-expect-error: the unit belongs to the name
 await orders.publish({ id: "1", total: 2 }, { delay: 10 });
-const consumer = await orders.consume({ group: "g", ordering: "key", retry: { maxAttempts: 3 } }, async (m) => {
+const consumer = await orders.consume({ group: "g", ordering: "key", retry: { maxAttempts: 3 } }, (m) => {
   const total: number = m.value.total;
   if (total > 1 && m.attempt === 1) throw new Retry("later", { afterMs: 10 });
   m.signal.throwIfAborted();
