@@ -77,6 +77,9 @@ void Writer::give_up_queued(std::chrono::steady_clock::time_point now, const Err
                                                   [&](const Op* op) { return op->patient_until_ > now; });
     late.assign(first_late, queue_.end());
     queue_.erase(first_late, queue_.end());
+    // From here on they are ours: one that looks at its own watch now must not leave.
+    for (Op* op : late)
+      op->state_.store(Op::kTaken, std::memory_order_relaxed);
   }
   for (Op* op : late) {
     op->error = error;

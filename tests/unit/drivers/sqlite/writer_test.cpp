@@ -4,6 +4,7 @@
 #include "drivers/sqlite/writer.hpp"
 
 #include <atomic>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -151,6 +152,34 @@ TEST(SqliteWriter, WhatWaitsBehindAWriteThatDoesNotEndIsGivenUpWhenItsPatienceEn
   waits.join();
   EXPECT_EQ(first.runs, 1);
   EXPECT_EQ(patient.runs, 1);
+}
+
+TEST(SqliteWriter, AnOpIsGivenUpByItselfOrByTheLeaderAndNotByBoth) {
+  Writer* self = nullptr;
+  const Error error{ErrorCode::kTimeout, "locked"};
+  Writer writer({100, 1 << 20}, [&](Writer::Batch& batch, const Op&) {
+    for (int i = 0; i < 20; ++i)
+      self->give_up_queued(std::chrono::steady_clock::now(), error);
+    run_all(batch);
+  });
+  self = &writer;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 8; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 5'000; ++i) {
+        // On the heap, and overwritten at once: whoever comes too late to it is seen.
+        auto op = std::make_unique<CountedOp>();
+        op->patience = std::chrono::microseconds(i % 50);
+        writer.submit(*op);
+        ASSERT_EQ(op->runs, op->error ? 0 : 1);
+        op->error.reset();
+        std::this_thread::yield();
+        ASSERT_FALSE(op->error.has_value()) << "it was ended twice";
+      }
+    });
+  }
+  for (std::thread& thread : threads)
+    thread.join();
 }
 
 TEST(SqliteWriter, OfThreadsThatLosePatienceEachOpIsRunOnceOrGivenUp) {
