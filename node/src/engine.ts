@@ -298,7 +298,8 @@ export class Engine extends Calls {
   readonly #host: Host;
   readonly #waiting = new Map<number, Waiting>();
   readonly #sinks = new Map<number, Runner | Inbox>();
-  readonly #consumers = new Map<number, Consumer>();
+  /** What a consumer leaves behind at its caller's signal. */
+  readonly #listening = new Map<number, () => void>();
   #ids = 0;
   #held = 0;
   #publishes: unknown[] = [];
@@ -398,17 +399,20 @@ export class Engine extends Calls {
       this.#forget(sink.number);
       throw error;
     }
-    this.#consumers.set(sink.number, consumer);
     const stop = () => {
       sink instanceof Inbox ? sink.end() : consumer.close().catch(() => {});
     };
     if (signal?.aborted) stop();
-    signal?.addEventListener("abort", stop, { once: true });
+    if (signal !== undefined) {
+      signal.addEventListener("abort", stop, { once: true });
+      this.#listening.set(sink.number, () => signal.removeEventListener("abort", stop));
+    }
     return consumer;
   }
 
   #forget(number: number): void {
-    this.#consumers.delete(number);
+    this.#listening.get(number)?.();
+    this.#listening.delete(number);
     if (this.#sinks.delete(number)) this.#release();
   }
 
@@ -448,8 +452,7 @@ export class Engine extends Calls {
         waiting.reject(new ClosedError("the engine was closed before the answer came") as never);
       }
       this.#waiting.clear();
-      this.#sinks.clear();
-      this.#consumers.clear();
+      for (const number of [...this.#sinks.keys()]) this.#forget(number);
       process.nextTick(() => this.events.emit("closed"));
     }
   }

@@ -1,6 +1,7 @@
 // What a message goes through, over each provider.
 
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import diagnostics from "node:diagnostics_channel";
 import { test } from "node:test";
 
@@ -248,7 +249,7 @@ test("every code of the table is an error class that the boundary makes", () => 
 });
 
 test("an aborted signal ends the wait, and closes a consumer", async (t) => {
-  const engine = await open(t, "memory:");
+  const engine = await open(t, "memory:", { drainTimeoutMs: 50 });
   const reason = new Error("enough");
   const aborted = AbortSignal.abort(reason);
   await assert.rejects(engine.publish("a", 1, { signal: aborted }), (error) => {
@@ -265,10 +266,15 @@ test("an aborted signal ends the wait, and closes a consumer", async (t) => {
   });
   await engine.publish("a", 1);
   await inHandler;
+  assert.equal(getEventListeners(controller.signal, "abort").length, 1);
   const waiting = engine.settleDown({ signal: controller.signal });
   controller.abort(reason);
   await assert.rejects(waiting, towline.CancelledError);
   assert.throws(() => consumer.pause(), towline.ClosedError);
+  const other = new AbortController();
+  await (await engine.consume("c", { group: "g", signal: other.signal }, () => {})).close();
+  await engine.publish("c", 1, { signal: other.signal });
+  assert.equal(getEventListeners(other.signal, "abort").length, 0);
   const messages = engine.messages("b", { group: "g", signal: AbortSignal.abort() });
   await assert.rejects(messages.next(), towline.CancelledError);
 });
