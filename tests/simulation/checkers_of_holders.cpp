@@ -227,7 +227,11 @@ void check_one_message(Tracks& tracks, std::uint32_t m, std::uint32_t g) {
   for (const Handling& handling : track.handlings) {
     const bool killed = handling.finish != SIZE_MAX && tracks.at(handling.finish).verb == Verb::kCrash;
     // One that had run out of time was settled before it killed, and is charged as a failure.
-    if (killed && handling.settle > handling.finish) ++kills;
+    // Nor is it charged with the death of one that had lost it before: nobody could know who killed that one.
+    const bool lost_before = std::any_of(
+        track.handlings.begin(), track.handlings.end(),
+        [&](const Handling& other) { return other.start > handling.start && other.start < handling.finish; });
+    if (killed && !lost_before && handling.settle > handling.finish) ++kills;
   }
   const auto kills_max = (static_cast<std::uint32_t>(options.dead_letters.max_crashes) + 2) *
                          static_cast<std::uint32_t>(1 + track.redrives.size());
