@@ -768,9 +768,10 @@ class SyncEngine(_sync_calls.SyncCalls):
     def _note(self, event: tuple[Any, ...]) -> None:
         if event[0] == DELIVERY:
             consumer = self._consumers.get(event[1])
-            if consumer is None:  # whoever started it was interrupted
+            # Whoever started the consumer was interrupted, or the engine closes: it goes back at once.
+            if consumer is None or self._is_closing:
                 self._finish(event[2].number, RELEASED)
-            elif not self._is_closing:
+            else:
                 consumer._handle(event[2])
         elif event[0] == STOP:
             self._settled(event[1])
