@@ -112,7 +112,7 @@ export interface ClassifyOptions {
   /** Parts of a type name that mean permanent. */
   permanentPatterns?: readonly string[];
   /** The class of an error that nothing above names. */
-  otherwise?: "transient" | "throttled" | "permanent" | "decode" | "not_afailure";
+  otherwise?: "transient" | "throttled" | "permanent" | "decode" | "not_a_failure";
 }
 
 export interface BreakerOptions {

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from towline import _message, _native, _sync_calls, errors, records
+from towline import _native, _sync_calls, errors, records
 from towline._calls import Calls, Span
 from towline._handlers import Handler
 from towline._message import ACKED, RELEASED, Message, OutcomeTuple
@@ -467,14 +467,10 @@ class Engine(Calls):
             self._native.port.finish(finished)
 
     def _threads(self) -> ThreadPoolExecutor:
+        wanted = max(self._thread_count(), 1)
         if self._executor is None:
-            count = sum(
-                one._registered.concurrency
-                for one in self._consumers.values()
-                if one._registered.handler is not None and not one._registered.handler.is_async
-            )
-            self._executor = ThreadPoolExecutor(max(count, 1), thread_name_prefix="towline-handler")
-        elif (wanted := self._thread_count()) > self._executor._max_workers:
+            self._executor = ThreadPoolExecutor(wanted, thread_name_prefix="towline-handler")
+        elif wanted > self._executor._max_workers:
             self._executor._max_workers = wanted
         return self._executor
 

@@ -113,7 +113,7 @@ class ClassifyOptions(TypedDict, total=False):
     # Parts of a type name that mean permanent.
     permanent_patterns: Sequence[str]
     # The class of an error that nothing above names.
-    otherwise: Literal["transient", "throttled", "permanent", "decode", "not_afailure"]
+    otherwise: Literal["transient", "throttled", "permanent", "decode", "not_a_failure"]
 
 
 class BreakerOptions(TypedDict, total=False):

@@ -16,7 +16,7 @@ namespace {
 constexpr std::string_view kAckPolicyNames[] = {"on_success", "first", "manual"};
 constexpr std::string_view kBackoffKindNames[] = {"fixed", "linear", "exponential", "fibonacci", "sequence", "custom"};
 constexpr std::string_view kDurabilityNames[] = {"default", "process", "host"};
-constexpr std::string_view kFailureClassNames[] = {"transient", "throttled", "permanent", "decode", "not_afailure"};
+constexpr std::string_view kFailureClassNames[] = {"transient", "throttled", "permanent", "decode", "not_a_failure"};
 constexpr std::string_view kJitterKindNames[] = {"none", "proportional", "full", "equal", "decorrelated"};
 constexpr std::string_view kKeyFailureNames[] = {"block_key", "park_key", "skip"};
 constexpr std::string_view kOrderNames[] = {"unordered", "key_ordered", "partition_ordered"};

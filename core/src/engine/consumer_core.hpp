@@ -138,8 +138,8 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   bool wait_for_lane(MonotonicTime deadline, Condition&& condition);
   void tell_watchers();
   /// The store has stopped, so what is in hand is never settled, and no handler runs that could end.
-  [[nodiscard]] bool is_remote() const noexcept { return std::holds_alternative<RemoteHandlerPtr>(handler_); }
   [[nodiscard]] bool hopeless() const;
+  [[nodiscard]] bool is_remote() const noexcept { return std::holds_alternative<RemoteHandlerPtr>(handler_); }
   Result<void> wait_idle(MonotonicTime deadline);
   bool wait_idle_or_stuck(MonotonicTime deadline);
   std::uint64_t shut_down(bool threaded);

@@ -113,6 +113,7 @@ TEST(SetEnum, KnowsTheNamesOfTheEnumerators) {
   ConsumerOptions consumer;
   EXPECT_TRUE(set_option(consumer, "order", "key_ordered").ok());
   EXPECT_EQ(consumer.order, Order::kKeyOrdered);
+  EXPECT_TRUE(set_option(consumer, "classify.otherwise", "not_a_failure").ok());
 }
 
 TEST(CheckEnum, RefusesANumberThatIsNoEnumerator) {
