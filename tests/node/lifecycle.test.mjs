@@ -188,3 +188,23 @@ test("memory comes back after ten thousand refused calls", async (t) => {
     await engine.close();`]);
   assert.deepEqual([code, out.trim(), err], [0, "true true", ""]);
 });
+
+test("a consumer that nobody keeps goes on, whatever the garbage collector does", async () => {
+  const { code, out, err } = await run(process.execPath, ["--expose-gc", "--input-type=module", "--eval", `
+    import { setImmediate as turn } from "node:timers/promises";
+    import { Engine } from "towline";
+    import { until } from "./support.mjs";
+    const engine = await Engine.open("memory:");
+    let seen = 0;
+    await engine.consume("a", { group: "g" }, async () => { gc(); await turn(); seen += 1; });
+    for (let i = 0; i < 20; i += 1) {
+      gc();
+      await turn(); // finalizers run in a turn of their own
+      await engine.publish("a", i);
+    }
+    await until(() => seen === 20);
+    await engine.close();
+    console.log("handled", seen);
+  `]);
+  assert.deepEqual([code, out, err], [0, "handled 20\n", ""]);
+});

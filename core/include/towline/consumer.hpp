@@ -188,8 +188,9 @@ struct ConsumerStatistics {
   bool breaker_open = false;
 };
 
-/// A running subscription. Keep it: dropping the last copy closes it, as close() and closing the engine do;
-/// inside one of its own handlers that only marks it, and the rest happens on another thread. Thread-safe.
+/// A running subscription. Keep it: dropping the last copy closes it (but for Engine::consume_remote), as
+/// close() and closing the engine do; inside one of its own handlers that only marks it, and the rest happens
+/// on another thread. Thread-safe.
 class Consumer {
  public:
   Consumer() = default;

@@ -115,7 +115,9 @@ class Engine {
                                     OutcomeHandler handler);
   Result<Consumer> consume_batches(const std::vector<std::string>& patterns, const ConsumerOptions& options,
                                    BatchHandler handler);
-  /// Messages are handed to `handler` and handled elsewhere, up to `concurrency` at once.
+  /// Messages are handed to `handler` and handled elsewhere, up to `concurrency` at once. Runs until it is
+  /// closed, or its engine is: dropping the handle does nothing, since elsewhere it may be dropped by a
+  /// garbage collector, at any time and on the very thread that would have to end its handlers.
   Result<Consumer> consume_remote(const std::vector<std::string>& patterns, const ConsumerOptions& options,
                                   RemoteHandler handler);
   /// The handlers of these have returned. Results that do not count any more are passed over, as those of

@@ -116,7 +116,7 @@ Result<Consumer> Engine::consume_remote(const std::vector<std::string>& patterns
   auto consumer =
       core_->consume(patterns, options, std::make_shared<const RemoteHandler>(std::move(handler)));
   if (!consumer) return std::move(consumer).error();
-  return Consumer(closing(std::move(*consumer)));
+  return Consumer(std::move(*consumer));
 }
 
 void Engine::finish(std::span<Finished> finished) {

@@ -49,7 +49,7 @@ struct Port::State {
   port::Callers callers;
   mutable std::mutex mutex;
   Engine engine;
-  std::unique_ptr<port::PublishLane> publish_lane;
+  std::shared_ptr<port::PublishLane> publish_lane;
   bool is_open = false, is_shut = false;
 };
 
@@ -84,7 +84,7 @@ Result<void> Port::open(std::string_view url, EngineOptions options) {
   }
   if (state_->is_shut) return Error{ErrorCode::kClosed, "the port was shut meanwhile"};
   state_->engine = *engine;
-  state_->publish_lane = std::make_unique<port::PublishLane>(
+  state_->publish_lane = std::make_shared<port::PublishLane>(
       std::move(*engine), batch_count_max, state_->options.request_count_max,
       [mailbox = state_->mailbox](std::uint64_t id, Result<std::vector<Receipt>> receipts) {
         Event event;
@@ -138,12 +138,12 @@ Result<std::unique_ptr<Reply>> Port::wait(std::function<std::unique_ptr<Reply>(E
 }
 
 void Port::publish(std::uint64_t id, std::vector<Message> messages) {
-  port::PublishLane* lane = nullptr;
+  std::shared_ptr<port::PublishLane> lane;
   {
     const std::lock_guard lock(state_->mutex);
-    lane = state_->publish_lane.get();
+    lane = state_->publish_lane;
   }
-  if (lane != nullptr) return lane->publish(id, std::move(messages));
+  if (lane) return lane->publish(id, std::move(messages));
   Event event;
   event.kind = Event::Kind::kReceipts;
   event.id = id;
@@ -179,7 +179,9 @@ void Port::shut() {
   if (state_->publish_lane) state_->publish_lane->shut();
   state_->callers.shut();
   state_->mailbox->shut();
+  // With the last handles the store goes, and not only when somebody frees the port.
   const std::lock_guard lock(state_->mutex);
+  state_->publish_lane.reset();
   state_->engine = {};
 }
 

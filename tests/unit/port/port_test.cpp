@@ -190,6 +190,15 @@ TEST_F(PortTest, ClosingTellsWhatRunsToStopAndCountsWhatDoesNot) {
   finish(again.delivery.number());
 }
 
+TEST_F(PortTest, DroppingTheHandleOfAConsumerIsNotClosingIt) {
+  open();
+  { const Consumer dropped = consume(); }
+  publish(1);
+  finish(next(Event::Kind::kDelivery).delivery.number());
+  ASSERT_TRUE(port_->engine().settle_down(10s).ok());
+  EXPECT_EQ(port_->engine().backlog().value().at(0).waiting, 0U);
+}
+
 TEST_F(PortTest, LogsBelowTheLevelAreDroppedWhereTheyAreMade) {
   PortOptions options;
   options.log_level = LogLevel::kWarning;
