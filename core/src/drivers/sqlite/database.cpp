@@ -294,6 +294,7 @@ void Database::finish(Tx& tx) {
   if (tx.cancelled != 0) execute(sql_, kCount, "cancelled", tx.cancelled);
   if (tx.parked != 0) execute(sql_, kCount, "parked", tx.parked);
   if (tx.bodies != 0) execute(sql_, kCount, "bodies", tx.bodies);
+  if (tx.dedup_ids != 0) execute(sql_, kCount, "dedup", tx.dedup_ids);
   if (tx.idempotency != 0) execute(sql_, kCount, "idempotency", tx.idempotency);
 }
 

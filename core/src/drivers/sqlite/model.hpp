@@ -14,9 +14,12 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include <towline/spi/transport.hpp>
+
+#include "drivers/sqlite/dedup_index.hpp"
 
 namespace towline::drivers::sqlite {
 
@@ -205,6 +208,21 @@ struct Observations {
   std::uint64_t round = 0;
 };
 
+/// The dedup ids of the store (dedup.cpp).
+struct DedupIds {
+  DedupIndex index;
+  bool loaded = false;  ///< the index was made
+  std::int64_t last = 0;  ///< the number that was given out last
+  std::int64_t safe = 0;  ///< up to here everything was committed and is in the index
+  std::int64_t oldest = 0;   ///< number there is
+  std::int64_t dropped = 0;  ///< numbers before it are not in the index
+  bool any_old = false;      ///< `dedup` is not empty
+  std::uint64_t generation = kNoGeneration;
+  std::unordered_set<std::int64_t> removed;  ///< by the present transaction
+  /// How far the numbers in `dedup_recent` reach; bounds the index to some 25 MB.
+  std::int64_t span_max = 2'000'000;
+};
+
 /// Everything above, and what is remembered about the file as a whole.
 struct Catalog {
   std::uint64_t generation = 1;
@@ -233,6 +251,8 @@ struct Catalog {
   std::uint64_t scanned_generation = kNoGeneration;
   Observations claims_seen;
   Observations members_seen;
+
+  DedupIds dedup;
 
   /// The earliest due time; kNever: none. Valid while `due_generation` is current.
   TimePoint next_due = kNever;

@@ -9,6 +9,7 @@
 
 #include "base/ids.hpp"
 #include "codec/extras.hpp"
+#include "drivers/sqlite/dedup.hpp"
 #include "drivers/sqlite/topics.hpp"
 
 namespace towline::drivers::sqlite {
@@ -26,12 +27,6 @@ constexpr const char* kSelectMessages =
     " ORDER BY seq DESC LIMIT 1), ?1 + 1) ORDER BY seq";
 constexpr const char* kSelectBody =
     "SELECT " TOWLINE_ENVELOPE_COLUMNS("coalesce(message_id, record_id)") " FROM body WHERE body_id = ?1";
-constexpr const char* kFindDedup =
-    "SELECT message_id FROM dedup WHERE topic_id = (SELECT id FROM topic WHERE name = ?1) AND dedup_id = ?2"
-    " AND (expires_us IS NULL OR expires_us > ?3)";
-constexpr const char* kHoldDedup =
-    "INSERT INTO dedup VALUES(?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET expires_us = excluded.expires_us,"
-    " message_id = excluded.message_id WHERE dedup.expires_us <= ?5";
 constexpr int kPayloadOffset = 11;
 constexpr int kCountColumn = 14;
 /// With kRunCountMax the bounds of a run: a message that comes back alone is found by reading its run.
@@ -154,24 +149,6 @@ bool read_envelope(const Query& row, int first, spi::Envelope& envelope) {
   envelope.heads_key = row.integer(first + 9) != 0;
   envelope.payload = row.blob(first + kPayloadOffset);
   return row.is_null(first + 10) || codec::decode_extras(row.blob(first + 10), envelope).ok();
-}
-
-std::optional<MessageId> find_dedup(Connection& sql, std::string_view topic, std::string_view dedup_id,
-                                    TimePoint now) {
-  if (dedup_id.empty()) return std::nullopt;
-  Query row(sql, kFindDedup, topic, dedup_id, to_us(now));
-  if (!row.row()) return std::nullopt;
-  return row.id(0);
-}
-
-std::optional<MessageId> hold_dedup(Tx& tx, const spi::Envelope& envelope) {
-  const bool window = envelope.dedup_mode == DedupMode::kWindow;
-  const auto until = window ? us_unless_never(envelope.dedup_until) : std::nullopt;
-  // One way down the tree for the question and the answer.
-  execute(tx.sql, kHoldDedup, topic_of(tx, envelope.topic).id, envelope.dedup_id, until, envelope.id,
-          to_us(tx.now.wall));
-  if (!tx.sql.ok() || tx.sql.changes() > 0) return std::nullopt;
-  return find_dedup(tx.sql, envelope.topic, envelope.dedup_id, tx.now.wall);
 }
 
 std::vector<spi::PublishAnswer> publish(Tx& tx, std::span<const spi::Envelope> envelopes) {

@@ -5,7 +5,6 @@
 #include <span>
 #include <vector>
 
-#include "base/topology.hpp"
 #include "drivers/sqlite/runs.hpp"
 #include "drivers/sqlite/tx.hpp"
 
@@ -17,12 +16,6 @@ namespace towline::drivers::sqlite {
 void append(Tx& tx, const spi::Envelope& envelope);
 /// Appends a message that is stored in `body` and stays there.
 void append_body(Tx& tx, LogState& log, std::int64_t body_id);
-
-using base::deduplicates;
-[[nodiscard]] std::optional<MessageId> find_dedup(Connection& sql, std::string_view topic,
-                                                  std::string_view dedup_id, TimePoint now);
-/// Holds the envelope's dedup id for it; else who holds it.
-[[nodiscard]] std::optional<MessageId> hold_dedup(Tx& tx, const spi::Envelope& envelope);
 
 /// The columns of `message` and of `body` that make an envelope, in the order that read_envelope() expects.
 #define TOWLINE_ENVELOPE_COLUMNS(id) \

@@ -39,9 +39,6 @@ constexpr const char* kWalkInbox =
     "SELECT group_id, message_id, expires_us FROM inbox WHERE (group_id, message_id) > (?1, ?2)"
     " ORDER BY group_id, message_id LIMIT ?3";
 
-constexpr const char* kForgetDedup =
-    "DELETE FROM dedup WHERE topic_id = (SELECT id FROM topic WHERE name = ?1) AND dedup_id = ?2 AND "
-    "message_id = ?3";
 constexpr const char* kEraseDedup = "DELETE FROM dedup WHERE topic_id = ?1 AND dedup_id = ?2";
 constexpr const char* kWalkDedup =
     "SELECT topic_id, dedup_id, expires_us FROM dedup WHERE (topic_id, dedup_id) > (?1, ?2)"
@@ -114,10 +111,6 @@ void put_inbox(Tx& tx, const spi::PutInbox& write) {
   execute(tx.sql, kPutInbox, group_of(tx, write.group).id, write.message_id, to_us(write.expires_at));
 }
 
-void forget_dedup(Tx& tx, const spi::ForgetDedup& write) {
-  execute(tx.sql, kForgetDedup, write.topic, write.dedup_id, write.message_id);
-}
-
 namespace {
 
 struct Expired {
@@ -183,7 +176,7 @@ Swept sweep_inbox(Tx& tx, SweepPlace& place, TimePoint now, std::size_t count_ma
   return swept;
 }
 
-Swept sweep_dedup(Tx& tx, SweepPlace& place, TimePoint now, std::size_t count_max) {
+Swept sweep_old_dedup(Tx& tx, SweepPlace& place, TimePoint now, std::size_t count_max) {
   Swept swept;
   if (count_max == 0) return swept;
   for (const Expired& one : walk(tx, kWalkDedup, place, true, now, count_max, swept.more)) {

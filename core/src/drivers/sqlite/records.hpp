@@ -1,6 +1,5 @@
 #pragma once
-// Records that are found by a name and forgotten after a while: idempotency records, inbox entries and dedup
-// ids.
+// Records that are found by a name and forgotten after a while: idempotency records and inbox entries.
 
 #include <optional>
 #include <span>
@@ -26,8 +25,6 @@ void erase_idempotency(Tx& tx, const spi::EraseIdempotency& write);
 [[nodiscard]] bool inbox_holds(Connection& sql, std::string_view group, const MessageId& id, TimePoint now);
 void put_inbox(Tx& tx, const spi::PutInbox& write);
 
-void forget_dedup(Tx& tx, const spi::ForgetDedup& write);
-
 /// Where the last sweep of a table stopped. There is no index on the time of expiry, which would cost more at
 /// each write than it saves: a sweep walks along the primary key, a bounded piece at a time.
 struct SweepPlace {
@@ -37,6 +34,7 @@ struct SweepPlace {
 };
 struct SweepPlaces {
   SweepPlace idempotency, inbox, dedup;
+  std::int64_t dedup_number = 0;  ///< in `dedup_recent`
   CancelledPass cancelled;
 };
 
@@ -48,6 +46,7 @@ struct Swept {
 };
 [[nodiscard]] Swept sweep_idempotency(Tx& tx, SweepPlace& place, TimePoint now, std::size_t count_max);
 [[nodiscard]] Swept sweep_inbox(Tx& tx, SweepPlace& place, TimePoint now, std::size_t count_max);
-[[nodiscard]] Swept sweep_dedup(Tx& tx, SweepPlace& place, TimePoint now, std::size_t count_max);
+/// Of the table `dedup` alone; dedup.hpp has the others.
+[[nodiscard]] Swept sweep_old_dedup(Tx& tx, SweepPlace& place, TimePoint now, std::size_t count_max);
 
 }  // namespace towline::drivers::sqlite

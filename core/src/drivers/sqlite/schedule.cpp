@@ -13,6 +13,7 @@
 #include "base/ids.hpp"
 #include "codec/extras.hpp"
 #include "drivers/sqlite/cancelled.hpp"
+#include "drivers/sqlite/dedup.hpp"
 #include "drivers/sqlite/fired.hpp"
 #include "drivers/sqlite/page_cursor.hpp"
 #include "drivers/sqlite/publish.hpp"

@@ -278,7 +278,18 @@ CREATE TABLE cancelled(           -- bodies that will never fire; removed with t
 INSERT INTO counter VALUES('cancelled', 0);
 )sql";
 
-constexpr Migration kMigrations[] = {{kVersion1}, {kVersion2}};
+/// What is in `dedup` stays there; new ids land here.
+constexpr const char* kVersion3 = R"sql(
+CREATE TABLE dedup_recent(        -- dedup ids in the order they came; older ones are in `dedup`
+  number INTEGER PRIMARY KEY,     -- never given out again
+  topic_id INTEGER NOT NULL,
+  dedup_id TEXT NOT NULL,
+  expires_us INTEGER,             -- NULL: until the message is finished
+  message_id BLOB NOT NULL);
+INSERT INTO counter VALUES('dedup', 0);
+)sql";
+
+constexpr Migration kMigrations[] = {{kVersion1}, {kVersion2}, {kVersion3}};
 
 std::int64_t number(const std::optional<std::string>& text) {
   return text ? std::strtoll(text->c_str(), nullptr, 10) : 0;

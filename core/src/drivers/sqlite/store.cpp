@@ -7,6 +7,7 @@
 
 #include "drivers/sqlite/cancelled.hpp"
 #include "drivers/sqlite/dead_letters.hpp"
+#include "drivers/sqlite/dedup.hpp"
 #include "drivers/sqlite/fired.hpp"
 #include "drivers/sqlite/members.hpp"
 #include "drivers/sqlite/ops.hpp"
@@ -59,6 +60,25 @@ class DueOp final : public Op {
  private:
   const spi::DueRequest& request_;
   const bool promote_;
+};
+
+/// Where dedup ids are is known to the writer alone.
+class FindDedupOp final : public Op {
+ public:
+  FindDedupOp(Moment moment, std::string_view topic, std::string_view dedup_id)
+      : Op(moment), topic_(topic), dedup_id_(dedup_id) {
+    looks = true;
+  }
+  Look look(Tx& tx) override {
+    found = find_dedup(tx, topic_, dedup_id_);
+    return Look::kDone;
+  }
+  void apply(Tx&) override {}
+  std::optional<MessageId> found;
+
+ private:
+  const std::string_view topic_;
+  const std::string_view dedup_id_;
 };
 
 }  // namespace
@@ -180,10 +200,10 @@ Result<std::vector<DeadLetterGroup>> SqliteStore::group_dead_letters(const DeadL
 }
 
 Result<std::optional<MessageId>> SqliteStore::find_dedup(std::string_view topic, std::string_view dedup_id) {
-  using Found = std::optional<MessageId>;
-  const TimePoint now = handle_.clock->now();
-  return handle_.database->read<Found>(
-      [&](Connection& sql) -> Result<Found> { return sqlite::find_dedup(sql, topic, dedup_id, now); });
+  FindDedupOp op(handle_.now(), topic, dedup_id);
+  handle_.database->run(op);
+  if (op.error) return std::move(*op.error);
+  return op.found;
 }
 
 Result<std::vector<bool>> SqliteStore::inbox_contains(std::string_view group,
@@ -245,7 +265,7 @@ Result<spi::SweepReport> SqliteStore::sweep(const spi::SweepRequest& request) {
     swept = sweep_inbox(tx, database.sweep_places.inbox, request.now, left);
     report.inbox_records = took(swept.removed);
     report.more = report.more || swept.more;
-    swept = sweep_dedup(tx, database.sweep_places.dedup, request.now, left);
+    swept = sweep_dedup(tx, database.sweep_places, left);
     report.dedup_ids = took(swept.removed);
     report.more = report.more || swept.more;
     for (auto& [id, session] : tx.catalog.sessions)

@@ -43,6 +43,7 @@ constexpr std::string_view kOwnTables[] = {"meta",
                                            "idempotency",
                                            "inbox",
                                            "dedup",
+                                           "dedup_recent",
                                            "counter",
                                            "sqlite_master"};
 

@@ -41,6 +41,9 @@ struct Tx {
   bool lease_sooner = false;
   std::int64_t scheduled = 0, cancelled = 0, parked = 0, idempotency = 0;
   std::int64_t bodies = 0;  ///< ids that were given out
+  std::int64_t dedup_ids = 0;  ///< numbers that were given out
+  bool dedup_ready = false;    ///< Catalog::dedup is as of this transaction
+  bool dedup_removed = false;  ///< rows were removed before it was made ready
   /// For the way back, before they are changed: sessions by member id, and claims by lease. What
   /// was not committed must not move a lease, or this process believes in one that the file does not know.
   std::unordered_map<std::int64_t, SessionLease> sessions_before = {};

@@ -12,6 +12,7 @@
 
 #include "drivers/sqlite/claims.hpp"
 #include "drivers/sqlite/dead_letters.hpp"
+#include "drivers/sqlite/dedup.hpp"
 #include "drivers/sqlite/publish.hpp"
 #include "drivers/sqlite/records.hpp"
 #include "drivers/sqlite/schedule.hpp"
@@ -49,7 +50,7 @@ class Check {
                                              " is to be parked behind"};
     }
     if (deduplicates(envelope)) {
-      if (auto holder = find_dedup(tx_.sql, envelope.topic, envelope.dedup_id, tx_.now.wall)) {
+      if (auto holder = find_dedup(tx_, envelope.topic, envelope.dedup_id)) {
         return Error{ErrorCode::kConflict, "the dedup id is held by message " + holder->to_string()};
       }
       if (!put_dedup_.emplace(envelope.topic, envelope.dedup_id).second) {
