@@ -166,6 +166,9 @@ struct RemoteHandler {
   /// What comes of this one does not count any more: its time was up, its lease was lost, or the consumer
   /// closes. Comes after `deliver` has returned, and perhaps after the delivery was finished. May be empty.
   std::function<void(const Delivery&)> stop = {};
+  /// Each call of `deliver` is one batch, of at most ConsumerOptions::batch_count_max messages, and
+  /// `concurrency` counts batches: one keeps its place until the last of its messages is finished.
+  bool in_batches = false;
 };
 
 /// A handler that has returned elsewhere.

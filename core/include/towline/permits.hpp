@@ -2,6 +2,7 @@
 // A limit on how much runs at once, usable on its own.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -53,6 +54,16 @@ class Permits {
                          std::uint64_t weight = 1);
   /// Never waits; nullopt when none is free or others wait already.
   std::optional<Permit> try_acquire(std::uint64_t weight = 1);
+  /// Told of the permit, or of why it can never be granted (kInvalidArgument: the limit sank below its
+  /// weight). Must not throw.
+  using Granted = std::function<void(Result<Permit>)>;
+  /// Asks without waiting, for callers that must not block. `granted` is called once: before this returns
+  /// when a permit is free and nobody waits, else by the thread that makes room, with no lock held; never
+  /// after withdraw() said yes. Errors, and then it is not called: kOverloaded, kInvalidArgument. Returns a
+  /// number for withdraw().
+  Result<std::uint64_t> request(std::uint64_t weight, Granted granted);
+  /// False when it was granted, or refused, already; then the permit is the caller's to release.
+  bool withdraw(std::uint64_t request);
   /// Takes effect at once; after a shrink nobody is stopped, new ones wait until enough came back.
   Result<void> set_limit(std::uint64_t limit);
   [[nodiscard]] PermitStatistics statistics() const;

@@ -36,6 +36,8 @@ struct Event {
   std::vector<Receipt> receipts = {};
   std::optional<Error> error = std::nullopt;
   Delivery delivery = {};
+  /// Of a consumer in batches: how many deliveries of the same batch come behind this one.
+  std::size_t batch_left = 0;
   LogLevel level = LogLevel::kInfo;
   std::string station = {}, text = {};
   DeadLetterAlert alert = {};
@@ -87,9 +89,9 @@ class Port {
                                       const std::function<bool()>& is_interrupted);
   /// Messages of several requests that wait for the disk are published together.
   void publish(std::uint64_t id, std::vector<Message> messages);
-  /// Deliveries come as events with `consumer_id`.
+  /// Deliveries come as events with `consumer_id`. `in_batches`: as RemoteHandler::in_batches.
   Result<Consumer> consume(std::uint64_t consumer_id, const std::vector<std::string>& patterns,
-                           const ConsumerOptions& options);
+                           const ConsumerOptions& options, bool in_batches = false);
   /// The handlers of these deliveries, by number, have returned. Numbers that are not out are passed over.
   struct Finish {
     std::uint64_t number = 0;

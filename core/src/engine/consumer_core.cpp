@@ -27,8 +27,11 @@ Dispatcher::Limits limits_of(const ConsumerOptions& options, const AnyHandler& h
   Dispatcher::Limits limits;
   limits.concurrency = options.concurrency;
   limits.prefetch_count = options.prefetch_count;
-  limits.batch_count_max = std::holds_alternative<BatchHandler>(handler) ? options.batch_count_max : 0;
-  limits.remote = std::holds_alternative<RemoteHandlerPtr>(handler);
+  const auto* remote = std::get_if<RemoteHandlerPtr>(&handler);
+  limits.remote = remote != nullptr;
+  const bool in_batches =
+      remote != nullptr ? (*remote)->in_batches : std::holds_alternative<BatchHandler>(handler);
+  limits.batch_count_max = in_batches ? options.batch_count_max : 0;
   limits.order = options.order;
   limits.handler_timeout = options.handler_timeout;
   limits.rate_per_second = options.rate_per_second;

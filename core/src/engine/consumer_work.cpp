@@ -169,12 +169,19 @@ void ConsumerCore::run_remote(std::vector<DeliveryPtr>& chunk) {
     state->started_at.store(context_->clock->monotonic(), std::memory_order_relaxed);
     batch.push_back(Delivery(state));
   }
-  std::vector<DeliveryPtr> none;
-  std::vector<Decided> no_others;
-  if (const std::size_t skipped = chunk.size() - batch.size(); skipped > 0)
-    dispatcher_.hand_back(SIZE_MAX, none, no_others, skipped, Duration{0});
+  std::vector<DeliveryPtr> skipped;
+  std::erase_if(chunk, [&](DeliveryPtr& state) {
+    if (state->occupies_worker.load()) return false;
+    skipped.push_back(std::move(state));
+    return true;
+  });
+  if (!skipped.empty()) {
+    std::vector<DeliveryPtr> none;
+    std::vector<Decided> no_others;
+    dispatcher_.leave_batches(skipped);
+    dispatcher_.hand_back(SIZE_MAX, none, no_others, skipped.size(), Duration{0});
+  }
   if (batch.empty()) return;
-  std::erase_if(chunk, [](const DeliveryPtr& state) { return !state->occupies_worker.load(); });
   std::get<RemoteHandlerPtr>(handler_)->deliver(batch);
   dispatcher_.note_there(chunk);
 }
@@ -182,18 +189,21 @@ void ConsumerCore::run_remote(std::vector<DeliveryPtr>& chunk) {
 void ConsumerCore::finish_remote(std::span<Finished* const> finished) {
   std::vector<DeliveryPtr> acked;
   std::vector<Decided> others;
-  std::size_t returned = 0;
+  std::vector<DeliveryPtr> returned;
+  returned.reserve(finished.size());
   Duration busy_for{0};
   const MonotonicTime now = context_->clock->monotonic();
   for (Finished* one : finished) {
     DeliveryPtr state = one->delivery.state_;
     // Only the first counts; it gives the place back.
     if (!state->occupies_worker.exchange(false, std::memory_order_acq_rel)) continue;
-    ++returned;
+    returned.push_back(state);
     busy_for += now - state->started_at.load(std::memory_order_relaxed);
     note_result(state, std::move(one->outcome), acked, others);
   }
-  if (returned > 0) dispatcher_.hand_back(SIZE_MAX, acked, others, returned, busy_for);
+  if (returned.empty()) return;
+  if (std::get<RemoteHandlerPtr>(handler_)->in_batches) dispatcher_.leave_batches(returned);
+  dispatcher_.hand_back(SIZE_MAX, acked, others, returned.size(), busy_for);
 }
 
 std::optional<Delivery> ConsumerCore::take_one() {

@@ -60,6 +60,8 @@ class DeliveryState : public base::Timer {
   bool stop_asked = false;
   /// Handled elsewhere, and known there.
   bool is_there = false;
+  /// Handled elsewhere as part of a batch: how many of it are not finished.
+  std::shared_ptr<std::size_t> batch_left;
   std::string progress;
   bool counted_stuck = false;
   /// Set before the phase: a late call can tell that its time was up.

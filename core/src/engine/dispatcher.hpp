@@ -142,6 +142,8 @@ class Dispatcher {
   [[nodiscard]] bool take(std::size_t worker, std::vector<DeliveryPtr>& chunk);
   /// Never waits; for stepping without workers.
   void try_take(std::size_t count_max, std::vector<DeliveryPtr>& chunk);
+  /// These, which are handled elsewhere, have returned: batches of which they were the last make room.
+  void leave_batches(std::span<const DeliveryPtr> states);
   /// Hands back what a worker finished. Everything in `acked` and `others` must be in phase kDecided.
   /// `returned` handlers have returned, in `busy_for` altogether.
   void hand_back(std::size_t worker, std::vector<DeliveryPtr>& acked, std::vector<Decided>& others,
@@ -228,6 +230,7 @@ class Dispatcher {
   policy::RateLimit rate_;
   std::size_t bytes_in_hand_ = 0;
   std::uint64_t in_hand_ = 0, running_count_ = 0, running_max_ = 0, stuck_ = 0;
+  std::int64_t remote_batches_ = 0;  ///< that are handled elsewhere
   std::uint64_t parked_total_ = 0, blocked_keys_ = 0;
   double handler_seconds_ = 0;  ///< moving average of one handler run
   std::uint64_t hand_outs_ = 0;

@@ -22,11 +22,11 @@ Error closed_before_settled() {
 // ---- workers ------------------------------------------------------------------------------------
 
 std::size_t Dispatcher::chunk_size_locked() const {
+  if (limits_.batch_count_max > 0) return static_cast<std::size_t>(limits_.batch_count_max);
   if (limits_.remote) {
     return std::min(static_cast<std::size_t>(limits_.concurrency) - static_cast<std::size_t>(running_count_),
                     kChunkMax);
   }
-  if (limits_.batch_count_max > 0) return static_cast<std::size_t>(limits_.batch_count_max);
   if (handler_seconds_ <= 0) return 1;
   const auto fair = ready_.size() / static_cast<std::size_t>(limits_.concurrency) + 1;
   const auto quick = static_cast<std::size_t>(kChunkSeconds / handler_seconds_) + 1;
@@ -45,11 +45,26 @@ void Dispatcher::take_locked(std::size_t worker, std::size_t count_max, std::vec
   }
   running_count_ += chunk.empty() ? 0 : (counts_each() ? chunk.size() : 1);
   running_max_ = std::max(running_max_, running_count_);
+  if (limits_.remote && limits_.batch_count_max > 0 && !chunk.empty()) {
+    ++remote_batches_;
+    const auto left = std::make_shared<std::size_t>(chunk.size());
+    for (const DeliveryPtr& state : chunk)
+      state->batch_left = left;
+  }
   if (worker < chunks_.size()) chunks_[worker] = chunk;
 }
 
 bool Dispatcher::has_room_locked() const {
-  return !limits_.remote || running_count_ < static_cast<std::uint64_t>(limits_.concurrency);
+  if (!limits_.remote) return true;
+  if (limits_.batch_count_max > 0) return remote_batches_ < limits_.concurrency;
+  return running_count_ < static_cast<std::uint64_t>(limits_.concurrency);
+}
+
+void Dispatcher::leave_batches(std::span<const DeliveryPtr> states) {
+  const std::lock_guard lock(mutex_);
+  for (const DeliveryPtr& state : states) {
+    if (state->batch_left != nullptr && --*state->batch_left == 0) --remote_batches_;
+  }
 }
 
 bool Dispatcher::steal_locked(std::size_t thief, std::vector<DeliveryPtr>& chunk) {

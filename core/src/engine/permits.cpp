@@ -23,6 +23,8 @@ struct PermitGate::Waiter {
   Verdict verdict = Verdict::kNone;
   bool stopped = false;
   std::condition_variable changed;
+  std::uint64_t weight = 0;
+  Granted granted;  ///< empty: a thread waits
 };
 
 namespace {
@@ -79,8 +81,56 @@ Result<void> PermitGate::acquire(std::optional<Duration> timeout, std::stop_toke
   waiter.ticket = ticket;
   append(waiter);
   Result<void> result = wait(lock, waiter, deadline_after(*clock_, timeout));
-  if (waiter.verdict == Verdict::kTooHeavy) return refuse(impossible_weight(weight, queue_.limit()));
+  if (waiter.verdict == Verdict::kTooHeavy) result = refuse(impossible_weight(weight, queue_.limit()));
+  call_told(lock);  // who gave up passed its turn on
   return result;
+}
+
+Result<std::uint64_t> PermitGate::request(std::uint64_t weight, Granted granted) {
+  using Answer = policy::PermitQueue::Answer;
+  auto waiter = std::make_unique<Waiter>();
+  std::unique_lock lock(mutex_);
+  if (weight == 0 || weight > queue_.limit()) return impossible_weight(weight, queue_.limit());
+  const auto [answer, ticket] = queue_.acquire(weight);
+  if (answer == Answer::kGranted) {
+    lock.unlock();
+    granted({});
+    return std::uint64_t{0};
+  }
+  if (answer != Answer::kQueued) {
+    ++refused_;
+    return overloaded(waiting_max_);
+  }
+  waiter->ticket = ticket;
+  waiter->weight = weight;
+  waiter->granted = std::move(granted);
+  append(*waiter.release());
+  return std::uint64_t{ticket};
+}
+
+bool PermitGate::withdraw(std::uint64_t request) {
+  std::unique_lock lock(mutex_);
+  Waiter* waiter = head_;
+  while (waiter != nullptr && (waiter->ticket != request || !waiter->granted))
+    waiter = waiter->next;
+  if (waiter == nullptr) return false;
+  const std::unique_ptr<Waiter> owned(waiter);
+  unlink(*waiter);
+  tell(queue_.cancel(waiter->ticket).changes);
+  ++refused_;
+  call_told(lock);
+  return true;
+}
+
+void PermitGate::call_told(std::unique_lock<std::mutex>& lock) noexcept {
+  const std::vector<Waiter*> told = std::exchange(told_, {});
+  const std::uint64_t limit = queue_.limit();
+  lock.unlock();
+  for (Waiter* one : told) {
+    const std::unique_ptr<Waiter> waiter(one);
+    const bool granted = waiter->verdict == Verdict::kGranted;
+    waiter->granted(granted ? Result<void>() : impossible_weight(waiter->weight, limit));
+  }
 }
 
 Result<void> PermitGate::wait(std::unique_lock<std::mutex>& lock, Waiter& waiter, MonotonicTime deadline) {
@@ -106,14 +156,16 @@ bool PermitGate::try_acquire(std::uint64_t weight) {
 }
 
 void PermitGate::release(std::uint64_t weight) noexcept {
-  const std::lock_guard hold(mutex_);
+  std::unique_lock lock(mutex_);
   tell(queue_.release(weight));
+  call_told(lock);
 }
 
 Result<void> PermitGate::set_limit(std::uint64_t limit) {
   if (limit < 1 || limit >= kLimitEnd) return bad_limit(limit);
-  const std::lock_guard hold(mutex_);
+  std::unique_lock lock(mutex_);
   tell(queue_.set_limit(limit));
+  call_told(lock);
   return {};
 }
 
@@ -160,7 +212,9 @@ void PermitGate::tell(policy::PermitQueue::Ticket ticket, Verdict verdict) noexc
   if (!TOWLINE_ASSERT(waiter != nullptr)) return;
   unlink(*waiter);
   waiter->verdict = verdict;
-  waiter->changed.notify_one();
+  if (!waiter->granted) return waiter->changed.notify_one();
+  if (verdict == Verdict::kTooHeavy) ++refused_;
+  told_.push_back(waiter);
 }
 
 }  // namespace engine
@@ -200,6 +254,14 @@ std::optional<Permit> Permits::try_acquire(std::uint64_t weight) {
   if (!gate_->try_acquire(weight)) return std::nullopt;
   return Permit(gate_, weight);
 }
+
+Result<std::uint64_t> Permits::request(std::uint64_t weight, Granted granted) {
+  return gate_->request(weight, [gate = gate_, weight, granted = std::move(granted)](Result<void> result) {
+    granted(result ? Result<Permit>(Permit(gate, weight)) : Result<Permit>(std::move(result).error()));
+  });
+}
+
+bool Permits::withdraw(std::uint64_t request) { return gate_->withdraw(request); }
 
 Result<void> Permits::set_limit(std::uint64_t limit) { return gate_->set_limit(limit); }
 

@@ -9,10 +9,12 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <stop_token>
+#include <vector>
 
 #include <towline/permits.hpp>
 #include <towline/result.hpp>
@@ -39,6 +41,10 @@ class PermitGate {
   /// behind it. A grant wins over a timeout or a stop that comes at the same moment.
   Result<void> acquire(std::optional<Duration> timeout, std::stop_token stop, std::uint64_t weight);
   [[nodiscard]] bool try_acquire(std::uint64_t weight);
+  /// As Permits::request; a grant is success.
+  using Granted = std::function<void(Result<void>)>;
+  Result<std::uint64_t> request(std::uint64_t weight, Granted granted);
+  [[nodiscard]] bool withdraw(std::uint64_t request);
   void release(std::uint64_t weight) noexcept;
   Result<void> set_limit(std::uint64_t limit);
   /// Every call that asked for a possible weight is counted once: as granted, as refused (overloaded, timed
@@ -55,15 +61,18 @@ class PermitGate {
   void unlink(Waiter& waiter) noexcept;
   void tell(const policy::PermitQueue::Changes& changes) noexcept;
   void tell(policy::PermitQueue::Ticket ticket, Verdict verdict) noexcept;
+  /// Calls those who asked without waiting and were told since; unlocks first.
+  void call_told(std::unique_lock<std::mutex>& lock) noexcept;
 
   mutable std::mutex mutex_;
   const std::shared_ptr<spi::Clock> clock_;
   const std::uint64_t waiting_max_;
   policy::PermitQueue queue_;
-  // Whoever waits, on the stack of its thread, in the order of tickets; so those granted are always the
-  // first.
+  // Whoever waits, in the order of tickets, so those granted are always the first: on the stack of its
+  // thread, or, who asked without waiting, owned by the list.
   Waiter* head_ = nullptr;
   Waiter* tail_ = nullptr;
+  std::vector<Waiter*> told_;  ///< owned, and to be called once the mutex is free
   std::uint64_t refused_ = 0;
 };
 

@@ -49,17 +49,20 @@ void Mailbox::put_log(const LogRecord& record) {
   leave(lock, was_empty);
 }
 
-void Mailbox::deliver(std::uint64_t consumer_id, std::span<Delivery> deliveries) {
+void Mailbox::deliver(std::uint64_t consumer_id, std::span<Delivery> deliveries, bool is_batch) {
   std::unique_lock lock(mutex_);
   if (shut_) return;
   const bool was_empty = events_.empty();
+  std::size_t left = deliveries.size();
   for (Delivery& delivery : deliveries) {
+    --left;
     const std::uint64_t number = delivery.number();
     out_.emplace(number, delivery);
     Event event;
     event.kind = Event::Kind::kDelivery;
     event.id = consumer_id;
     event.delivery = std::move(delivery);
+    if (is_batch) event.batch_left = left;
     events_.push_back(std::move(event));
   }
   leave(lock, was_empty);

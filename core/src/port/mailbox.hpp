@@ -22,7 +22,8 @@ class Mailbox {
 
   void put(Event event);
   void put_log(const LogRecord& record);
-  void deliver(std::uint64_t consumer_id, std::span<Delivery> deliveries);
+  /// `is_batch`: they belong together.
+  void deliver(std::uint64_t consumer_id, std::span<Delivery> deliveries, bool is_batch = false);
   void stop(const Delivery& delivery);
   /// Takes them from those that are out.
   [[nodiscard]] std::vector<Finished> take(std::span<Port::Finish> finished);

@@ -152,10 +152,11 @@ void Port::publish(std::uint64_t id, std::vector<Message> messages) {
 }
 
 Result<Consumer> Port::consume(std::uint64_t consumer_id, const std::vector<std::string>& patterns,
-                               const ConsumerOptions& options) {
+                               const ConsumerOptions& options, bool in_batches) {
   RemoteHandler handler;
-  handler.deliver = [mailbox = state_->mailbox, consumer_id](std::span<Delivery> deliveries) {
-    mailbox->deliver(consumer_id, deliveries);
+  handler.in_batches = in_batches;
+  handler.deliver = [mailbox = state_->mailbox, consumer_id, in_batches](std::span<Delivery> deliveries) {
+    mailbox->deliver(consumer_id, deliveries, in_batches);
   };
   handler.stop = [mailbox = state_->mailbox](const Delivery& delivery) { mailbox->stop(delivery); };
   return engine().consume_remote(patterns, options, std::move(handler));

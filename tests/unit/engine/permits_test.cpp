@@ -435,5 +435,75 @@ TEST(Permit, MayOutliveItsPermits) {
   EXPECT_FALSE(left.held());
 }
 
+// ---- asking without waiting
+
+TEST(Permits, ARequestIsGrantedAtOnceWhenThereIsRoomAndElseByWhoMakesRoom) {
+  Permits permits = Permits::create(1).value();
+  std::vector<Permit> held;
+  std::vector<int> order;
+  const auto ask = [&](int number) {
+    return permits
+        .request(1,
+                 [&, number](Result<Permit> permit) {
+                   order.push_back(number);
+                   held.push_back(std::move(permit).value());
+                 })
+        .value();
+  };
+  ask(1);
+  EXPECT_EQ(order, std::vector<int>{1});
+  ask(2);
+  const std::uint64_t third = ask(3);
+  ask(4);
+  EXPECT_EQ(permits.statistics().waiting, 3U);
+  EXPECT_TRUE(permits.withdraw(third));
+  EXPECT_FALSE(permits.withdraw(third)) << "once";
+  held[0].release();
+  EXPECT_EQ(order, (std::vector<int>{1, 2})) << "the permit goes to one";
+  held[1].release();
+  EXPECT_EQ(order, (std::vector<int>{1, 2, 4})) << "past the one who left";
+  held[2].release();
+  EXPECT_EQ(permits.statistics().in_use, 0U);
+  EXPECT_EQ(permits.statistics().refused, 1U);
+}
+
+TEST(Permits, WhoWithdrawsLetsThoseBehindThroughThatFit) {
+  Permits permits = Permits::create(2).value();
+  Permit one = permits.try_acquire().value();
+  const std::uint64_t heavy =
+      permits.request(2, [](Result<Permit>) { FAIL() << "it was withdrawn"; }).value();
+  std::optional<Permit> light;
+  ASSERT_TRUE(permits.request(1, [&](Result<Permit> permit) { light = std::move(permit).value(); }).ok());
+  EXPECT_FALSE(light) << "no one passes the one before";
+  EXPECT_TRUE(permits.withdraw(heavy));
+  EXPECT_TRUE(light);
+}
+
+TEST(Permits, ARequestThatCanNeverBeGrantedIsToldSo) {
+  Permits permits = Permits::create(2, 1).value();
+  Permit one = permits.try_acquire().value();
+  std::optional<ErrorCode> told;
+  const auto note = [&](Result<Permit> permit) { told = permit.error().code; };
+  EXPECT_EQ(permits.request(3, note).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_FALSE(told) << "refused at once: nobody is called";
+  ASSERT_TRUE(permits.request(2, note).ok());
+  EXPECT_EQ(permits.request(1, note).error().code, ErrorCode::kOverloaded);
+  ASSERT_TRUE(permits.set_limit(1).ok());
+  EXPECT_EQ(told, ErrorCode::kInvalidArgument);
+}
+
+TEST(Permits, ARequestMayAskAndReleaseInsideItsOwnCallback) {
+  Permits permits = Permits::create(1).value();
+  int granted = 0;
+  std::function<void(Result<Permit>)> again = [&](Result<Permit> permit) {
+    if (++granted == 100) return;
+    ASSERT_TRUE(permits.request(1, again).ok());
+    permit.value().release();
+  };
+  ASSERT_TRUE(permits.request(1, again).ok());
+  EXPECT_EQ(granted, 100);
+  EXPECT_EQ(permits.statistics().in_use, 0U);
+}
+
 }  // namespace
 }  // namespace towline

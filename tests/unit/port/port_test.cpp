@@ -47,9 +47,9 @@ class PortTest : public ::testing::Test {
         kept_.push_back(std::move(event));
     }
   }
-  Consumer consume(ConsumerOptions options = {}) {
+  Consumer consume(ConsumerOptions options = {}, bool in_batches = false) {
     if (options.group.empty()) options.group = "g";
-    return port_->consume(77, {"t"}, options).value();
+    return port_->consume(77, {"t"}, options, in_batches).value();
   }
   void publish(int count) {
     port_->publish(
@@ -188,6 +188,37 @@ TEST_F(PortTest, ClosingTellsWhatRunsToStopAndCountsWhatDoesNot) {
   const Event again = next(Event::Kind::kDelivery);
   EXPECT_TRUE(again.delivery.redelivered() || again.delivery.attempt() == 1U) << "it went back";
   finish(again.delivery.number());
+}
+
+TEST_F(PortTest, ABatchKeepsItsPlaceUntilTheLastOfItIsFinished) {
+  open();
+  publish(10);
+  ConsumerOptions options;
+  options.concurrency = 2;
+  options.batch_count_max = 4;
+  const Consumer consumer = consume(options, true);
+  std::vector<std::uint64_t> numbers;
+  std::vector<std::size_t> left;
+  const auto take = [&](std::size_t count) {
+    while (count-- > 0) {
+      const Event event = next(Event::Kind::kDelivery);
+      numbers.push_back(event.delivery.number());
+      left.push_back(event.batch_left);
+    }
+  };
+  take(8);
+  EXPECT_EQ(left, (std::vector<std::size_t>{3, 2, 1, 0, 3, 2, 1, 0}));
+  for (std::size_t i = 0; i < 3; ++i)
+    finish(numbers[i]);
+  EXPECT_TRUE(eventually([&] { return consumer.statistics().acked == 3; }));
+  EXPECT_FALSE(port_->poll(50ms)) << "one of the first batch and all of the second are not finished";
+  finish(numbers[3], Outcome::fail({"E", "x", ""}));
+  finish(numbers[3]);  // a second time: counts nothing
+  take(2);
+  EXPECT_EQ(left.back(), 0U);
+  for (std::size_t i = 4; i < 10; ++i)
+    finish(numbers[i]);
+  EXPECT_TRUE(eventually([&] { return consumer.statistics().acked == 9; }));
 }
 
 TEST_F(PortTest, DroppingTheHandleOfAConsumerIsNotClosingIt) {
