@@ -12,6 +12,7 @@
 
 #include <napi.h>
 
+#include <towline/permits.hpp>
 #include <towline/port.hpp>
 
 namespace towline::node {
@@ -52,6 +53,9 @@ struct AddonData {
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const Health& health);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const DeadLetterAlert& alert);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const Consumer& consumer);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const PermitStatistics& statistics);
+/// Rows of SQL: whole numbers that a double cannot hold as BigInt, texts that are no UTF-8 as Buffer.
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const std::vector<std::vector<SqlTransaction::Value>>& rows);
 [[nodiscard]] inline Napi::Value to_js(Napi::Env env, std::uint64_t number) {
   return Napi::Number::New(env, static_cast<double>(number));
 }
@@ -78,6 +82,8 @@ struct AddonData {
 [[nodiscard]] DeadLetterQuery query_from(const Napi::Value& fields);
 [[nodiscard]] RedriveOptions redrive_from(const Napi::Value& fields);
 [[nodiscard]] IdempotencyToken token_from(const Napi::Value& fields);
+/// A list of null, numbers (whole ones as such), bigints of 64 bits, strings.
+[[nodiscard]] std::vector<SqlTransaction::Value> sql_values_from(const Napi::Value& value);
 [[nodiscard]] std::vector<std::string> texts_from(const Napi::Value& value, std::string_view name);
 
 /// From [name, value, name, value ...], as set_option takes them.
@@ -138,7 +144,10 @@ struct Call {
 [[nodiscard]] std::vector<Call> calls();
 
 void define_port(Napi::Env env, Napi::Object exports);
-void define_delivery(Napi::Env env, Napi::Object exports);
+
+// ---- handles (handles.cpp) ----------------------------------------------------------------------
+
+void define_handles(Napi::Env env, Napi::Object exports);
 
 /// The native half of an object of JavaScript, as an argument; raises when it is something else.
 template <typename T>

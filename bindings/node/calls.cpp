@@ -134,9 +134,17 @@ void close(Port& port, Info info) {
 void consume(Port& port, Info info) {
   run(port, info[0],
       [&port, consumer_id = whole_from(info[1], "consumer", 0, INT64_MAX / 1024),
-       patterns = texts_from(info[2], "topics"), options = options_from<ConsumerOptions>(info[3])](Engine&) {
-        return port.consume(static_cast<std::uint64_t>(consumer_id), patterns, options);
+       patterns = texts_from(info[2], "topics"), options = options_from<ConsumerOptions>(info[3]),
+       in_batches = info[4].ToBoolean().Value()](Engine&) {
+        return port.consume(static_cast<std::uint64_t>(consumer_id), patterns, options, in_batches);
       });
+}
+
+/// Settles a delivery, and is answered when that is durable.
+void settle_durably(Port& port, Info info) {
+  run(port, info[0], [delivery = held<Delivery>(info[1]), outcome = outcome_from(info[2])](Engine&) mutable {
+    return delivery.settle(std::move(outcome), true);
+  });
 }
 
 void drain_consumer(Port& port, Info info) {
@@ -180,6 +188,7 @@ std::vector<Call> calls() {
           {"settleDown", settle_down},
           {"close", close},
           {"consume", consume},
+          {"settleDurably", settle_durably},
           {"drainConsumer", drain_consumer},
           {"closeConsumer", close_consumer}};
 }

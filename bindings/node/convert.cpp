@@ -8,12 +8,13 @@ namespace towline::node {
 namespace {
 
 constexpr double kMsMax = 9e12;  // 285 years: exact in microseconds, and beyond every bound of the engine
+constexpr double kDateMsMax = 8.64e15;  // of JavaScript
 constexpr std::int64_t kWholeMax = 9'007'199'254'740'991;
 constexpr const char* kOutcomes[] = {"acked", "rejected", "unknown"};
 constexpr const char* kAnswers[] = {"done", "already_fired", "not_found"};
 constexpr const char* kStatuses[] = {"pending", "reprocessing", "resolved", "expired", "discarded"};
-constexpr const char* kReasons[] = {"exhausted", "permanent",  "decode", "expired",
-                                    "crash_loop", "manual", "publish_failed", "max_age"};
+constexpr const char* kReasons[] = {"exhausted",  "permanent", "decode",         "expired",
+                                    "crash_loop", "manual",    "publish_failed", "max_age"};
 constexpr const char* kKinds[] = {"acquired", "in_progress", "completed"};
 constexpr const char* kAlerts[] = {"depth", "age", "rate", "new_fingerprint", "entry"};
 
@@ -29,8 +30,7 @@ class Record {
   Record& put(const char* name, const std::string& value) { return put(name, std::string_view(value)); }
   Record& put(const char* name, const char* value) { return put(name, std::string_view(value)); }
   template <typename T>
-    requires std::is_arithmetic_v<T>
-  Record& put(const char* name, T value) {
+  requires std::is_arithmetic_v<T> Record& put(const char* name, T value) {
     if constexpr (std::is_same_v<T, bool>) {
       return put(name, Napi::Value(Napi::Boolean::New(env_, value)));
     } else {
@@ -116,6 +116,35 @@ Napi::Value page_of(Napi::Env env, const Page<T>& page) {
       .put("items", Napi::Value(list(env, page.items, [&](const T& item) { return record(env, item); })))
       .put("cursor", page.cursor)
       .take();
+}
+
+Napi::Value sql_value(Napi::Env env, const SqlTransaction::Value& value) {
+  if (const auto* whole = std::get_if<std::int64_t>(&value)) {
+    if (*whole > kWholeMax || *whole < -kWholeMax) return Napi::BigInt::New(env, *whole);
+    return Napi::Number::New(env, static_cast<double>(*whole));
+  }
+  if (const auto* real = std::get_if<double>(&value)) return Napi::Number::New(env, *real);
+  if (const auto* bytes = std::get_if<std::string>(&value)) {
+    const Napi::String as_text = text(env, *bytes);
+    if (as_text.Utf8Value() != *bytes) return buffer(env, *bytes);  // a blob that is no text
+    return as_text;
+  }
+  return env.Null();
+}
+
+SqlTransaction::Value sql_value_from(const Napi::Value& value) {
+  if (value.IsNull()) return std::monostate{};
+  if (value.IsString()) return value.As<Napi::String>().Utf8Value();
+  if (value.IsNumber()) {
+    const double number = value.As<Napi::Number>().DoubleValue();
+    if (number == std::floor(number) && std::abs(number) <= static_cast<double>(kWholeMax))
+      return static_cast<std::int64_t>(number);
+    return number;
+  }
+  bool exact = false;
+  const std::int64_t whole = value.IsBigInt() ? value.As<Napi::BigInt>().Int64Value(&exact) : 0;
+  if (!exact) raise_wrong(value, "a parameter", "null, a number, a bigint of 64 bits or a string");
+  return whole;
 }
 
 /// The field of an object, or nothing when it is left out.
@@ -285,6 +314,23 @@ Napi::Value to_js(Napi::Env env, const ConsumerStatistics& statistics) {
       .take();
 }
 
+Napi::Value to_js(Napi::Env env, const PermitStatistics& statistics) {
+  return Record(env)
+      .put("limit", statistics.limit)
+      .put("inUse", statistics.in_use)
+      .put("waiting", statistics.waiting)
+      .put("inUseMax", statistics.in_use_max)
+      .put("granted", statistics.granted)
+      .put("refused", statistics.refused)
+      .take();
+}
+
+Napi::Value to_js(Napi::Env env, const std::vector<std::vector<SqlTransaction::Value>>& rows) {
+  return list(env, rows, [&](const std::vector<SqlTransaction::Value>& row) {
+    return list(env, row, [&](const SqlTransaction::Value& value) { return sql_value(env, value); });
+  });
+}
+
 Napi::Value to_js(Napi::Env env, const std::vector<GroupBacklog>& backlog) {
   return list(env, backlog, [&](const GroupBacklog& group) {
     return Record(env)
@@ -360,6 +406,8 @@ std::string bytes_from(const Napi::Value& value, std::string_view name) {
   if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array)
     raise_wrong(value, name, "a string or a Uint8Array");
   const auto bytes = value.As<Napi::Uint8Array>();
+  if (bytes.ArrayBuffer().IsDetached())
+    raise(value.Env(), {ErrorCode::kInvalidArgument, std::string(name) + " is bytes whose memory is gone"});
   return {reinterpret_cast<const char*>(bytes.Data()), bytes.ByteLength()};
 }
 
@@ -385,10 +433,10 @@ std::optional<Duration> optional_duration_from(const Napi::Value& value, std::st
 }
 
 TimePoint time_from(const Napi::Value& value, std::string_view name) {
-  if (value.IsDate())
-    return TimePoint(
-        duration_from(Napi::Number::New(value.Env(), value.As<Napi::Date>().ValueOf()), name));
-  return TimePoint(duration_from(value, name));
+  double ms = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : NAN;
+  if (value.IsDate()) ms = value.As<Napi::Date>().ValueOf();
+  if (!(std::abs(ms) <= kDateMsMax)) raise_wrong(value, name, "a Date, or milliseconds since 1970");
+  return from_us(std::llround(ms * 1e3));
 }
 
 MessageId id_from(const Napi::Value& value) {
@@ -412,8 +460,9 @@ Message message_from(const Napi::Value& fields) {
     const auto object = given->As<Napi::Object>();
     const auto names = object.GetPropertyNames();
     for (std::uint32_t i = 0; i < names.Length(); ++i) {
-      const std::string name = names.Get(i).ToString();
-      message.headers.emplace_back(name, text_from(object.Get(name), "header " + name));
+      const Napi::Value given_name = names.Get(i);  // as it is: the name of a property may have a zero byte
+      const std::string name = given_name.ToString();
+      message.headers.emplace_back(name, text_from(object.Get(given_name), "header " + name));
     }
   }
   set_whole(others, "priority", 255, message.priority);
@@ -483,6 +532,16 @@ IdempotencyToken token_from(const Napi::Value& fields) {
   token.fence = number("fence");
   token.version = number("version");
   return token;
+}
+
+std::vector<SqlTransaction::Value> sql_values_from(const Napi::Value& value) {
+  if (!value.IsArray()) raise_wrong(value, "parameters", "a list");
+  const auto array = value.As<Napi::Array>();
+  std::vector<SqlTransaction::Value> values;
+  values.reserve(array.Length());
+  for (std::uint32_t i = 0; i < array.Length(); ++i)
+    values.push_back(sql_value_from(array.Get(i)));
+  return values;
 }
 
 std::vector<std::string> texts_from(const Napi::Value& value, std::string_view name) {

@@ -1,4 +1,4 @@
-// The port of one engine, and deliveries.
+// The port of one engine.
 //
 // Which thread may do what: the threads of the port ring the bell and nothing else; the bell calls a
 // thread-safe function, which wakes the event loop, which drains. Before that function may be destroyed the
@@ -19,9 +19,9 @@ namespace {
 class Bell {
  public:
   Bell(Napi::Env env, const Napi::Function& on_ring) {
-    const napi_status status = napi_create_threadsafe_function(
-        env, on_ring, nullptr, Napi::String::New(env, "towline"), 0, 1, nullptr, nullptr, nullptr, nullptr,
-        &function_);
+    const napi_status status =
+        napi_create_threadsafe_function(env, on_ring, nullptr, Napi::String::New(env, "towline"), 0, 1,
+                                        nullptr, nullptr, nullptr, nullptr, &function_);
     if (status != napi_ok) raise(env, {ErrorCode::kInternal, "no thread-safe function can be made"});
     napi_unref_threadsafe_function(env, function_);
   }
@@ -130,7 +130,7 @@ class EventList {
         return put_answer(event);
       case Event::Kind::kDelivery:
         put(static_cast<double>(event.id));
-        return put_delivery(event.delivery, offset);
+        return put_delivery(event, offset);
       case Event::Kind::kStop:
         return put(static_cast<double>(event.id));
       case Event::Kind::kLog:
@@ -164,8 +164,10 @@ class EventList {
     put(value);
   }
 
-  void put_delivery(Delivery& delivery, std::size_t& offset) {
+  void put_delivery(Event& event, std::size_t& offset) {
+    Delivery& delivery = event.delivery;
     put(static_cast<double>(delivery.number()));
+    put(static_cast<double>(event.batch_left));
     put(delivery.topic());
     put(delivery.key() ? Napi::Value(text(env_, *delivery.key())) : env_.Null());
     put(delivery.content_type());
@@ -244,8 +246,8 @@ Napi::Value finish(NodePort& self, const Napi::CallbackInfo& info) {
   for (std::uint32_t i = 0; i + 1 < all.Length(); i += 2) {
     const Napi::HandleScope scope(info.Env());
     const Napi::Value number = all.Get(i);
-    finished.push_back({static_cast<std::uint64_t>(number.As<Napi::Number>().Int64Value()),
-                        outcome_from(all.Get(i + 1))});
+    finished.push_back(
+        {static_cast<std::uint64_t>(number.As<Napi::Number>().Int64Value()), outcome_from(all.Get(i + 1))});
   }
   self.port().finish(finished);
   return info.Env().Undefined();
@@ -295,55 +297,10 @@ Napi::Value make_port(const Napi::CallbackInfo& info) {
   return object;
 }
 
-// ---- deliveries, consumers, clocks --------------------------------------------------------------
-
-void answer(const Napi::CallbackInfo& info, const Result<void>& done) {
-  if (!done) raise(info.Env(), done.error());
-}
-
-void define(Napi::Env env, Napi::Object exports, const char* name, auto function) {
-  exports.Set(name, Napi::Function::New(env, function, name));
-}
-
 }  // namespace
 
 void define_port(Napi::Env env, Napi::Object exports) {
-  using Info = const Napi::CallbackInfo&;
-  using Clock = std::shared_ptr<VirtualClock>;
-  define(env, exports, "makePort", make_port);
-  define(env, exports, "consumerPause", [](Info info) { answer(info, held<Consumer>(info[0]).pause()); });
-  define(env, exports, "consumerResume", [](Info info) { answer(info, held<Consumer>(info[0]).resume()); });
-  define(env, exports, "consumerSetConcurrency", [](Info info) {
-    answer(info,
-           held<Consumer>(info[0]).set_concurrency(whole_from(info[1], "concurrency", 0, 1'000'000'000)));
-  });
-  define(env, exports, "consumerStatistics",
-         [](Info info) { return to_js(info.Env(), held<Consumer>(info[0]).statistics()); });
-  define(env, exports, "makeClock",
-         [](Info info) { return hold<Clock>(info.Env(), std::make_shared<VirtualClock>()); });
-  define(env, exports, "clockAdvance",
-         [](Info info) { held<Clock>(info[0])->advance(duration_from(info[1], "ms")); });
-  define(env, exports, "clockStepWall",
-         [](Info info) { held<Clock>(info[0])->step_wall(duration_from(info[1], "ms")); });
-  define(env, exports, "clockNow", [](Info info) {
-    return Napi::Number::New(info.Env(), static_cast<double>(to_us(held<Clock>(info[0])->now())) / 1e3);
-  });
-}
-
-void define_delivery(Napi::Env env, Napi::Object exports) {
-  using Info = const Napi::CallbackInfo&;
-  define(env, exports, "details", [](Info info) -> Napi::Value {
-    return details_of(info.Env(), held<Delivery>(info[0]));
-  });
-  define(env, exports, "settle", [](Info info) {
-    answer(info, held<Delivery>(info[0]).settle(outcome_from(info[1]), false));
-  });
-  define(env, exports, "extend", [](Info info) {
-    answer(info, held<Delivery>(info[0]).extend(duration_from(info[1], "ms")));
-  });
-  define(env, exports, "progress", [](Info info) {
-    answer(info, held<Delivery>(info[0]).progress(text_from(info[1], "note")));
-  });
+  exports.Set("makePort", Napi::Function::New(env, make_port, "makePort"));
 }
 
 }  // namespace towline::node

@@ -11,11 +11,7 @@ import type {
   Answer, BlockedKey, DeadLetter, DeadLetterAlert, DeadLetterGroup, DeadLetterQuery, EngineStatistics,
   GroupBacklog, Health, LogRecord, Page, Receipt, RedriveOptions, RedriveReport, Scheduled,
 } from "./records.js";
-
-/** Ends the wait with CancelledError, whose `cause` is the signal's reason; what was asked for may go on. */
-export interface Cancellable {
-  signal?: AbortSignal | undefined;
-}
+import type { Cancellable } from "./signals.js";
 
 export interface Paged {
   /** [1, 1000]; 100 unless given. */
@@ -60,23 +56,25 @@ export interface OutgoingMessage extends MessageOptions {
 
 const PUBLISH_OPTIONS = new Set([
   "key", "headers", "contentType", "priority", "ttlMs", "dedupId", "dedupWhileUnfinished", "correlationId",
-  "causationId", "traceparent", "delayMs", "dueAt", "skipIfLateByMs", "id", "signal", "topic", "value",
+  "causationId", "traceparent", "delayMs", "dueAt", "skipIfLateByMs", "id", "signal",
 ]);
 
 /** Between two questions whether somebody else's run of a key is done. */
 const POLL_MS = 50;
 
+/** Reads each option once. `signal` is the caller's. */
 export function fieldsOf(topic: string, value: unknown, options: MessageOptions): Fields {
   const [payload, known] = encode(value);
-  let others: Record<string, unknown> | undefined;
-  for (const name in options) {
+  const { key, contentType, signal: _, ...others } = options as PublishOptions;
+  let isPlain = true;
+  for (const name in others) {
     if (!PUBLISH_OPTIONS.has(name)) {
       throw new errors.InvalidArgumentError(
-        `unknown option '${name}' of publish; known are ${[...PUBLISH_OPTIONS].slice(0, -2).join(", ")}`);
+        `unknown option '${name}' of publish; known are ${[...PUBLISH_OPTIONS].join(", ")}`);
     }
-    if (name !== "key" && name !== "contentType" && name !== "signal") others ??= { ...options };
+    isPlain = false;
   }
-  return [topic, payload, options.key, options.contentType ?? known, others];
+  return [topic, payload, key, contentType ?? known, isPlain ? undefined : others];
 }
 
 interface IdempotencyAnswer {
@@ -116,8 +114,10 @@ export abstract class Calls {
    * "unknown" (repeat it only with a dedup id).
    */
   async publish(topic: string, value: unknown, options: PublishOptions = {}): Promise<Receipt> {
-    const receipts = await this.send([fieldsOf(topic, value, options)], options.signal);
-    return acked(receipts[0] as Receipt);
+    const { signal, ...message } = options;
+    const fields = fieldsOf(topic, value, message);
+    const [receipt] = await this.send([fields], signal).catch(unstored);
+    return acked(receipt as Receipt);
   }
 
   /**
@@ -125,7 +125,7 @@ export abstract class Calls {
    * `receipt.outcome`. The valid ones are stored together.
    */
   async publishBatch(messages: readonly OutgoingMessage[], options: Cancellable = {}): Promise<Receipt[]> {
-    const fields = messages.map((message) => fieldsOf(message.topic, message.value, message));
+    const fields = messages.map(({ topic, value, ...others }) => fieldsOf(topic, value, others));
     return this.send(fields, options.signal);
   }
 
@@ -140,7 +140,8 @@ export abstract class Calls {
     const { retry, timeoutMs, signal, ...message } = options;
     const fields = fieldsOf(topic, value, message);
     const texts = textsOf("Retry", retry ?? {});
-    return acked(await this.call<Receipt>(signal, "publishWithRetry", fields, texts, timeoutMs));
+    const publishing = this.call<Receipt>(signal, "publishWithRetry", fields, texts, timeoutMs);
+    return acked(await publishing.catch(unstored));
   }
 
   /** "done": it will never fire. Exactly one of cancelling and firing wins, across processes. */
@@ -240,6 +241,9 @@ export abstract class Calls {
   async once<T>(
     key: string, run: () => T | Promise<T>, options: IdempotencyOptions & Cancellable = {},
   ): Promise<T> {
+    if (typeof run !== "function") {
+      throw new errors.InvalidArgumentError(`what runs once is a ${typeof run}, but must be a function`);
+    }
     const { signal, ...settings } = options;
     const texts = textsOf("Idempotency", settings);
     const deadline = performance.now() + (settings.waitMsMax ?? 0);
@@ -253,18 +257,17 @@ export abstract class Calls {
       }
       await sleep(Math.min(POLL_MS, answer.retryAfterMs));
     }
-    let value: T;
-    let encoded: [string | Uint8Array, string];
     try {
-      value = await run();
-      encoded = encode(value === undefined ? null : value);
+      const value = await run();
+      const [result, kind] = encode(value === undefined ? null : value);
+      const storedAs = kind === BYTES_TYPE ? "" : kind;
+      await this.call(undefined, "complete", answer.token, result, storedAs, texts);
+      return value;
     } catch (error) {
-      await this.call(undefined, "fail", answer.token);
+      // Free for the next one, unless somebody else has it already.
+      await this.call(undefined, "fail", answer.token).catch(() => {});
       throw error;
     }
-    const storedAs = encoded[1] === BYTES_TYPE ? "" : encoded[1];
-    await this.call(undefined, "complete", answer.token, encoded[0], storedAs, texts);
-    return value;
   }
 
   // ---- operation ------------------------------------------------------------------------------------
@@ -294,6 +297,12 @@ export abstract class Calls {
 function resultOf<T>(answer: IdempotencyAnswer): T {
   const { result, contentType } = answer;
   return (contentType === "" ? result : decode(result, 0, result.length, contentType)) as T;
+}
+
+/** A publish that has no receipt was not even tried, unless its error says that nobody knows. */
+function unstored(error: unknown): never {
+  if (error instanceof errors.TowlineError) error.outcome ??= "rejected";
+  throw error;
 }
 
 function acked(receipt: Receipt): Receipt {

@@ -4,23 +4,24 @@
 // published in one turn of the loop goes down in one call, and so do the outcomes of handlers. The loop is
 // kept alive while somebody waits for an answer or a consumer is open, and not otherwise.
 
-import { AsyncLocalStorage } from "node:async_hooks";
-import { tracingChannel } from "node:diagnostics_channel";
-
-import { Calls, type Cancellable, type PublishOptions } from "./calls.js";
-import { CancelledError, ClosedError, InvalidArgumentError, InvalidConfigError } from "./errors.js";
-import { Message, outcomeOf, RELEASED } from "./message.js";
+import { Calls, type MessageOptions, type PublishOptions } from "./calls.js";
+import { Consumer, type Host } from "./consumer.js";
+import { ClosedError, InvalidArgumentError, InvalidConfigError, type TowlineError } from "./errors.js";
+import { type Message, RELEASED } from "./message.js";
 import * as bridge from "./native.js";
 import { type Fields, type Handle, native, type Outcome, type Port, textsOf } from "./native.js";
 import type { ConsumerOptions, EngineOptions } from "./options.js";
-import type { ConsumerStatistics, DeadLetterAlert, LogLevel, Receipt } from "./records.js";
+import type { DeadLetterAlert, LogLevel, Receipt } from "./records.js";
+import { type Cancellable, cancelled } from "./signals.js";
+import {
+  type BatchHandler, BatchRunner, type Handler, Inbox, isRunningIn, MessageRunner, type Sink,
+} from "./sinks.js";
 import type { VirtualClock } from "./testing.js";
+import { tracePublish } from "./tracing.js";
 
 const DRAIN_COUNT = 512;
 const LEVELS: readonly LogLevel[] = ["debug", "info", "warning", "error"];
 const ORDERINGS = { none: "unordered", key: "key_ordered", partition: "partition_ordered" } as const;
-
-export type Handler<T = unknown> = (message: Message<T>) => unknown;
 
 export interface OpenOptions extends EngineOptions, Cancellable {
   /** Of `towline/testing`: time stands still until it is advanced. */
@@ -42,11 +43,6 @@ interface Waiting {
   forget: (() => void) | undefined;
 }
 
-// Whose handler runs: closing an engine inside one must not wait for that handler.
-const runningIn = new AsyncLocalStorage<Engine>();
-const publishing = tracingChannel("towline:publish");
-const processing = tracingChannel("towline:process");
-
 // Handlers cannot run any more at the end of the process: what they hold goes back at once.
 const openPorts = new Set<Port>();
 function onExit(): void {
@@ -63,15 +59,23 @@ function forgetPort(port: Port): void {
   if (openPorts.size === 0) process.off("exit", onExit);
 }
 
-function isTraced(channel: typeof publishing): boolean {
-  return (
-    channel.start.hasSubscribers || channel.end.hasSubscribers || channel.asyncStart.hasSubscribers ||
-    channel.asyncEnd.hasSubscribers || channel.error.hasSubscribers
-  );
+/** It was asked for, and nobody will hear what became of it. */
+function unanswered<E extends TowlineError>(error: E): E {
+  error.outcome = "unknown";
+  return error;
 }
 
-function cancelled(signal: AbortSignal): CancelledError {
-  return new CancelledError("the caller's signal was aborted", { cause: signal.reason });
+/** As an exception that nobody caught: loud, and behind what is done now. */
+function throwLater(error: unknown): void {
+  process.nextTick(() => {
+    throw error;
+  });
+}
+
+function checkHandler(handler: unknown): void {
+  if (typeof handler !== "function") {
+    throw new InvalidArgumentError(`the handler is a ${typeof handler}, but must be a function`);
+  }
 }
 
 function consumerTexts(options: ConsumeOptions): string[] {
@@ -80,189 +84,14 @@ function consumerTexts(options: ConsumeOptions): string[] {
     const known = Object.keys(ORDERINGS).join(", ");
     throw new InvalidConfigError(`ordering is '${ordering}', but must be one of ${known}`);
   }
-  return [...textsOf("Consumer", settings), "order", ORDERINGS[ordering]];
+  // What cannot be read cannot be read the next time either.
+  const unreadable = ["classify.permanent_types", "PayloadError"];
+  return [...textsOf("Consumer", settings), "order", ORDERINGS[ordering], ...unreadable];
 }
 
-/** What a consumer needs of its engine. */
-interface Host {
-  readonly isInHandler: boolean;
-  call<T>(signal: AbortSignal | undefined, name: keyof Port, ...values: unknown[]): Promise<T>;
-  finish(number: number, outcome: Outcome): void;
-  forget(consumer: Consumer): void;
-  check(): void;
-}
-
-/** A running consumer. Closing the engine closes it; so does the signal that it was given. */
-export class Consumer {
-  /** @internal */
-  readonly number: number;
-  /** @internal */
-  handle: Handle | undefined;
-  protected readonly host: Host;
-  #closing: Promise<number> | undefined;
-
-  /** @internal */
-  constructor(host: Host, number: number) {
-    this.host = host;
-    this.number = number;
-  }
-
-  /** Takes in nothing more; what is in flight goes on. */
-  pause(): void {
-    native.consumerPause(this.#open());
-  }
-  resume(): void {
-    native.consumerResume(this.#open());
-  }
-  /** [1, 4096] */
-  setConcurrency(concurrency: number): void {
-    native.consumerSetConcurrency(this.#open(), concurrency);
-  }
-  statistics(): ConsumerStatistics {
-    return native.consumerStatistics(this.#open());
-  }
-
-  /** Waits until nothing is in flight, then leaves it paused. Rejects with TimeoutError. */
-  async drain(options: { timeoutMs?: number } & Cancellable = {}): Promise<void> {
-    const handle = this.#open();
-    if (this.host.isInHandler) {
-      throw new InvalidArgumentError("drain: a handler cannot wait until no handler runs; use pause()");
-    }
-    await this.host.call(options.signal, "drainConsumer", handle, options.timeoutMs ?? 30_000);
-  }
-
-  /**
-   * Stops intake, waits for its handlers up to `timeoutMs` (unless given: the engine's drainTimeoutMs), and
-   * gives back the rest. Resolves to the number of handlers that have not ended. Idempotent. Inside a handler
-   * of the engine it resolves at once, and the rest happens later.
-   */
-  async close(options: { timeoutMs?: number } = {}): Promise<number> {
-    if (this.#closing === undefined) {
-      const handle = this.#open();
-      this.#closing = this.host
-        .call<number>(undefined, "closeConsumer", handle, options.timeoutMs)
-        .finally(() => this.host.forget(this));
-    }
-    if (!this.host.isInHandler) return this.#closing;
-    this.#closing.catch(() => {});
-    return 0;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
-  }
-
-  #open(): Handle {
-    this.host.check();
-    const isOpen = this.handle !== undefined && this.#closing === undefined;
-    if (!isOpen) throw new ClosedError("the consumer is not open");
-    return this.handle as Handle;
-  }
-}
-
-/** Deliveries go to one of these. */
-interface Sink {
-  readonly number: number;
-  deliver(bytes: Buffer, events: readonly unknown[], at: number, number: number): void;
-  end(): void;
-}
-
-/** Messages that wait for a `for await`. */
-class Inbox implements Sink {
-  readonly number: number;
-  #host: Host;
-  #messages: Message[] = [];
-  #open = new Map<number, Message>();
-  #wake: (() => void) | undefined;
-  #isEnded = false;
-
-  constructor(host: Host, number: number) {
-    this.#host = host;
-    this.number = number;
-  }
-
-  deliver(bytes: Buffer, events: readonly unknown[], at: number, number: number): void {
-    const message = new Message(bytes, events, at, () => this.#finish(number, undefined));
-    this.#open.set(number, message);
-    this.#messages.push(message);
-    this.#wake?.();
-  }
-
-  /** What comes of it does not count any more: its place is free at once, since nobody returns from here. */
-  stop(number: number): void {
-    this.#open.get(number)?.stop();
-    this.#finish(number, RELEASED);
-  }
-
-  end(): void {
-    this.#isEnded = true;
-    for (const number of [...this.#open.keys()]) this.stop(number);
-    this.#wake?.();
-  }
-
-  async next(): Promise<Message | undefined> {
-    for (;;) {
-      if (this.#isEnded) return undefined;
-      const message = this.#messages.shift();
-      if (message !== undefined && !message.isStopped) return message;
-      if (message === undefined) await new Promise<void>((resolve) => (this.#wake = resolve));
-    }
-  }
-
-  #finish(number: number, outcome: Outcome): void {
-    if (this.#open.delete(number)) this.#host.finish(number, outcome);
-  }
-}
-
-/** Handlers that run. */
-class Runner implements Sink {
-  readonly number: number;
-  #host: Host;
-  #handler: Handler;
-  #engine: Engine;
-  #running = new Map<number, Message>();
-
-  constructor(host: Host, engine: Engine, number: number, handler: Handler) {
-    this.#host = host;
-    this.#engine = engine;
-    this.number = number;
-    this.#handler = handler;
-  }
-
-  deliver(bytes: Buffer, events: readonly unknown[], at: number, number: number): void {
-    const message = new Message(bytes, events, at);
-    this.#running.set(number, message);
-    const returned = () => this.#returned(number, undefined);
-    const failed = (error: unknown) => this.#returned(number, outcomeOf(error, message));
-    try {
-      const result = runningIn.run(this.#engine, () => this.#run(message)) as PromiseLike<unknown> | null;
-      if (typeof result === "object" && result !== null && typeof result.then === "function") {
-        Promise.resolve(result).then(returned, failed);
-      } else {
-        returned();
-      }
-    } catch (error) {
-      failed(error);
-    }
-  }
-
-  stop(number: number): void {
-    this.#running.get(number)?.stop();
-  }
-
-  end(): void {
-    for (const message of this.#running.values()) message.stop();
-  }
-
-  #run(message: Message): unknown {
-    const handler = this.#handler;
-    if (!isTraced(processing)) return handler(message);
-    return processing.tracePromise(async () => handler(message), { message });
-  }
-
-  #returned(number: number, outcome: Outcome): void {
-    if (this.#running.delete(number)) this.#host.finish(number, outcome);
-  }
+/** One message of a batch for a topic. */
+export interface TopicMessage<T> extends MessageOptions {
+  value: T;
 }
 
 /** One topic, typed. */
@@ -279,8 +108,15 @@ export class Topic<T> {
   publish(value: T, options: PublishOptions = {}): Promise<Receipt> {
     return this.#engine.publish(this.name, value, options);
   }
+  /** One receipt per message, in order; look at `receipt.outcome`. */
+  publishBatch(messages: readonly TopicMessage<T>[], options: Cancellable = {}): Promise<Receipt[]> {
+    return this.#engine.publishBatch(messages.map((one) => ({ ...one, topic: this.name })), options);
+  }
   consume(options: ConsumeOptions, handler: Handler<T>): Promise<Consumer> {
     return this.#engine.consume<T>(this.name, options, handler);
+  }
+  consumeBatches(options: ConsumeOptions, handler: BatchHandler<T>): Promise<Consumer> {
+    return this.#engine.consumeBatches<T>(this.name, options, handler);
   }
   messages(options: ConsumeOptions = {}): AsyncIterableIterator<Message<T>> {
     return this.#engine.messages<T>(this.name, options);
@@ -297,7 +133,7 @@ export class Engine extends Calls {
   readonly #port: Port;
   readonly #host: Host;
   readonly #waiting = new Map<number, Waiting>();
-  readonly #sinks = new Map<number, Runner | Inbox>();
+  readonly #sinks = new Map<number, Sink>();
   /** What a consumer leaves behind at its caller's signal. */
   readonly #listening = new Map<number, () => void>();
   #ids = 0;
@@ -331,10 +167,9 @@ export class Engine extends Calls {
     super();
     this.#port = native.makePort(() => this.#fetch(), logLevel);
     remember(this.#port);
-    const isInHandler = () => runningIn.getStore() === this;
     this.#host = {
       get isInHandler() {
-        return isInHandler();
+        return isRunningIn(this);
       },
       call: (signal, name, ...values) => this.call(signal, name, ...values),
       finish: (number, outcome) => this.#finish(number, outcome),
@@ -358,10 +193,19 @@ export class Engine extends Calls {
   async consume<T = unknown>(
     topics: Topics, options: ConsumeOptions, handler: Handler<T>,
   ): Promise<Consumer> {
-    if (typeof handler !== "function") {
-      throw new InvalidArgumentError(`the handler is a ${typeof handler}, but must be a function`);
-    }
-    return this.#start(topics, options, new Runner(this.#host, this, ++this.#ids, handler as Handler));
+    checkHandler(handler);
+    return this.#start(topics, options, new MessageRunner(this.#host, ++this.#ids, handler as Handler));
+  }
+
+  /**
+   * The same for many messages at once, at most `batchCountMax`; `concurrency` counts batches. Returning
+   * acknowledges all that were not settled one by one, throwing fails those.
+   */
+  async consumeBatches<T = unknown>(
+    topics: Topics, options: ConsumeOptions, handler: BatchHandler<T>,
+  ): Promise<Consumer> {
+    checkHandler(handler);
+    return this.#start(topics, options, new BatchRunner(this.#host, ++this.#ids, handler as BatchHandler));
   }
 
   /**
@@ -385,16 +229,18 @@ export class Engine extends Calls {
     if (options.signal?.aborted) throw cancelled(options.signal);
   }
 
-  async #start(topics: Topics, options: ConsumeOptions, sink: Runner | Inbox): Promise<Consumer> {
+  async #start(topics: Topics, options: ConsumeOptions, sink: Sink): Promise<Consumer> {
     const { signal } = options;
     const texts = consumerTexts(options);
     const patterns = typeof topics === "string" ? [topics] : [...topics];
+    const inBatches = sink instanceof BatchRunner;
     const consumer = new Consumer(this.#host, sink.number);
     // Before it starts: its first delivery may come before the answer.
     this.#sinks.set(sink.number, sink);
     this.#hold();
     try {
-      consumer.handle = await this.call<Handle>(undefined, "consume", sink.number, patterns, texts);
+      consumer.handle = await this.call<Handle>(
+        undefined, "consume", sink.number, patterns, texts, inBatches);
     } catch (error) {
       this.#forget(sink.number);
       throw error;
@@ -413,7 +259,11 @@ export class Engine extends Calls {
   #forget(number: number): void {
     this.#listening.get(number)?.();
     this.#listening.delete(number);
-    if (this.#sinks.delete(number)) this.#release();
+    const sink = this.#sinks.get(number);
+    if (sink === undefined) return;
+    this.#sinks.delete(number);
+    sink.end();
+    this.#release();
   }
 
   // ---- closing --------------------------------------------------------------------------------------
@@ -449,7 +299,7 @@ export class Engine extends Calls {
       forgetPort(this.#port);
       for (const waiting of this.#waiting.values()) {
         waiting.forget?.();
-        waiting.reject(new ClosedError("the engine was closed before the answer came") as never);
+        waiting.reject(unanswered(new ClosedError("the engine was closed before the answer came")));
       }
       this.#waiting.clear();
       for (const number of [...this.#sinks.keys()]) this.#forget(number);
@@ -484,7 +334,7 @@ export class Engine extends Calls {
       ask(id);
       let forget: (() => void) | undefined;
       if (signal !== undefined) {
-        const onAbort = () => this.#answer(id, false, cancelled(signal));
+        const onAbort = () => this.#answer(id, false, unanswered(cancelled(signal)));
         signal.addEventListener("abort", onAbort, { once: true });
         forget = () => signal.removeEventListener("abort", onAbort);
       }
@@ -500,8 +350,7 @@ export class Engine extends Calls {
         if (this.#publishes.length === 0) process.nextTick(() => this.#flushPublishes());
         this.#publishes.push(id, messages);
       });
-    if (!isTraced(publishing)) return sent();
-    return publishing.tracePromise(sent, { topics: messages.map((one) => one[0]) });
+    return tracePublish(sent, () => messages.map((one) => one[0]));
   }
 
   #flushPublishes(): void {
@@ -527,51 +376,64 @@ export class Engine extends Calls {
     const waiting = this.#waiting.get(id);
     if (waiting === undefined) return; // whoever waited has left
     this.#waiting.delete(id);
-    waiting.forget?.();
     if (ok) {
       waiting.resolve(value as never);
     } else {
       waiting.reject(value);
     }
     this.#release();
+    waiting.forget?.();
   }
 
-  /** Where each event ends is known by its kind; see EventList of the native half. */
+  /**
+   * Takes what is in the mailbox, when it has rung. Whatever happens at one event, the others are taken: Node
+   * would drop the error, and the events with it.
+   */
   #fetch(): void {
-    const events = this.#port.drain(DRAIN_COUNT);
+    let events: unknown[];
+    try {
+      events = this.#port.drain(DRAIN_COUNT);
+    } catch (error) {
+      return throwLater(error);
+    }
     const bytes = events[0] as Buffer;
     for (let at = 1; at < events.length; ) {
-      switch (events[at]) {
-        case bridge.REPLY:
-        case bridge.RECEIPTS:
-          this.#answer(events[at + 1] as number, events[at + 2] as boolean, events[at + 3]);
-          at += 4;
-          break;
-        case bridge.DELIVERY:
-          this.#deliver(events[at + 1] as number, events[at + 2] as number, bytes, events, at + 3);
-          at += 10;
-          break;
-        case bridge.STOP:
-          for (const sink of this.#sinks.values()) sink.stop(events[at + 1] as number);
-          at += 2;
-          break;
-        case bridge.LOG:
-          this.#tellLog(events[at + 1] as number, events[at + 2] as string, events[at + 3] as string);
-          at += 4;
-          break;
-        default:
-          this.#tellAlert(events[at + 1] as DeadLetterAlert);
-          at += 2;
+      const kind = events[at] as bridge.EventKind;
+      try {
+        this.#take(kind, bytes, events, at + 1);
+      } catch (error) {
+        throwLater(error);
       }
+      at += bridge.EVENT_LENGTHS[kind];
     }
   }
 
-  #deliver(consumer: number, number: number, bytes: Buffer, events: readonly unknown[], at: number): void {
+  #take(kind: bridge.EventKind, bytes: Buffer, events: readonly unknown[], at: number): void {
+    const [first, second, third] = [events[at], events[at + 1], events[at + 2]];
+    switch (kind) {
+      case bridge.REPLY:
+      case bridge.RECEIPTS:
+        return this.#answer(first as number, second as boolean, third);
+      case bridge.DELIVERY:
+        return this.#deliver(first as number, second as number, third as number, bytes, events, at + 3);
+      case bridge.STOP:
+        for (const sink of this.#sinks.values()) sink.stop(first as number);
+        return;
+      case bridge.LOG:
+        return this.#tellLog(first as number, second as string, third as string);
+      case bridge.ALERT:
+        return this.#tellAlert(first as DeadLetterAlert);
+    }
+  }
+
+  #deliver(
+    consumer: number, number: number, batchLeft: number, bytes: Buffer, events: readonly unknown[], at: number,
+  ): void {
     const sink = this.#sinks.get(consumer);
     if (sink === undefined) {
       this.#finish(number, RELEASED); // it was closed meanwhile
     } else {
-      sink.deliver(bytes, events, at, number);
+      sink.deliver({ bytes, events, at, number, batchLeft });
     }
   }
 

@@ -2,17 +2,25 @@
 // consumer groups, in one engine that runs inside your process, over the store you already have.
 
 export type {
-  Cancellable, EngineEvents, MessageOptions, OutgoingMessage, Paged, PublishOptions,
+  EngineEvents, MessageOptions, OutgoingMessage, Paged, PublishOptions,
 } from "./calls.js";
-export { Consumer, Engine, Topic } from "./engine.js";
-export type { ConsumeOptions, Handler, OpenOptions } from "./engine.js";
+export { Consumer } from "./consumer.js";
+export { Engine, Topic } from "./engine.js";
+export type { ConsumeOptions, OpenOptions, TopicMessage } from "./engine.js";
 export * from "./errors.js";
+export { Limiter, Permit } from "./limiter.js";
+export type { AcquireOptions } from "./limiter.js";
 export { Defer, Message, Reject, Retry } from "./message.js";
 export type * from "./options.js";
 export { PayloadError } from "./payload.js";
 export type {
   Answer, BlockedKey, ConsumerStatistics, DeadLetter, DeadLetterAlert, DeadLetterGroup, DeadLetterQuery,
-  DeadLetterReason, DeadLetterStatus, EngineStatistics, GroupBacklog, Health, LogLevel, LogRecord, Page,
+  DeadLetterReason, DeadLetterStatus, EngineStatistics, GroupBacklog, Health, LimiterStatistics, LogLevel,
+  LogRecord, Page,
   Receipt, RedriveReport, Scheduled,
 } from "./records.js";
 export type { RedriveOptions } from "./records.js";
+export type { Cancellable } from "./signals.js";
+export type { BatchHandler, Handler } from "./sinks.js";
+export { Transaction } from "./transaction.js";
+export type { SqlParameter, SqlValue } from "./transaction.js";

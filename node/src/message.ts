@@ -1,8 +1,10 @@
 // A message in the hands of a handler, and what a handler may throw.
 
+import type { Host } from "./consumer.js";
 import { CancelledError, InvalidArgumentError } from "./errors.js";
 import { type Details, type Handle, native, type Outcome } from "./native.js";
-import { decode, PayloadError } from "./payload.js";
+import { decode } from "./payload.js";
+import { runTransaction, type Transaction } from "./transaction.js";
 
 // Outcome.Kind of the engine.
 const FAIL = 1;
@@ -68,18 +70,25 @@ function delayOf(afterMs: unknown): number | undefined {
 
 /** What throwing this means for the message. Never throws, whatever was thrown. */
 export function outcomeOf(error: unknown, message: Message): Outcome {
+  try {
+    return meaningOf(error, message);
+  } catch {
+    return [FAIL, undefined, "Error", "(what was thrown could not be looked at)", ""];
+  }
+}
+
+function meaningOf(error: unknown, message: Message): Outcome {
   if (error instanceof Retry) return [NAK, delayOf(error.afterMs), "Retry", textOf(error, "message"), ""];
   if (error instanceof Reject) return [DEAD_LETTER, undefined, "Rejected", textOf(error, "message"), ""];
   if (error instanceof Defer) return [DEFER, delayOf(error.afterMs) ?? 0, "", "", ""];
   if (message.isStopped) return RELEASED; // the result does not count any more
-  const kind = error instanceof PayloadError ? DEAD_LETTER : FAIL;
   if (typeof error !== "object" || error === null) {
-    return [kind, undefined, error === null ? "null" : typeof error, describe(error), ""];
+    return [FAIL, undefined, error === null ? "null" : typeof error, describe(error), ""];
   }
   const type = textOf(error, "name") || "Error";
   const text = textOf(error, "message") || (error instanceof Error ? "" : describe(error));
   const stack = textOf(error, "stack").slice(0, STACK_LENGTH_MAX);
-  return [kind, undefined, type, text || `(this ${type} has no text)`, stack];
+  return [FAIL, undefined, type, text || `(this ${type} has no text)`, stack];
 }
 
 function milliseconds(value: unknown, name: string): number {
@@ -89,12 +98,28 @@ function milliseconds(value: unknown, name: string): number {
   return value;
 }
 
+/** Makes settling wait until it is durable. */
+interface Waiting {
+  wait: true;
+}
+interface NotWaiting {
+  wait?: false;
+}
+type Settling = Waiting | NotWaiting;
+
+interface NakOptions {
+  /** Left out: as the retry policy says. */
+  afterMs?: number;
+  why?: string;
+}
+
 /**
  * One message, handed to one handler. Readable for as long as it is kept, also after it was settled.
  *
  * `ack`, `nak`, `defer` and `reject` are for consumers with `ack: "manual"` and for `messages()`: the
- * decision is taken at once and becomes durable with the consumer's next commit. A second one throws
- * `AlreadySettledError`, one after the lease went to somebody else `LeaseLostError`; both change nothing.
+ * decision is taken at once and becomes durable with the consumer's next commit; with `wait: true` they give a
+ * promise of that. A second one throws `AlreadySettledError`, one after the lease went to somebody else
+ * `LeaseLostError` (with `wait: true` the promise rejects); both change nothing.
  */
 export class Message<T = unknown> {
   readonly topic: string;
@@ -102,6 +127,7 @@ export class Message<T = unknown> {
   readonly contentType: string;
   /** 1 on the first handling, one more for each failure. Durable. */
   readonly attempt: number;
+  readonly #host: Host;
   #bytes: Buffer;
   #from: number;
   #to: number;
@@ -114,7 +140,8 @@ export class Message<T = unknown> {
   #isStopped = false;
 
   /** @internal From the entries of a delivery event. */
-  constructor(bytes: Buffer, event: readonly unknown[], at: number, onSettled?: () => void) {
+  constructor(host: Host, bytes: Buffer, event: readonly unknown[], at: number, onSettled?: () => void) {
+    this.#host = host;
     this.topic = event[at] as string;
     this.key = event[at + 1] as string | null;
     this.contentType = event[at + 2] as string;
@@ -186,19 +213,39 @@ export class Message<T = unknown> {
     return this.#controller.signal;
   }
 
-  ack(): void {
-    this.#settle(undefined);
+  ack(options?: NotWaiting): void;
+  ack(options: Waiting): Promise<void>;
+  ack(options: Settling = {}): void | Promise<void> {
+    return this.#settle(undefined, options);
   }
-  nak(options: { afterMs?: number; why?: string } = {}): void {
+  nak(options?: NakOptions & NotWaiting): void;
+  nak(options: NakOptions & Waiting): Promise<void>;
+  nak(options: NakOptions & Settling = {}): void | Promise<void> {
     const after = options.afterMs === undefined ? undefined : milliseconds(options.afterMs, "afterMs");
-    this.#settle([NAK, after, "Nak", String(options.why ?? ""), ""]);
+    return this.#settle([NAK, after, "Nak", String(options.why ?? ""), ""], options);
   }
-  defer(afterMs: number): void {
-    this.#settle([DEFER, milliseconds(afterMs, "afterMs"), "", "", ""]);
+  defer(afterMs: number, options?: NotWaiting): void;
+  defer(afterMs: number, options: Waiting): Promise<void>;
+  defer(afterMs: number, options: Settling = {}): void | Promise<void> {
+    return this.#settle([DEFER, milliseconds(afterMs, "afterMs"), "", "", ""], options);
   }
-  reject(why = ""): void {
-    this.#settle([DEAD_LETTER, undefined, "Rejected", String(why), ""]);
+  reject(why?: string, options?: NotWaiting): void;
+  reject(why: string, options: Waiting): Promise<void>;
+  reject(why = "", options: Settling = {}): void | Promise<void> {
+    return this.#settle([DEAD_LETTER, undefined, "Rejected", String(why), ""], options);
   }
+
+  /**
+   * `sqlite:` only. Runs `body` now: its SQL, what it publishes and the acknowledgement of this message are one
+   * transaction. When it throws nothing happened, and the message is unsettled. It must be quick, and not
+   * asynchronous: every writer of the file waits for it, and so does the event loop. Throws UnsupportedError,
+   * LeaseLostError, InvalidArgumentError, and what `body` throws.
+   */
+  transaction(body: (transaction: Transaction) => void): void {
+    runTransaction(this.#delivery, body);
+    this.#onSettled?.();
+  }
+
   /** Gives the handler so many milliseconds more, from now. At most 24 hours. */
   extend(byMs: number): void {
     native.extend(this.#delivery, byMs);
@@ -229,7 +276,12 @@ export class Message<T = unknown> {
     return (this.#details ??= native.details(this.#delivery));
   }
 
-  #settle(outcome: Outcome): void {
+  #settle(outcome: Outcome, { wait = false }: Settling): void | Promise<void> {
+    if (wait) {
+      return this.#host
+        .call<void>(undefined, "settleDurably", this.#delivery, outcome)
+        .then(() => this.#onSettled?.());
+    }
     native.settle(this.#delivery, outcome);
     this.#onSettled?.();
   }

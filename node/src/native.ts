@@ -5,9 +5,10 @@ import path from "node:path";
 
 import { errorOf, InvalidConfigError } from "./errors.js";
 import { TABLE } from "./options.js";
-import type { ConsumerStatistics } from "./records.js";
+import type { ConsumerStatistics, LimiterStatistics } from "./records.js";
+import type { SqlParameter, SqlValue } from "./transaction.js";
 
-/** A delivery, a consumer or a clock of the engine. */
+/** What the native half keeps: a delivery, a transaction, a consumer, a clock, permits. */
 export type Handle = { readonly __native: unique symbol };
 /** kind, delay in milliseconds, type, message, stack; undefined: acknowledged. */
 export type Outcome = readonly [number, number | undefined, string, string, string] | undefined;
@@ -51,6 +52,7 @@ export interface Port {
   settleDown: Answering;
   close: Answering;
   consume: Answering;
+  settleDurably: Answering;
   drainConsumer: Answering;
   closeConsumer: Answering;
 }
@@ -76,6 +78,11 @@ interface Native {
   settle(delivery: Handle, outcome: Outcome): void;
   extend(delivery: Handle, ms: number): void;
   progress(delivery: Handle, note: string): void;
+  /** The session that `body` is given ends with it. */
+  transaction(delivery: Handle, body: (session: Handle) => void): void;
+  sqlExecute(session: Handle, sql: string, parameters: readonly SqlParameter[]): SqlValue[][];
+  sqlPublish(session: Handle, message: Fields): string;
+  sqlComplete(session: Handle, scope: string, key: string, result: string | Uint8Array): void;
   consumerPause(consumer: Handle): void;
   consumerResume(consumer: Handle): void;
   consumerSetConcurrency(consumer: Handle, concurrency: number): void;
@@ -84,6 +91,15 @@ interface Native {
   clockAdvance(clock: Handle, ms: number): void;
   clockStepWall(clock: Handle, ms: number): void;
   clockNow(clock: Handle): number;
+  /** `granted` is told once of each request: within the call, or when somebody makes room. */
+  makeGate(limit: number, waitingMax: number, granted: (request: number, error: unknown) => void): Handle;
+  gateRequest(gate: Handle, request: number, weight: number): void;
+  gateTryAcquire(gate: Handle, request: number, weight: number): boolean;
+  /** False: it was granted, or refused, already. */
+  gateWithdraw(gate: Handle, request: number): boolean;
+  gateRelease(gate: Handle, request: number): void;
+  gateSetLimit(gate: Handle, limit: number): void;
+  gateStatistics(gate: Handle): LimiterStatistics;
 }
 
 function load(): Native {
@@ -116,6 +132,9 @@ export const DELIVERY = 2;
 export const STOP = 3;
 export const LOG = 4;
 export const ALERT = 5;
+export type EventKind = 0 | 1 | 2 | 3 | 4 | 5;
+/** How many entries of the list an event takes, its kind included. */
+export const EVENT_LENGTHS: Record<EventKind, number> = [4, 4, 11, 2, 4, 2];
 
 /** Options by their names here, as [name, value, name, value ...] of the engine's. */
 export function textsOf(group: string, options: object, wherePrefix = "", prefix = ""): string[] {

@@ -18,6 +18,9 @@ export function encode(value: unknown): [string | Uint8Array, string] {
   if (typeof value === "string") return [value, TEXT_TYPE];
   if (value instanceof Uint8Array) return [new Uint8Array(value), BYTES_TYPE];
   if (value instanceof ArrayBuffer) return [new Uint8Array(value.slice(0)), BYTES_TYPE];
+  if (ArrayBuffer.isView(value) || value instanceof SharedArrayBuffer) {
+    throw new PayloadError("bytes must be a Uint8Array or an ArrayBuffer: how others are laid out depends");
+  }
   let text: string | undefined;
   try {
     text = JSON.stringify(value);

@@ -179,6 +179,16 @@ export interface ConsumerStatistics {
   readonly breakerOpen: boolean;
 }
 
+/** Of a Limiter. `granted` and `refused` count since it was made. */
+export interface LimiterStatistics {
+  readonly limit: number;
+  readonly inUse: number;
+  readonly waiting: number;
+  readonly inUseMax: number;
+  readonly granted: number;
+  readonly refused: number;
+}
+
 export interface DeadLetterAlert {
   readonly kind: "depth" | "age" | "rate" | "new_fingerprint" | "entry";
   /** The condition has ended. */

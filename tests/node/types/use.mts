@@ -1,5 +1,5 @@
 // Compiled, never run: what users write must type, and what is wrong must not.
-import { Engine, LeaseLostError, type Message, Retry, TowlineError, type Topic } from "towline";
+import { Engine, LeaseLostError, Limiter, type Message, Retry, type SqlValue, TowlineError, type Topic } from "towline";
 import { VirtualClock } from "towline/testing";
 
 interface Order {
@@ -31,3 +31,29 @@ const code: string = new LeaseLostError("x").code + result.a;
 engine.events.on("alert", (alert) => console.log(alert.topic, code));
 const error: TowlineError | undefined = (await engine.publishBatch([{ topic: "a", value: 1 }]))[0]?.error;
 console.log(error?.retryable);
+
+await orders.publishBatch([{ value: { id: "1", total: 2 }, key: "c" }]);
+// @ts-expect-error: an order has a total
+await orders.publishBatch([{ value: { id: "1" } }]);
+await orders.consumeBatches({ group: "b", batchCountMax: 100 }, async (batch) => {
+  const totals: number[] = batch.map((m) => m.value.total);
+  const durable: Promise<void> = batch[0]!.ack({ wait: true });
+  const atOnce: void = batch[1]?.nak({ afterMs: 10 });
+  await durable;
+  console.log(totals, atOnce);
+});
+await orders.consume({ group: "t" }, (m) => {
+  m.transaction((tx) => {
+    const rows: SqlValue[][] = tx.execute("SELECT ?1", [m.value.total]);
+    tx.publish("bills", rows.length, { key: m.key });
+    // @ts-expect-error: no SQL value
+    tx.execute("SELECT ?1", [{}]);
+  });
+});
+const limiter = new Limiter(4, { waitingMax: 10 });
+{
+  using permit = await limiter.acquire({ weight: 2, timeoutMs: 10, signal: AbortSignal.timeout(10) });
+  permit.release();
+}
+const answer: number = await limiter.run(async () => 42);
+console.log(answer, limiter.statistics().inUse);

@@ -1,0 +1,89 @@
+// A running consumer, as its user holds it.
+
+import { ClosedError, InvalidArgumentError } from "./errors.js";
+import { type Handle, native, type Outcome, type Port } from "./native.js";
+import type { ConsumerStatistics } from "./records.js";
+import type { Cancellable } from "./signals.js";
+
+/**
+ * What the parts of an engine ask of it.
+ * @internal
+ */
+export interface Host {
+  call<T>(signal: AbortSignal | undefined, name: keyof Port, ...values: unknown[]): Promise<T>;
+  /** The handler of this delivery has returned. */
+  finish(number: number, outcome: Outcome): void;
+  forget(consumer: Consumer): void;
+  /** Throws when the engine is closed. */
+  check(): void;
+  /** Whether the caller is one of its handlers, which nobody must wait for there. */
+  readonly isInHandler: boolean;
+}
+
+/** A running consumer. Closing the engine closes it; so does the signal that it was given. */
+export class Consumer {
+  /** @internal */
+  readonly number: number;
+  /** @internal */
+  handle: Handle | undefined;
+  protected readonly host: Host;
+  #closing: Promise<number> | undefined;
+
+  /** @internal */
+  constructor(host: Host, number: number) {
+    this.host = host;
+    this.number = number;
+  }
+
+  /** Takes in nothing more; what is in flight goes on. */
+  pause(): void {
+    native.consumerPause(this.#open());
+  }
+  resume(): void {
+    native.consumerResume(this.#open());
+  }
+  /** [1, 4096] */
+  setConcurrency(concurrency: number): void {
+    native.consumerSetConcurrency(this.#open(), concurrency);
+  }
+  statistics(): ConsumerStatistics {
+    return native.consumerStatistics(this.#open());
+  }
+
+  /** Waits until nothing is in flight, then leaves it paused. Rejects with TimeoutError. */
+  async drain(options: { timeoutMs?: number } & Cancellable = {}): Promise<void> {
+    const handle = this.#open();
+    if (this.host.isInHandler) {
+      throw new InvalidArgumentError("drain: a handler cannot wait until no handler runs; use pause()");
+    }
+    await this.host.call(options.signal, "drainConsumer", handle, options.timeoutMs ?? 30_000);
+  }
+
+  /**
+   * Stops intake, waits for its handlers up to `timeoutMs` (unless given: the engine's drainTimeoutMs), and
+   * gives back the rest. Resolves to the number of handlers that have not ended. Idempotent. Inside a handler
+   * of the engine it resolves at once, and the rest happens later.
+   */
+  async close(options: { timeoutMs?: number } = {}): Promise<number> {
+    if (this.#closing === undefined) {
+      const handle = this.#open();
+      this.#closing = this.host
+        .call<number>(undefined, "closeConsumer", handle, options.timeoutMs)
+        .finally(() => this.host.forget(this));
+    }
+    if (!this.host.isInHandler) return this.#closing;
+    this.#closing.catch(() => {});
+    return 0;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #open(): Handle {
+    this.host.check();
+    const isOpen = this.handle !== undefined && this.#closing === undefined;
+    if (!isOpen) throw new ClosedError("the consumer is not open");
+    return this.handle as Handle;
+  }
+}

@@ -1,0 +1,165 @@
+// Where the deliveries of a consumer go: to a handler, one by one or in batches, or to a `for await`. Nothing
+// here throws, whatever handlers do: an event that throws would lose those that were fetched with it.
+
+import { AsyncLocalStorage } from "node:async_hooks";
+
+import type { Host } from "./consumer.js";
+import { Message, outcomeOf, RELEASED } from "./message.js";
+import type { Outcome } from "./native.js";
+import { traceHandler } from "./tracing.js";
+
+export type Handler<T = unknown> = (message: Message<T>) => unknown;
+export type BatchHandler<T = unknown> = (messages: Message<T>[]) => unknown;
+
+/** Whose handler runs: closing an engine inside one must not wait for that handler. */
+const runningIn = new AsyncLocalStorage<Host>();
+
+export function isRunningIn(host: Host): boolean {
+  return runningIn.getStore() === host;
+}
+
+/** The entries of a delivery event; see EventList of the native half. */
+export interface Arrival {
+  bytes: Buffer;
+  events: readonly unknown[];
+  at: number;
+  number: number;
+  /** How many of the same batch come behind it. */
+  batchLeft: number;
+}
+
+export abstract class Sink {
+  readonly number: number;
+  protected readonly host: Host;
+  /** What was delivered and not finished. */
+  protected readonly open = new Map<number, Message>();
+
+  constructor(host: Host, number: number) {
+    this.host = host;
+    this.number = number;
+  }
+
+  abstract deliver(arrival: Arrival): void;
+
+  /** What comes of this one does not count any more. */
+  stop(number: number): void {
+    this.open.get(number)?.stop();
+  }
+
+  /** Nothing comes any more. */
+  end(): void {
+    for (const number of [...this.open.keys()]) this.stop(number);
+  }
+
+  protected finish(number: number, outcome: Outcome): void {
+    if (this.open.delete(number)) this.host.finish(number, outcome);
+  }
+}
+
+/** Messages that wait for a `for await`. */
+export class Inbox extends Sink {
+  #waiting: Message[] = [];
+  #wake: (() => void) | undefined;
+  #isEnded = false;
+
+  deliver({ bytes, events, at, number }: Arrival): void {
+    const message = new Message(this.host, bytes, events, at, () => this.finish(number, undefined));
+    this.open.set(number, message);
+    this.#waiting.push(message);
+    this.#wake?.();
+  }
+
+  /** Its place is free at once, since nobody returns from here. */
+  override stop(number: number): void {
+    super.stop(number);
+    this.finish(number, RELEASED);
+  }
+
+  override end(): void {
+    this.#isEnded = true;
+    super.end();
+    this.#wake?.();
+  }
+
+  async next(): Promise<Message | undefined> {
+    for (;;) {
+      if (this.#isEnded) return undefined;
+      const message = this.#waiting.shift();
+      if (message !== undefined && !message.isStopped) return message;
+      if (message === undefined) await new Promise<void>((resolve) => (this.#wake = resolve));
+    }
+  }
+}
+
+/** Runs handlers. */
+abstract class Runner extends Sink {
+  /** Calls `handle`, then one of the others. */
+  protected run(
+    handle: () => unknown, context: object, returned: () => void, failed: (error: unknown) => void,
+  ): void {
+    try {
+      const result = runningIn.run(this.host, () => traceHandler(handle, context)) as PromiseLike<unknown>;
+      if (typeof result === "object" && result !== null && typeof result.then === "function") {
+        Promise.resolve(result).then(returned, failed);
+      } else {
+        returned();
+      }
+    } catch (error) {
+      failed(error);
+    }
+  }
+}
+
+export class MessageRunner extends Runner {
+  readonly #handler: Handler;
+
+  constructor(host: Host, number: number, handler: Handler) {
+    super(host, number);
+    this.#handler = handler;
+  }
+
+  deliver({ bytes, events, at, number }: Arrival): void {
+    const message = new Message(this.host, bytes, events, at);
+    this.open.set(number, message);
+    this.run(
+      () => this.#handler(message), { message },
+      () => this.finish(number, undefined),
+      (error) => this.finish(number, outcomeOf(error, message)));
+  }
+}
+
+export class BatchRunner extends Runner {
+  readonly #handler: BatchHandler;
+  /** Those of a batch that has not come whole: it may be longer than what is fetched at a time. */
+  #batch = new Map<number, Message>();
+
+  constructor(host: Host, number: number, handler: BatchHandler) {
+    super(host, number);
+    this.#handler = handler;
+  }
+
+  deliver({ bytes, events, at, number, batchLeft }: Arrival): void {
+    const message = new Message(this.host, bytes, events, at);
+    this.open.set(number, message);
+    this.#batch.set(number, message);
+    if (batchLeft > 0) return;
+    const batch = this.#batch;
+    this.#batch = new Map();
+    const messages = [...batch.values()];
+    this.run(
+      () => this.#handler(messages), { messages },
+      () => {
+        for (const one of batch.keys()) this.finish(one, undefined);
+      },
+      (error) => {
+        for (const [one, its] of batch) this.finish(one, outcomeOf(error, its));
+      });
+  }
+
+  /** Closed in the middle of a batch: nobody handles what came of it. */
+  override end(): void {
+    super.end();
+    for (const number of this.#batch.keys()) this.finish(number, RELEASED);
+    this.#batch.clear();
+  }
+}

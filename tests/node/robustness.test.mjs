@@ -1,0 +1,163 @@
+// What goes wrong around the engine: exceptions nobody catches, events that throw, memory that must come back.
+
+import assert from "node:assert/strict";
+import path from "node:path";
+import { test } from "node:test";
+
+import { folderOf, run, runModule } from "./support.mjs";
+
+const withGc = (text, ...args) =>
+  run(process.execPath, ["--expose-gc", "--input-type=module", "--eval", text, "--", ...args]);
+
+test("whatever one event throws is an uncaught exception, and the others are taken", async () => {
+  // A signal that is none: leaving it throws, where the answer arrives.
+  const { code, out, err } = await runModule(`
+    import { Engine } from "towline";
+    const engine = await Engine.open("memory:");
+    const caught = [];
+    process.on("uncaughtException", (error) => caught.push(error.message));
+    const seen = [];
+    await engine.consume("a", { group: "g" }, (m) => seen.push(m.value));
+    const signal = { aborted: false, addEventListener() {}, removeEventListener() { throw new Error("boom"); } };
+    const all = Array.from({ length: 200 }, (_, n) =>
+      engine.publish("a", n, n % 20 === 0 ? { signal } : {}));
+    const receipts = await Promise.all(all);
+    await engine.settleDown();
+    console.log(receipts.length, seen.length, caught.length, new Set(caught));
+    await engine.close();`);
+  assert.deepEqual([code, out, err], [0, "200 200 10 Set(1) { 'boom' }\n", ""]);
+});
+
+test("an exception that nobody catches ends the process, and what it held comes again", async (t) => {
+  const url = `sqlite:${path.join(folderOf(t), "a.db")}`;
+  for (const [kind, act] of Object.entries({
+    uncaught: `setTimeout(() => { throw new Error("mine"); });`,
+    rejection: `Promise.reject(new Error("mine"));`,
+  })) {
+    const { code, err, ms } = await runModule(`
+      import { Engine } from "towline";
+      const engine = await Engine.open(process.argv[1]);
+      await engine.consume("${kind}", { group: "g", concurrency: 4 }, () => new Promise(() => { ${act} }));
+      await engine.publishBatch([1, 2, 3, 4].map((value) => ({ topic: "${kind}", value })));`, url);
+    assert.equal(code, 1, err);
+    assert.match(err, /Error: mine/);
+    assert.ok(ms < 15_000, `${ms} ms`);
+    const again = await runModule(`
+      import { Engine } from "towline";
+      const engine = await Engine.open(process.argv[1]);
+      const seen = [];
+      const consumer = await engine.consume("${kind}", { group: "g" }, (m) => {
+        seen.push(m.value);
+        if (seen.length === 4) consumer.close();
+      });
+      process.on("exit", () => console.log(seen.sort().join()));`, url);
+    assert.deepEqual([again.code, again.out], [0, "1,2,3,4\n"], again.err);
+  }
+});
+
+test("a process that catches what nobody caught goes on, and so do its consumers", async () => {
+  const { code, out, err } = await runModule(`
+    import { Engine } from "towline";
+    const caught = [];
+    process.on("uncaughtException", (error) => caught.push(error.message));
+    process.on("unhandledRejection", (error) => caught.push(error.message));
+    const engine = await Engine.open("memory:");
+    let seen = 0;
+    await engine.consume("a", { group: "g", concurrency: 4 }, async (m) => {
+      process.nextTick(() => { throw new Error("tick"); });
+      Promise.reject(new Error("rejection"));
+      m.signal.addEventListener("abort", () => { throw new Error("listener"); });
+      await null;
+      seen += 1;
+    });
+    engine.events.on("log", () => { throw new Error("log"); });
+    await engine.publishBatch(Array.from({ length: 100 }, (_, n) => ({ topic: "a", value: n })));
+    await engine.settleDown();
+    console.log(seen, caught.filter((one) => one === "tick").length,
+      caught.filter((one) => one === "rejection").length);
+    await engine.close();`);
+  assert.deepEqual([code, out, err], [0, "100 100 100\n", ""]);
+});
+
+test("handles, threads and memory come back after ten thousand refused calls", async () => {
+  const { code, out, err } = await withGc(`
+    import { readdirSync } from "node:fs";
+    import { setImmediate as turn } from "node:timers/promises";
+    import { Engine, Limiter } from "towline";
+    const engine = await Engine.open("memory:");
+    const limiter = new Limiter(1, { waitingMax: 1 });
+    const held = await limiter.acquire();
+    const id = "01890000-0000-7000-8000-000000000000";
+    const refuse = async (count) => {
+      for (let i = 0; i < count; i += 5) {
+        await engine.publish("no good", { i }).catch(() => {});
+        await engine.publish("a", 1, { priority: -1 }).catch(() => {});
+        await engine.redrive(id).catch(() => {});
+        await engine.consume("no good", { group: "g" }, () => {}).catch(() => {});
+        await limiter.acquire({ timeoutMs: 0 }).catch(() => {});
+      }
+      for (let i = 0; i < 5; i += 1) { gc(); await turn(); }
+      return {
+        handles: process.getActiveResourcesInfo().length,
+        files: readdirSync("/proc/self/fd").length,
+        threads: readdirSync("/proc/self/task").length,
+        ...process.memoryUsage(),
+      };
+    };
+    const before = await refuse(2_000);
+    const after = await refuse(10_000);
+    const grown = (name) => after[name] - before[name];
+    // Threads are made as calls wait, up to their number.
+    console.log(grown("handles"), grown("files"), grown("threads") <= 2, grown("heapUsed") < 1_000_000,
+      grown("external") < 1_000_000, grown("rss") < 30_000_000);
+    held.release();
+    await engine.close();`);
+  assert.deepEqual([code, out, err], [0, "0 0 true true true true\n", ""]);
+});
+
+test("engines that were closed leave no thread, no file and no memory behind", async (t) => {
+  const url = `sqlite:${path.join(folderOf(t), "a.db")}`;
+  const { code, out, err } = await withGc(`
+    import { readdirSync } from "node:fs";
+    import { setImmediate as turn } from "node:timers/promises";
+    import { Engine } from "towline";
+    const round = async (count) => {
+      for (let i = 0; i < count; i += 1) {
+        const engine = await Engine.open(process.argv[1]);
+        await engine.consume("a", { group: "g" }, () => {});
+        await engine.publish("a", "x".repeat(10_000));
+        await engine.close();
+      }
+      for (let i = 0; i < 5; i += 1) { gc(); await turn(); }
+      return [readdirSync("/proc/self/task").length, readdirSync("/proc/self/fd").length,
+        process.memoryUsage().heapUsed];
+    };
+    const before = await round(5);
+    const after = await round(30);
+    console.log(after[0] - before[0], after[1] - before[1], after[2] - before[2] < 1_000_000);`, url);
+  assert.deepEqual([code, out, err], [0, "0 0 true\n", ""]);
+});
+
+test("a message is readable for as long as it is kept, after close and collections, too", async (t) => {
+  const url = `sqlite:${path.join(folderOf(t), "a.db")}`;
+  const { code, out, err } = await withGc(`
+    import { setImmediate as turn } from "node:timers/promises";
+    import { Engine } from "towline";
+    const engine = await Engine.open(process.argv[1]);
+    const kept = [];
+    await engine.consume("a", { group: "g", concurrency: 64 }, (m) => { kept.push(m); });
+    await engine.publishBatch(Array.from({ length: 500 }, (_, n) =>
+      ({ topic: "a", value: Buffer.alloc(1_000, n % 256), headers: { n: String(n) } })));
+    await engine.settleDown();
+    await engine.close();
+    const views = kept.map((m) => m.payload);
+    for (let i = 0; i < 5; i += 1) {
+      gc();
+      await turn();
+      Array.from({ length: 100 }, () => Buffer.alloc(10_000, 255)); // whatever was freed is written over
+    }
+    const isWhole = (bytes, n) => bytes.length === 1_000 && bytes.every((byte) => byte === n % 256);
+    console.log(kept.every((m) => isWhole(m.payload, Number(m.headers.n)) && m.group === "g"),
+      views.every((bytes, i) => isWhole(bytes, Number(kept[i].headers.n))));`, url);
+  assert.deepEqual([code, out, err], [0, "true true\n", ""]);
+});
