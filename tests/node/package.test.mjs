@@ -11,8 +11,8 @@ import { folderOf, root, run } from "./support.mjs";
 const environment = { ...process.env, npm_config_update_notifier: "false", npm_config_loglevel: "error" };
 delete environment.TOWLINE_NODE_BINARY;
 
-const SOURCES = ["calls", "engine", "errors", "index", "message", "native", "options", "payload", "records",
-  "testing"];
+const SOURCES = ["calls", "cli", "consumer", "engine", "errors", "index", "limiter", "message", "native",
+  "options", "payload", "records", "signals", "sinks", "supervisor", "testing", "tracing", "transaction"];
 const EXPECTED = [
   "LICENSE",
   "README.md",
@@ -32,13 +32,17 @@ const SCRIPT = `
   if (seen.n !== 1 || !(new Retry() instanceof Error)) throw new Error("not handled");
   console.log("handled");`;
 
+/** The package, made from this build in a folder; its path. */
+async function pack(folder) {
+  const packed = await run(path.join(root, "scripts/package-node"), [process.env.TOWLINE_NODE_BINARY, folder]);
+  assert.equal(packed.code, 0, packed.err);
+  return packed.out.trim();
+}
+
 test("npm pack gives the files that it should, and they work in an empty folder", { timeout: 120_000 },
   async (t) => {
   const folder = folderOf(t);
-  const packed = await run(path.join(root, "scripts/package-node"), [process.env.TOWLINE_NODE_BINARY,
-    folder]);
-  assert.equal(packed.code, 0, packed.err);
-  const file = packed.out.trim();
+  const file = await pack(folder);
   const listed = await run("tar", ["-tzf", file]);
   assert.deepEqual(listed.out.trim().split("\n").map((one) => one.replace("package/", "")).sort(),
     EXPECTED.sort());
@@ -50,6 +54,9 @@ test("npm pack gives the files that it should, and they work in an empty folder"
   assert.equal(brought.scripts, undefined);
   assert.equal(brought.dependencies, undefined);
   assert.ok(!existsSync(path.join(folder, "node_modules/towline/binding.gyp")));
+
+  const command = await run("npx", ["--no-install", "towline", "--version"], { cwd: folder, env: environment });
+  assert.equal(command.out, `towline ${brought.version}\n`, command.err);
 
   writeFileSync(path.join(folder, "esm.mjs"),
     `import { Engine, Retry } from "towline"; import { VirtualClock } from "towline/testing";${SCRIPT}`);
@@ -75,6 +82,20 @@ test("the declarations hold for users, in strict mode, from import and from requ
     "-p",
     path.join(root, "tests/node/types")], { cwd: folder });
   assert.deepEqual([types.code, types.out], [0, ""]);
+});
+
+test("publint and arethetypeswrong find nothing in what is packed", { timeout: 120_000 }, async (t) => {
+  const file = await pack(folderOf(t));
+  const tool = (name, ...args) =>
+    run(process.execPath, [path.join(root, "node_modules", name), ...args], { cwd: root, env: environment });
+  const linted = await tool("publint/src/cli.js", "--strict", "--level", "suggestion", file);
+  assert.equal(linted.code, 0, linted.out + linted.err);
+  assert.match(linted.out, /All good/);
+  const typed = await tool("@arethetypeswrong/cli/dist/index.js", file, "--format", "json");
+  assert.equal(typed.code, 0, typed.out + typed.err);
+  const { analysis } = JSON.parse(typed.out);
+  const entries = Object.keys(analysis.entrypoints).sort();
+  assert.deepEqual(entries, [".", "./package.json", "./testing"]);
 });
 
 test("the addon shows its entry and nothing of SQLite or of the engine", async () => {
