@@ -159,8 +159,16 @@ class FullDisk {
 
   void recover(std::int64_t round) {
     const Stopwatch watch;
-    const bool done = eventually([this] { return publish(1 << 10).acked(); }, 10s);
-    notes_.note(done ? "recovered" : "not_recovered", round, std::to_string(ms_of(watch.elapsed())) + " ms");
+    Receipt receipt;
+    const bool done = eventually(
+        [&] {
+          receipt = publish(1 << 10);
+          return receipt.acked();
+        },
+        10s);
+    const std::string why = done ? "" : ": " + receipt.error.to_string();
+    notes_.note(done ? "recovered" : "not_recovered", round,
+                std::to_string(ms_of(watch.elapsed())) + " ms" + why);
   }
 
   const Orders& orders_;

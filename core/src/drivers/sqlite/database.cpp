@@ -305,8 +305,7 @@ bool Database::run_transaction(std::span<Op* const> ops, Failure& failure) {
     expire(tx);
     deal_partitions(tx);
   }
-  const std::int64_t owed = wal_frames_.load(std::memory_order_relaxed) * settings_.page_size;
-  const Error* full = room_.full(std::chrono::steady_clock::now(), static_cast<std::uint64_t>(owed));
+  const Error* full = room_.full(std::chrono::steady_clock::now(), [this] { return own_room(); });
   for (const bool late : {false, true}) {
     for (Op* op : ops) {
       if (op->late != late || op->looked_ == Look::kDone || !sql_.ok()) continue;
@@ -324,6 +323,14 @@ bool Database::run_transaction(std::span<Op* const> ops, Failure& failure) {
   failure = sql_.failure();
   roll_back(tx, ops);
   return false;
+}
+
+DiskRoom::Store Database::own_room() {
+  // Asked for only when the reserve is to be made again.
+  const std::int64_t unused =
+      room_.is_missing() ? select_integer(sql_, "PRAGMA freelist_count").value_or(0) : 0;
+  return {static_cast<std::uint64_t>(wal_frames_.load(std::memory_order_relaxed) * settings_.page_size),
+          static_cast<std::uint64_t>(unused * settings_.page_size)};
 }
 
 void Database::write(Writer::Batch& batch, const Op& own) {
@@ -448,7 +455,12 @@ Failure Database::checkpoint(Connection& connection, int mode, int* in_log, int*
 void Database::checkpoint_if_large() {
   const std::int64_t frames = wal_frames_.load(std::memory_order_relaxed);
   Failure failure;
-  if (!settings_.threads) {
+  if (room_.is_full() && settings_.vfs.empty()) {
+    // The log keeps its size on the disk, also when nothing in it is needed any more: give that back.
+    sqlite3_busy_timeout(sql_.raw(), 0);
+    failure = checkpoint(sql_, SQLITE_CHECKPOINT_TRUNCATE, nullptr, nullptr);
+    sqlite3_busy_timeout(sql_.raw(), kBusyTimeoutMs);
+  } else if (!settings_.threads) {
     if (frames < kInlineCheckpointFrames) return;
     failure = checkpoint(sql_, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
     wal_frames_.store(0);

@@ -124,6 +124,8 @@ class Database {
   void wake_due_waiters();
   /// A failure that leaves open what the disk holds; others are left for the next time.
   [[nodiscard]] static Failure checkpoint(Connection& connection, int mode, int* in_log, int* done);
+  /// Under leadership, with a transaction open.
+  [[nodiscard]] DiskRoom::Store own_room();
   void checkpoint_if_large();
   void checkpoint_loop();
   void hear_loop();

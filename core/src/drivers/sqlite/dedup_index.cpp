@@ -28,8 +28,8 @@ std::uint64_t seed() noexcept {
 
 std::uint32_t hash_of_dedup(std::int64_t topic_id, std::string_view dedup_id) noexcept {
   const auto topic = static_cast<std::uint64_t>(topic_id) * 0x9e3779b97f4a7c15;
-  return static_cast<std::uint32_t>(
-      XXH3_64bits_withSeed(dedup_id.data(), dedup_id.size(), seed() ^ topic) >> 32);
+  return static_cast<std::uint32_t>(XXH3_64bits_withSeed(dedup_id.data(), dedup_id.size(), seed() ^ topic) >>
+                                    32);
 }
 
 void DedupIndex::put(Slot slot) {

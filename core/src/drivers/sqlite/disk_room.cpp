@@ -14,8 +14,10 @@ namespace towline::drivers::sqlite {
 namespace {
 
 constexpr auto kLookInterval = std::chrono::milliseconds(100);
-/// So much more than the reserve must be free before it is made again, or the two would take turns.
+/// So much more than the reserve must be free before it is made again, or the two would take turns; and so
+/// much of it on the disk, where the reserve goes and the log may grow.
 constexpr std::uint64_t kRoomy = 3;
+constexpr std::uint64_t kPartBeside = 4;
 
 std::string directory_of(const std::string& path) {
   const std::size_t slash = path.rfind('/');
@@ -34,7 +36,7 @@ std::uint64_t DiskRoom::free_bytes() const noexcept {
   return std::uint64_t{system.f_bavail} * system.f_frsize;
 }
 
-bool DiskRoom::keep() {
+bool DiskRoom::keep(std::uint64_t inside_bytes) {
   if (bytes_ == 0) return true;
   struct stat found {};
   const bool whole =
@@ -44,7 +46,8 @@ bool DiskRoom::keep() {
     return true;
   }
   missing_ = true;
-  if (free_bytes() / kRoomy < bytes_) return false;
+  const std::uint64_t free = free_bytes();
+  if (free < bytes_ + bytes_ / kPartBeside || (free + inside_bytes) / kRoomy < bytes_) return false;
   const int file = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (file < 0) return false;
   const bool made = ::posix_fallocate(file, 0, static_cast<off_t>(bytes_)) == 0;
@@ -54,25 +57,27 @@ bool DiskRoom::keep() {
   return made;
 }
 
-const Error* DiskRoom::full(std::chrono::steady_clock::time_point now, std::uint64_t owed_bytes) {
+const Error* DiskRoom::full(std::chrono::steady_clock::time_point now, const std::function<Store()>& store) {
   if (bytes_ == 0) {
     // Nobody looks at the disk, so this holds for the transaction that is tried again, and no longer.
     if (!std::exchange(given_up_, false)) full_.reset();
     return full_ ? &*full_ : nullptr;
   }
-  if (now >= next_look_) {
-    next_look_ = now + kLookInterval;
-    const std::uint64_t free = free_bytes();
-    if (free < bytes_ + owed_bytes) {
-      full_ = Error{ErrorCode::kStorageFull,
-                    "the disk of " + directory_ + " has " + std::to_string(free) +
-                        " bytes left, less than disk_reserve_bytes=" + std::to_string(bytes_) + " and " +
-                        std::to_string(owed_bytes) + " of the write-ahead log" +
-                        "; make room: publishing is refused, settling goes on"};
-    } else if (!missing_ || keep() || !given_up_) {
-      given_up_ = false;
-      full_.reset();
-    }
+  // While there is room, every time: a quick disk is full between two looks, and then the reserve has to pay
+  // for what was written.
+  if (full_ && now < next_look_) return &*full_;
+  next_look_ = now + kLookInterval;
+  const Store own = store ? store() : Store{};
+  const std::uint64_t free = free_bytes();
+  if (free < bytes_ + own.growth_bytes) {
+    full_ = Error{ErrorCode::kStorageFull,
+                  "the disk of " + directory_ + " has " + std::to_string(free) +
+                      " bytes left, less than disk_reserve_bytes=" + std::to_string(bytes_) + " and " +
+                      std::to_string(own.growth_bytes) +
+                      " for what the log still holds; make room: publishing is refused, settling goes on"};
+  } else if (!missing_ || keep(own.free_bytes) || !given_up_) {
+    given_up_ = false;
+    full_.reset();
   }
   return full_ ? &*full_ : nullptr;
 }

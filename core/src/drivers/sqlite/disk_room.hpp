@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -16,14 +17,22 @@ namespace towline::drivers::sqlite {
 /// Under leadership, except open().
 class DiskRoom {
  public:
+  struct Store {
+    std::uint64_t growth_bytes = 0;  ///< by which the main file may grow to take in what the log holds
+    std::uint64_t free_bytes = 0;    ///< in pages that it will use before it grows further
+  };
+
   /// `bytes` 0: looks at nothing and keeps nothing.
   DiskRoom(std::string store_path, std::uint64_t bytes);
 
   /// Makes the reserve where it is missing and fits; false: there is none.
-  bool keep();
-  /// Set while less than the reserve is free: with what growing is refused. Looks at the disk now and then.
-  /// `owed_bytes` is what the log still has to bring into the main file, which may grow by it.
-  [[nodiscard]] const Error* full(std::chrono::steady_clock::time_point now, std::uint64_t owed_bytes = 0);
+  bool keep(std::uint64_t inside_bytes = 0);
+  /// Set while less than the reserve is free, beside what the store has to grow by: with what growing is
+  /// refused, until it is looked at again.
+  [[nodiscard]] const Error* full(std::chrono::steady_clock::time_point now,
+                                  const std::function<Store()>& store = {});
+  [[nodiscard]] bool is_full() const noexcept { return full_.has_value(); }
+  [[nodiscard]] bool is_missing() const noexcept { return missing_; }
   /// The disk refused a write. Gives up the reserve and counts as full until there is room again; without a
   /// reserve, for the next full() only.
   void give_up();

@@ -255,7 +255,7 @@ void erase_schedule(Tx& tx, const spi::EraseSchedule& write) {
 void erase_schedule(Tx& tx, const spi::EraseSchedule& write, const Waiting& waiting) {
   // Dedup ids are among the extras.
   const auto record = write.finishes && waiting.has_extras ? read_record(tx.sql, waiting.body_id, false)
-                                                            : std::optional<spi::ScheduleRecord>();
+                                                           : std::optional<spi::ScheduleRecord>();
   if (record && record->envelope.dedup_mode == DedupMode::kWhileUnfinished) {
     forget_dedup(tx, {record->envelope.topic, record->envelope.dedup_id, record->envelope.id});
   }

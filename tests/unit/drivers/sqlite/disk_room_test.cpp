@@ -69,6 +69,22 @@ TEST_F(SqliteDiskRoom, MoreThanTheDiskHasCountsAsFullAndIsNotTried) {
   EXPECT_NE(full->message.find("disk_reserve_bytes"), std::string::npos) << full->message;
 }
 
+TEST_F(SqliteDiskRoom, WhatTheFileMayHaveToGrowByIsNotFree) {
+  DiskRoom room(store(), 100'000);
+  ASSERT_TRUE(room.keep());
+  const Error* full = room.full(now, [] { return DiskRoom::Store{.growth_bytes = std::uint64_t{1} << 60}; });
+  ASSERT_NE(full, nullptr);
+  EXPECT_NE(full->message.find("what the log still holds"), std::string::npos) << full->message;
+  EXPECT_TRUE(room.is_full());
+  EXPECT_NE(room.full(now), nullptr) << "not in turns with every call";
+  EXPECT_EQ(room.full(now + 1s), nullptr) << "it has been taken in";
+}
+
+TEST_F(SqliteDiskRoom, TheReserveNeedsRoomOnTheDiskHoweverMuchTheStoreHasFree) {
+  DiskRoom room(store(), std::uint64_t{1} << 50);
+  EXPECT_FALSE(room.keep(std::uint64_t{1} << 60));
+}
+
 TEST_F(SqliteDiskRoom, WithoutAReserveNothingIsKeptAndNothingIsLookedAt) {
   DiskRoom room(store(), 0);
   EXPECT_TRUE(room.keep());
