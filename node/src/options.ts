@@ -37,7 +37,10 @@ export interface EngineOptions {
   delayMsMax?: number;
   /** How long a dedup id keeps a second publish away. [1000, 2678400000] */
   dedupWindowMs?: number;
-  /** How long a publish may take; afterwards its outcome is unknown. [1, 3600000] */
+  /**
+   * How long a publish may take. By then it is rejected if it could not begin (surely not stored), else
+   * unknown. [1, 3600000]
+   */
   publishTimeoutMs?: number;
   /**
    * Publish calls that may wait for their commit at once. More wait in turn, up to their deadline. [1,

@@ -47,7 +47,8 @@ class EngineOptions(TypedDict, total=False):
     delay_max: Seconds
     # How long a dedup id keeps a second publish away. [1, 2678400]
     dedup_window: Seconds
-    # How long a publish may take; afterwards its outcome is unknown. [0.001, 3600]
+    # How long a publish may take. By then it is rejected if it could not begin (surely not stored), else
+    # unknown. [0.001, 3600]
     publish_timeout: Seconds
     # Publish calls that may wait for their commit at once. More wait in turn, up to their deadline. [1,
     # 1000000]

@@ -96,6 +96,34 @@ class Consume:
         run(CXX, "-std=c++20", HERE / "program.cpp", "-o", program, *flags)
         self._run_program(program)
 
+    def documents(self):
+        """The C++ programs of README.md and docs/ run."""
+        folder = next(self.prefix.rglob("towline.pc")).parent
+        where = {"PKG_CONFIG_PATH": str(folder)}
+        flags = run("pkg-config", "--cflags", "--libs", "towline", env=where).split()
+        work = self.work / "documents"
+        shutil.rmtree(work, ignore_errors=True)
+        programs = {}
+        for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+            block = r"<!-- test: (\w+) -->\n```cpp\n(.*?)```"
+            for name, code in re.findall(block, document.read_text(), re.DOTALL):
+                programs[name] = code
+        if len(programs) < 8:
+            raise Failure(f"only {len(programs)} programs were found")
+
+        def build_and_run(name):
+            own = work / name
+            own.mkdir(parents=True)
+            (own / "main.cpp").write_text(programs[name])
+            run(CXX, "-std=c++20", own / "main.cpp", "-o", own / "program", *flags)
+            for _ in range(2):  # what one run leaves behind must not disturb the next
+                done = subprocess.run([own / "program"], cwd=own, capture_output=True, text=True, timeout=60)
+                if done.returncode != 0:
+                    raise Failure(f"{name} ended with {done.returncode}: {done.stderr}")
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(build_and_run, programs))
+
     def add_subdirectory(self):
         """A project with add_subdirectory builds and runs, and gets the library alone."""
         build = self.work / "add_subdirectory"
@@ -171,7 +199,8 @@ def main():
     consume = Consume(options.build.resolve())
     outcomes = []
     for step in (consume.install, consume.find_package, consume.version, consume.pkg_config, consume.headers,
-                 consume.own_sqlite, consume.exports, consume.hardening, consume.add_subdirectory):
+                 consume.documents, consume.own_sqlite, consume.exports, consume.hardening,
+                 consume.add_subdirectory):
         started = time.monotonic()
         error = None
         try:

@@ -320,22 +320,24 @@ def _program_of(preamble, code):
 
 
 def snippets(tree):
-    """The C++ of the README compiles."""
+    """The C++ of README.md and docs/ compiles."""
     findings = []
-    text = tree.files.get("README.md", "")
-    for line, name, preamble, code in _snippets(text):
-        if name is None:
-            findings.append(f"README.md:{line}: no test covers this; put `<!-- test: name -->` before it")
+    for path, text in tree.files.items():
+        if path != "README.md" and not re.fullmatch(r"docs/\w+\.md", path):
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder, f"{name}.cpp")
-            source.write_text(_program_of(preamble, code))
-            command = [os.environ.get("CXX", "g++"), "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-I",
-                       tree.root / "core/include", source]
-            run = subprocess.run(command, capture_output=True, text=True)
-        if run.returncode != 0:
-            errors = [text for text in run.stderr.splitlines() if "error" in text][:3]
-            findings.append(f"README.md:{line}: `{name}` does not compile: {' / '.join(errors)}")
+        for line, name, preamble, code in _snippets(text):
+            if name is None:
+                findings.append(f"{path}:{line}: no test covers this; put `<!-- test: name -->` before it")
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                source = Path(folder, f"{name}.cpp")
+                source.write_text(_program_of(preamble, code))
+                command = [os.environ.get("CXX", "g++"), "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra",
+                           "-I", tree.root / "core/include", source]
+                run = subprocess.run(command, capture_output=True, text=True)
+            if run.returncode != 0:
+                errors = [text for text in run.stderr.splitlines() if "error" in text][:3]
+                findings.append(f"{path}:{line}: `{name}` does not compile: {' / '.join(errors)}")
     return findings
 
 

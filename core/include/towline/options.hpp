@@ -54,7 +54,8 @@ struct EngineOptions {
   Duration delay_max = std::chrono::milliseconds(31622400000);
   /// How long a dedup id keeps a second publish away. [1000, 2678400000] Milliseconds in the table.
   Duration dedup_window = std::chrono::milliseconds(86400000);
-  /// How long a publish may take; afterwards its outcome is unknown. [1, 3600000] Milliseconds in the table.
+  /// How long a publish may take. By then it is rejected if it could not begin (surely not stored), else
+  /// unknown. [1, 3600000] Milliseconds in the table.
   Duration publish_timeout = std::chrono::milliseconds(30000);
   /// Publish calls that may wait for their commit at once. More wait in turn, up to their deadline. [1,
   /// 1000000]
