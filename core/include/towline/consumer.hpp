@@ -164,7 +164,8 @@ struct RemoteHandler {
   /// Engine::finish() in the end, whatever became of it; until then it takes one of those places.
   std::function<void(std::span<Delivery>)> deliver;
   /// What comes of this one does not count any more: its time was up, its lease was lost, or the consumer
-  /// closes. Comes after `deliver` has returned, and perhaps after the delivery was finished. May be empty.
+  /// closes. Comes after `deliver` has returned, and perhaps after the delivery was finished; with
+  /// AckPolicy::kManual also for one that is finished and not settled. May be empty.
   std::function<void(const Delivery&)> stop = {};
   /// Each call of `deliver` is one batch, of at most ConsumerOptions::batch_count_max messages, and
   /// `concurrency` counts batches: one keeps its place until the last of its messages is finished.

@@ -168,7 +168,8 @@ class Engine {
   Result<void> settle_down(Duration timeout = std::chrono::seconds(10));
   /// From its beginning consume() answers kClosed; other calls work until what runs has ended, so that
   /// handlers can finish. Stop intake, drain to the deadline, release the rest, settle, join, close the
-  /// store. Idempotent; from several threads and from inside a handler (then it marks the engine and returns;
+  /// store. Idempotent; from several threads, of which the one with the nearest deadline decides how long it
+  /// takes, and from inside a handler (then it marks the engine and returns;
   /// the rest happens on another thread). Returns the number of stuck handlers.
   Result<std::uint64_t> close(std::optional<Duration> timeout = std::nullopt);
 

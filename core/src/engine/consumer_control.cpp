@@ -37,13 +37,13 @@ Result<void> ConsumerCore::resume() {
 bool ConsumerCore::idle() const { return dispatcher_.gauge().in_hand == 0; }
 
 template <typename Condition>
-bool ConsumerCore::wait_for_lane(MonotonicTime deadline, Condition&& condition) {
+bool ConsumerCore::wait_for_lane(const std::atomic<MonotonicTime>& deadline, Condition&& condition) {
   // Counted before the condition is looked at, so that the lane tells of every round from then on.
   lane_watchers_.fetch_add(1);
   std::unique_lock lock(control_);
   bool holds = condition();
-  while (!holds && context_->clock->monotonic() < deadline) {
-    context_->clock->wait_until(lock, control_changed_, deadline);
+  while (!holds && context_->clock->monotonic() < deadline.load()) {
+    context_->clock->wait_until(lock, control_changed_, deadline.load());
     holds = condition();
   }
   lane_watchers_.fetch_sub(1);
@@ -58,7 +58,7 @@ void ConsumerCore::tell_watchers() {
 
 bool ConsumerCore::hopeless() const { return context_->failure() && dispatcher_.gauge().running == 0; }
 
-Result<void> ConsumerCore::wait_idle(MonotonicTime deadline) {
+Result<void> ConsumerCore::wait_idle(const std::atomic<MonotonicTime>& deadline) {
   (void)wait_for_lane(deadline, [&] { return idle() || hopeless(); });
   if (idle()) return {};
   if (hopeless()) return *context_->failure();
@@ -74,7 +74,7 @@ Result<void> ConsumerCore::drain(Duration timeout) {
   }
   const std::uint64_t round = rounds_.load();
   if (auto paused = pause(); !paused) return paused;
-  const MonotonicTime deadline = context_->clock->monotonic() + timeout;
+  const std::atomic<MonotonicTime> deadline = context_->clock->monotonic() + timeout;
   // The round that was under way may still bring something in; the next one knows about the pause.
   if (!wait_for_lane(deadline, [&] { return !lane_running_ || rounds_.load() != round; }))
     return Error{ErrorCode::kTimeout, "the consumer's lane did not come round in time"};
@@ -149,6 +149,7 @@ Result<std::uint64_t> ConsumerCore::close(std::optional<Duration> timeout) {
     if (leave_listener_) leave_listener_();
     return std::uint64_t{0};
   }
+  hasten(context_->clock->monotonic() + timeout.value_or(context_->options.drain_timeout));
   std::unique_lock lock(control_);
   if (closing_.exchange(true)) {
     // Another thread closes it: the answer is the same for both.
@@ -159,12 +160,10 @@ Result<std::uint64_t> ConsumerCore::close(std::optional<Duration> timeout) {
   // From here on start() starts nothing.
   const bool threaded = lane_.joinable();
   lock.unlock();
-  const MonotonicTime deadline =
-      context_->clock->monotonic() + timeout.value_or(context_->options.drain_timeout);
   paused_.store(true);
   if (threaded) {
     dispatcher_.wake_lane();
-    (void)wait_idle_or_stuck(deadline);
+    (void)wait_idle_or_stuck();
   }
   const std::uint64_t stuck = shut_down(threaded);
   lock.lock();
@@ -174,11 +173,20 @@ Result<std::uint64_t> ConsumerCore::close(std::optional<Duration> timeout) {
   return stuck;
 }
 
-bool ConsumerCore::wait_idle_or_stuck(MonotonicTime deadline) {
-  if (wait_idle(deadline) || hopeless()) return true;
+void ConsumerCore::hasten(MonotonicTime deadline) {
+  MonotonicTime known = close_deadline_.load();
+  while (deadline < known && !close_deadline_.compare_exchange_weak(known, deadline)) {
+  }
+  const std::lock_guard lock(control_);
+  control_changed_.notify_all();
+}
+
+bool ConsumerCore::wait_idle_or_stuck() {
+  if (wait_idle(close_deadline_) || hopeless()) return true;
   // Out of time: tell the handlers, and give those that listen a moment to leave.
   dispatcher_.request_stop_of_running();
-  return wait_idle(context_->clock->monotonic() + kJoinGrace).ok();
+  const std::atomic<MonotonicTime> deadline = context_->clock->monotonic() + kJoinGrace;
+  return wait_idle(deadline).ok();
 }
 
 std::uint64_t ConsumerCore::shut_down(bool threaded) {

@@ -28,6 +28,7 @@ Dispatcher::Limits limits_of(const ConsumerOptions& options, const AnyHandler& h
   limits.concurrency = options.concurrency;
   limits.prefetch_count = options.prefetch_count;
   const auto* remote = std::get_if<RemoteHandlerPtr>(&handler);
+  limits.manual = options.ack == AckPolicy::kManual;
   limits.remote = remote != nullptr;
   const bool in_batches =
       remote != nullptr ? (*remote)->in_batches : std::holds_alternative<BatchHandler>(handler);

@@ -70,6 +70,8 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   Result<void> set_concurrency(std::int64_t concurrency);
   [[nodiscard]] ConsumerStatistics statistics() const;
   Result<std::uint64_t> close(std::optional<Duration> timeout);
+  /// Closing waits no longer than this, whoever began it; a later one changes nothing.
+  void hasten(MonotonicTime deadline);
   /// What a crash does: nothing is settled or released.
   void abandon();
   [[nodiscard]] bool closed() const noexcept { return closed_.load(); }
@@ -133,15 +135,15 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   void drop_handled_before(std::vector<DeliveryPtr>& fresh);
   void feed_breaker(MonotonicTime now);
   /// Waits until the condition holds, which is looked at with `control_` held and after every round of the
-  /// lane. False: the deadline came.
+  /// lane. False: the deadline came, which may come nearer meanwhile.
   template <typename Condition>
-  bool wait_for_lane(MonotonicTime deadline, Condition&& condition);
+  bool wait_for_lane(const std::atomic<MonotonicTime>& deadline, Condition&& condition);
   void tell_watchers();
   /// The store has stopped, so what is in hand is never settled, and no handler runs that could end.
   [[nodiscard]] bool hopeless() const;
   [[nodiscard]] bool is_remote() const noexcept { return std::holds_alternative<RemoteHandlerPtr>(handler_); }
-  Result<void> wait_idle(MonotonicTime deadline);
-  bool wait_idle_or_stuck(MonotonicTime deadline);
+  Result<void> wait_idle(const std::atomic<MonotonicTime>& deadline);
+  bool wait_idle_or_stuck();
   std::uint64_t shut_down(bool threaded);
 
   const std::shared_ptr<Context> context_;
@@ -166,6 +168,7 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   std::atomic<bool> paused_{false}, breaker_open_{false}, stopping_{false}, closed_{false},
       close_requested_{false};
   std::atomic<bool> closing_{false};
+  std::atomic<MonotonicTime> close_deadline_{MonotonicTime::max()};
   std::atomic<std::uint64_t> received_{0}, rounds_{0};
   std::atomic<int> lane_watchers_{0};
   MonotonicTime retry_receive_at_{};

@@ -126,7 +126,8 @@ Dispatcher::Collected Dispatcher::collect(MonotonicTime now) {
 void Dispatcher::ask_to_stop(DeliveryState& state, Stops& stops) const {
   state.stop_asked = true;
   if (state.stop) stops.sources.push_back(*state.stop);
-  if (stop_listener_ && state.is_there && state.occupies_worker.load()) stops.remote.push_back(self(state));
+  const bool somebody_has_it = limits_.manual || state.occupies_worker.load();
+  if (stop_listener_ && state.is_there && somebody_has_it) stops.remote.push_back(self(state));
 }
 
 void Dispatcher::fire_timer(DeliveryState& state, MonotonicTime now) {

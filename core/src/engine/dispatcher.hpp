@@ -52,6 +52,7 @@ class Dispatcher {
     std::int64_t concurrency = 1;
     std::int64_t prefetch_count = 0;   ///< 0: adaptive
     std::int64_t batch_count_max = 0;  ///< > 0: batch handlers
+    bool manual = false;               ///< returning decides nothing: deliveries may outlive their handlers
     bool remote = false;  ///< handled elsewhere: one worker hands out as many as there is room for
     Order order = Order::kUnordered;
     Duration handler_timeout{};

@@ -71,12 +71,10 @@ void Mailbox::deliver(std::uint64_t consumer_id, std::span<Delivery> deliveries,
 void Mailbox::stop(const Delivery& delivery) {
   std::unique_lock lock(mutex_);
   if (shut_) return;
-  const std::uint64_t number = delivery.number();
-  if (!out_.contains(number)) return;  // it is finished
   const bool was_empty = events_.empty();
   Event event;
   event.kind = Event::Kind::kStop;
-  event.id = number;
+  event.id = delivery.number();
   events_.push_back(std::move(event));
   leave(lock, was_empty);
 }

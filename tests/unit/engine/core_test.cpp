@@ -36,6 +36,19 @@ TEST(Core, CloseFromFourThreadsClosesOnceAndAnswersAllOfThemAlike) {
   stuck.open();
 }
 
+TEST(Core, WhoClosesWithLessTimeHurriesTheOneWhoClosesAlready) {
+  RunningWorld world;
+  Gate stuck;
+  const auto consumer = world.consume(group_options(), [&](Delivery&) { stuck.wait(); });
+  world.publish("a");
+  stuck.await_waiting();
+  std::thread patient([&] { EXPECT_EQ(world.core->close(24h).value(), 1U); });
+  ASSERT_TRUE(eventually([&] { return consumer->statistics().paused; }));
+  EXPECT_EQ(world.core->close(0s).value(), 1U);
+  patient.join();
+  stuck.open();
+}
+
 TEST(Core, CloseWaitsForARunningHandlerAndSettlesItsMessage) {
   RunningWorld world;
   Gate gate;

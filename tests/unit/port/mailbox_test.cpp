@@ -90,12 +90,10 @@ TEST(Mailbox, AfterShutNothingRingsAndNothingIsTaken) {
   EXPECT_TRUE(mailbox.drain(10).empty());
 }
 
-TEST(Mailbox, OfADeliveryThatIsNotOutNothingIsFinishedOrStopped) {
+TEST(Mailbox, OfADeliveryThatIsNotOutNothingIsFinished) {
   Mailbox mailbox({}, 10);
   std::vector<Port::Finish> finished = {{7, Outcome::ack()}};
   EXPECT_TRUE(mailbox.take(finished).empty());
-  mailbox.stop(Delivery());
-  EXPECT_TRUE(mailbox.drain(10).empty());
 }
 
 }  // namespace

@@ -176,6 +176,25 @@ TEST_F(PortTest, ManualSettlingIsApartFromReturning) {
   EXPECT_EQ(consumer.statistics().acked, 1U);
 }
 
+TEST_F(PortTest, WhatIsKeptPastItsHandlerIsToldWhenItsTimeIsUpAndNotWhenItIsSettled) {
+  open();
+  ConsumerOptions options;
+  options.ack = AckPolicy::kManual;
+  options.concurrency = 2;
+  options.handler_timeout = 500ms;
+  options.retry.max_attempts = 1;
+  const Consumer consumer = consume(options);
+  publish(2);
+  Event settled = next(Event::Kind::kDelivery);
+  const Event kept = next(Event::Kind::kDelivery);
+  finish(settled.delivery.number());
+  finish(kept.delivery.number());
+  ASSERT_TRUE(settled.delivery.ack().ok());
+  EXPECT_EQ(next(Event::Kind::kStop).id, kept.delivery.number());
+  EXPECT_TRUE(eventually([&] { return consumer.statistics().in_flight == 0; }));
+  EXPECT_FALSE(port_->poll(50ms)) << "the other one has been settled";
+}
+
 TEST_F(PortTest, ClosingTellsWhatRunsToStopAndCountsWhatDoesNot) {
   open();
   Consumer consumer = consume();
