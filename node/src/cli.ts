@@ -101,8 +101,7 @@ async function serve({ module, graceMs }: Arguments): Promise<void> {
   const stopped = new Promise<void>((resolve) => (stop = resolve));
   let isStopping = false;
   const onSignal = () => {
-    // An orderly exit would wait for the closing that runs, and with it for the handlers.
-    if (isStopping) process.kill(process.pid, "SIGKILL");
+    if (isStopping) process.exit(1); // what handlers hold goes back
     isStopping = true;
     stop();
   };

@@ -194,7 +194,9 @@ export class Engine extends Calls {
     topics: Topics, options: ConsumeOptions, handler: Handler<T>,
   ): Promise<Consumer> {
     checkHandler(handler);
-    return this.#start(topics, options, new MessageRunner(this.#host, ++this.#ids, handler as Handler));
+    const isManual = options.ack === "manual";
+    const runner = new MessageRunner(this.#host, ++this.#ids, isManual, handler as Handler);
+    return this.#start(topics, options, runner);
   }
 
   /**
@@ -205,7 +207,9 @@ export class Engine extends Calls {
     topics: Topics, options: ConsumeOptions, handler: BatchHandler<T>,
   ): Promise<Consumer> {
     checkHandler(handler);
-    return this.#start(topics, options, new BatchRunner(this.#host, ++this.#ids, handler as BatchHandler));
+    const isManual = options.ack === "manual";
+    const runner = new BatchRunner(this.#host, ++this.#ids, isManual, handler as BatchHandler);
+    return this.#start(topics, options, runner);
   }
 
   /**

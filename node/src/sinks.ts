@@ -31,7 +31,7 @@ export interface Arrival {
 export abstract class Sink {
   readonly number: number;
   protected readonly host: Host;
-  /** What was delivered and not finished. */
+  /** What is told when its result does not count any more. */
   protected readonly open = new Map<number, Message>();
 
   constructor(host: Host, number: number) {
@@ -50,10 +50,6 @@ export abstract class Sink {
   end(): void {
     for (const number of [...this.open.keys()]) this.stop(number);
   }
-
-  protected finish(number: number, outcome: Outcome): void {
-    if (this.open.delete(number)) this.host.finish(number, outcome);
-  }
 }
 
 /** Messages that wait for a `for await`. */
@@ -63,7 +59,7 @@ export class Inbox extends Sink {
   #isEnded = false;
 
   deliver({ bytes, events, at, number }: Arrival): void {
-    const message = new Message(this.host, bytes, events, at, () => this.finish(number, undefined));
+    const message = new Message(this.host, bytes, events, at, () => this.#finish(number, undefined));
     this.open.set(number, message);
     this.#waiting.push(message);
     this.#wake?.();
@@ -72,7 +68,7 @@ export class Inbox extends Sink {
   /** Its place is free at once, since nobody returns from here. */
   override stop(number: number): void {
     super.stop(number);
-    this.finish(number, RELEASED);
+    this.#finish(number, RELEASED);
   }
 
   override end(): void {
@@ -89,10 +85,40 @@ export class Inbox extends Sink {
       if (message === undefined) await new Promise<void>((resolve) => (this.#wake = resolve));
     }
   }
+
+  #finish(number: number, outcome: Outcome): void {
+    if (this.open.delete(number)) this.host.finish(number, outcome);
+  }
 }
 
 /** Runs handlers. */
 abstract class Runner extends Sink {
+  /** A message may outlive its handler: until it is settled its signal may fire. */
+  readonly #isManual: boolean;
+
+  constructor(host: Host, number: number, isManual: boolean) {
+    super(host, number);
+    this.#isManual = isManual;
+  }
+
+  override stop(number: number): void {
+    super.stop(number);
+    if (this.#isManual) this.open.delete(number);
+  }
+
+  protected arrived({ bytes, events, at, number }: Arrival): Message {
+    const onSettled = this.#isManual ? () => void this.open.delete(number) : undefined;
+    const message = new Message(this.host, bytes, events, at, onSettled);
+    this.open.set(number, message);
+    return message;
+  }
+
+  /** Its handler has returned. */
+  protected finish(number: number, outcome: Outcome): void {
+    if (!this.#isManual) this.open.delete(number);
+    this.host.finish(number, outcome);
+  }
+
   /** Calls `handle`, then one of the others. */
   protected run(
     handle: () => unknown, context: object, returned: () => void, failed: (error: unknown) => void,
@@ -113,14 +139,14 @@ abstract class Runner extends Sink {
 export class MessageRunner extends Runner {
   readonly #handler: Handler;
 
-  constructor(host: Host, number: number, handler: Handler) {
-    super(host, number);
+  constructor(host: Host, number: number, isManual: boolean, handler: Handler) {
+    super(host, number, isManual);
     this.#handler = handler;
   }
 
-  deliver({ bytes, events, at, number }: Arrival): void {
-    const message = new Message(this.host, bytes, events, at);
-    this.open.set(number, message);
+  deliver(arrival: Arrival): void {
+    const { number } = arrival;
+    const message = this.arrived(arrival);
     this.run(
       () => this.#handler(message), { message },
       () => this.finish(number, undefined),
@@ -133,16 +159,14 @@ export class BatchRunner extends Runner {
   /** Those of a batch that has not come whole: it may be longer than what is fetched at a time. */
   #batch = new Map<number, Message>();
 
-  constructor(host: Host, number: number, handler: BatchHandler) {
-    super(host, number);
+  constructor(host: Host, number: number, isManual: boolean, handler: BatchHandler) {
+    super(host, number, isManual);
     this.#handler = handler;
   }
 
-  deliver({ bytes, events, at, number, batchLeft }: Arrival): void {
-    const message = new Message(this.host, bytes, events, at);
-    this.open.set(number, message);
-    this.#batch.set(number, message);
-    if (batchLeft > 0) return;
+  deliver(arrival: Arrival): void {
+    this.#batch.set(arrival.number, this.arrived(arrival));
+    if (arrival.batchLeft > 0) return;
     const batch = this.#batch;
     this.#batch = new Map();
     const messages = [...batch.values()];

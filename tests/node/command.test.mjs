@@ -68,9 +68,9 @@ test("a second signal exits at once", async (t) => {
     child.kill("SIGTERM");
     await until(() => shop.noted("heard").length === Number(workers));
     child.kill("SIGTERM");
-    const { code, signal } = await done;
-    assert.deepEqual([code, signal], workers === "1" ? [null, "SIGKILL"] : [1, null]);
+    assert.equal((await done).code, 1);
     assert.ok(Date.now() - asked < 5_000);
+    await until(async () => (await engine.backlog())[0].waiting === 1, "its message went back");
   }
 });
 
