@@ -210,8 +210,9 @@ export abstract class Calls {
    * ConflictError (not pending), LimitExceededError (`redriveMax`).
    */
   async redrive(entryId: string, options: RedriveOptions & Cancellable = {}): Promise<void> {
-    const { signal, ...how } = options;
-    await this.call(signal, "redrive", entryId, how);
+    const { signal, payload, ...how } = options;
+    const bytes = payload === undefined ? {} : { payload: encode(payload)[0] };
+    await this.call(signal, "redrive", entryId, { ...how, ...bytes });
   }
 
   /** Sends back every pending entry that matched when the call began. */

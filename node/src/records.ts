@@ -103,8 +103,8 @@ export interface RedriveOptions {
   delayMs?: number;
   /** "": the topic it came from. */
   destination?: string;
-  /** For a single entry: replaces the payload. */
-  payload?: string | Uint8Array;
+  /** For a single entry: replaces the payload; what `publish` takes. The content type stays. */
+  payload?: unknown;
   /** Entries redriven this often already are passed over; 3 unless given. */
   redriveMax?: number;
 }

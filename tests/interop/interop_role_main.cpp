@@ -1,0 +1,94 @@
+// One role of the interop test in C++; role.py and role.mjs are the same in their languages. Prints one line
+// of JSON with what it saw.
+//
+//   interop_role publish|fail|mend|handle URL
+
+#include <future>
+#include <iostream>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include <towline/towline.hpp>
+
+namespace {
+
+using nlohmann::json;
+using namespace std::chrono_literals;
+
+json seen_of(const towline::Delivery& delivery) {
+  json headers = json::object();
+  for (const auto& [name, value] : delivery.headers())
+    headers[name] = value;
+  return {{"id", delivery.id().to_string()},
+          {"payload", delivery.payload()},
+          {"content_type", delivery.content_type()},
+          {"key", delivery.key().value_or("")},
+          {"partition", delivery.partition()},
+          {"headers", headers},
+          {"correlation_id", delivery.correlation_id()},
+          {"attempt", delivery.attempt()},
+          {"redrives", delivery.redrives()}};
+}
+
+json publish(towline::Engine& engine) {
+  towline::Message message;
+  message.topic = "orders";
+  message.payload = R"({"n":1,"s":"ün"})";
+  message.content_type = "application/json";
+  message.key = "customer-9";
+  message.headers = {{"a", "ü"}};
+  message.correlation_id = "c-1";
+  return {{"id", engine.publish(std::move(message)).value().to_string()}};
+}
+
+/// Handles one message, and fails it when `fails`.
+json consume(towline::Engine& engine, bool fails) {
+  std::promise<json> handled;
+  towline::ConsumerOptions options;
+  options.group = "billing";
+  options.order = towline::Order::kKeyOrdered;
+  options.retry.max_attempts = 1;
+  auto consumer = engine
+                      .consume("orders", options,
+                               [&](towline::Delivery& delivery) {
+                                 handled.set_value(seen_of(delivery));
+                                 if (fails) throw towline::HandlerError("BadOrder", "no amount");
+                               })
+                      .value();
+  json seen = handled.get_future().get();
+  consumer.drain(20s).value();
+  return seen;
+}
+
+json mend(towline::Engine& engine) {
+  const auto page = engine.dead_letters({.topic = "orders", .error_type = "BadOrder"}).value();
+  const towline::DeadLetter& entry = page.items.at(0);
+  json headers = json::object();
+  for (const auto& [name, value] : entry.headers)
+    headers[name] = value;
+  engine.redrive(entry.id, {.payload = R"({"n":2})"}).value();
+  return {{"id", entry.message_id.to_string()},
+          {"count", page.items.size()},
+          {"payload", entry.payload},
+          {"content_type", entry.content_type},
+          {"headers", headers},
+          {"error", entry.error_message},
+          {"attempt", entry.attempt},
+          {"fingerprint", entry.fingerprint.size()}};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 3) return 2;
+  const std::string role = argv[1];
+  auto engine = towline::Engine::open(argv[2]).value();
+  json seen;
+  if (role == "publish") seen = publish(engine);
+  if (role == "fail" || role == "handle") seen = consume(engine, role == "fail");
+  if (role == "mend") seen = mend(engine);
+  engine.close().value();
+  std::cout << seen.dump() << "\n";
+  return seen.is_null() ? 2 : 0;
+}

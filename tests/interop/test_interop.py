@@ -1,0 +1,45 @@
+"""One message, three languages, one SQLite file: published in one, failed and dead-lettered in another,
+edited and redriven from the third, handled in the first again; in every order. Each role is a process of its
+own.
+
+The commands of the languages are in TOWLINE_ROLE_<LANGUAGE>, as JSON lists.
+"""
+
+import itertools
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+LANGUAGES = ("cpp", "python", "node")
+
+
+def play(language: str, role: str, url: str) -> dict:
+    command = json.loads(os.environ[f"TOWLINE_ROLE_{language.upper()}"])
+    done = subprocess.run([*command, role, url], capture_output=True, text=True, timeout=60,
+                          check=False)
+    assert done.returncode == 0, f"{language} {role}: {done.stdout}{done.stderr}"
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(("first", "second", "third"), itertools.permutations(LANGUAGES))
+def test_a_message_goes_through_all_three(first: str, second: str, third: str, tmp_path: Path) -> None:
+    url = f"sqlite:{tmp_path}/a.db"
+    message_id = play(first, "publish", url)["id"]
+    failed = play(second, "fail", url)
+    assert json.loads(failed.pop("payload")) == {"n": 1, "s": "ün"}
+    same = {"id": message_id, "content_type": "application/json", "key": "customer-9", "partition": 17,
+            "headers": {"a": "ü"}, "correlation_id": "c-1"}
+    assert failed == {**same, "attempt": 1, "redrives": 0}
+
+    mended = play(third, "mend", url)
+    assert json.loads(mended.pop("payload")) == {"n": 1, "s": "ün"}
+    assert mended == {"id": message_id, "count": 1, "content_type": "application/json", "headers": {"a": "ü"},
+                      "error": "no amount", "attempt": 1, "fingerprint": 16}
+
+    handled = play(first, "handle", url)
+    assert json.loads(handled.pop("payload")) == {"n": 2}
+    assert handled == {**same, "attempt": 1, "redrives": 1}
+
