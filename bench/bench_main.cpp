@@ -31,6 +31,8 @@ const std::vector<Row>& table() {
   static const std::vector<Row> rows = {
       {"P01", "life cycle on SQLite: publish, hand out, handle, acknowledge", plain<life_on_sqlite>},
       {"P05", "durable publishes, one message a call, from many threads", plain<durable_singles>},
+      {"P06", "life cycle on SQLite in Node, beside the engine alone and its peers", plain<node_on_sqlite>},
+      {"P07", "published in Python and handled in Node, over one file", plain<python_to_node>},
       {"P08", "from publish to the handler in another process that was idle", plain<wake_up>},
       {"P09", "delayed messages: lateness at 1,000 due a second with a million pending", delayed},
       {"P10", "delayed messages: lateness at 16,000 due a second, and what is overdue at once", delayed},
@@ -39,6 +41,7 @@ const std::vector<Row>& table() {
       {"P12", "timers that are cancelled: the wheel beside an ordered set", plain<timing_wheel>},
       {"P13", "publishing with random dedup ids while a million are live", plain<dedup_keys>},
       {"P14", "log topics beside queue topics", plain<log_topics>},
+      {"P70", "life cycle in memory in Node", plain<node_in_memory>},
       {"P71", "life cycle in memory", plain<life_in_memory>},
       {"FLAT", "cost per message while a thousand, a hundred thousand or a million wait", plain<flat_cost>},
       {"IDLE", "memory and processor time of an engine that does nothing", plain<idle_engine>},

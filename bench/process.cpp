@@ -1,4 +1,4 @@
-// Starts this program again, and reads what the kernel knows of this process.
+// Starts this program again, or another one, and reads what the kernel knows of this process.
 
 #include "process.hpp"
 
@@ -9,6 +9,7 @@
 #include <fstream>
 #include <stdexcept>
 #include <system_error>
+#include <utility>
 
 #include <fcntl.h>
 #include <poll.h>
@@ -30,7 +31,16 @@ namespace {
 
 }  // namespace
 
-Child::Child(const std::vector<std::string>& arguments) {
+Child::Child(const std::vector<std::string>& arguments)
+    : Child(std::filesystem::read_symlink("/proc/self/exe").string(), arguments) {}
+
+Child::Child(Child&& other) noexcept
+    : pid_(std::exchange(other.pid_, -1)),
+      input_(std::exchange(other.input_, -1)),
+      output_(std::exchange(other.output_, -1)),
+      buffer_(std::move(other.buffer_)) {}
+
+Child::Child(std::string program, const std::vector<std::string>& arguments) {
   int in[2];
   int out[2];
   if (::pipe2(in, O_CLOEXEC) != 0) fail(errno, "pipe2");
@@ -39,7 +49,6 @@ Child::Child(const std::vector<std::string>& arguments) {
   ::posix_spawn_file_actions_init(&actions);
   ::posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO);
   ::posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
-  std::string program = std::filesystem::read_symlink("/proc/self/exe").string();
   std::vector<std::string> copies = arguments;
   std::vector<char*> argv{program.data()};
   for (std::string& copy : copies)

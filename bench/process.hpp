@@ -1,6 +1,6 @@
 #pragma once
-// This program once more, as another process: what it measures of a fresh or of a foreign process happens
-// there.
+// This program once more, or one in another language, as another process: what is measured of a fresh or of a
+// foreign process happens there.
 //
 // The order of events: the parent starts the child with a role; the child prints lines, the first one when it
 // is ready; the parent ends it by closing its standard input, and the child prints its results and exits.
@@ -16,6 +16,9 @@ class Child {
  public:
   /// Throws std::system_error when it cannot be started.
   explicit Child(const std::vector<std::string>& arguments);
+  /// Another program.
+  Child(std::string program, const std::vector<std::string>& arguments);
+  Child(Child&& other) noexcept;
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;
   /// Kills what still runs, and waits for it.

@@ -37,6 +37,10 @@ int run_cancel_alone(const std::string& url, std::size_t count, bool shuffled);
 void timing_wheel(Bench& bench);
 // dead_letters.cpp
 void dead_letters(Bench& bench);
+// languages.cpp
+void node_on_sqlite(Bench& bench);
+void python_to_node(Bench& bench);
+void node_in_memory(Bench& bench);
 // idle.cpp
 void idle_engine(Bench& bench);
 

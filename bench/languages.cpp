@@ -1,0 +1,156 @@
+// The life cycle in other languages, beside the engine alone and beside what a user of that language would
+// take instead. Every side of another language is a process of its own, which warms itself up, measures
+// itself and prints one line of JSON; the engine's side runs here, in the same round.
+
+#include <filesystem>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "flow.hpp"
+#include "process.hpp"
+#include "scenarios.hpp"
+
+namespace towline::bench {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kFull = "sqlite FULL";
+constexpr const char* kMemory = "memory, not durable";
+const fs::path kPrograms = fs::path(TOWLINE_SOURCE_DIR) / "bench";
+const fs::path kBuilt = TOWLINE_BINARY_DIR;
+
+FlowRate rate_in(const std::string& line) {
+  const auto json = nlohmann::json::parse(line);
+  return {json.at("per_second").get<double>(), json.at("cpu_us").get<double>()};
+}
+
+Child start_node(const std::string& program, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), {"TOWLINE_NODE_BINARY=" + (kBuilt / "node/towline.node").string(),
+                                       "node", (kPrograms / "node" / program).string()});
+  return Child("/usr/bin/env", arguments);
+}
+
+FlowRate run_node(const std::string& program, std::vector<std::string> arguments) {
+  Child child = start_node(program, std::move(arguments));
+  const FlowRate rate = rate_in(child.read_line(600));
+  child.join();
+  return rate;
+}
+
+Series series_of(std::string name, const char* durability, std::string more = {}) {
+  return {std::move(name), "msg/s", {durability, kPayloadBytes, kBatch, std::move(more)}};
+}
+
+/// The addon is part of the build where the packages of Node are there.
+bool has_node(Bench& bench) {
+  if (fs::exists(kBuilt / "node/towline.node")) return true;
+  bench.skip(
+      "the Node package is not part of this build: run scripts/bootstrap test, then build towline_node");
+  return false;
+}
+
+bool has_peers(Bench& bench) {
+  if (fs::exists(kPrograms / "node/peers/node_modules/plainjob")) return true;
+  bench.skip("better-sqlite3 and plainjob are not installed in bench/node/peers: run npm install there");
+  return false;
+}
+
+}  // namespace
+
+void node_on_sqlite(Bench& bench) {
+  if (!has_node(bench)) return;
+  const std::size_t count = bench.size<std::size_t>(200'000, 3'000);
+  const std::size_t few = bench.size<std::size_t>(20'000, 1'000);
+  const Series engine = series_of("C++, batch handler", kFull);
+  const Series batch = series_of("Node, batch handler", kFull);
+  const Series each = series_of("Node, handler per message", kFull, "prefetch 1000");
+  const Series promise = series_of("Node, one promise per message", kFull, "prefetch 1000, concurrency 1000");
+  const Series raw = series_of("plain better-sqlite3", kFull);
+  const Series full = series_of("plainjob", kFull, "addMany, synchronous set to FULL");
+  const Series normal = series_of("plainjob as it comes", "sqlite NORMAL", "addMany");
+  const auto flow = [&](const Series& series, const char* handling) {
+    return [&bench, &series, handling, count](int round) {
+      const std::string url = sqlite_url(bench.new_file("life"));
+      bench.sample(series, round, run_node("flow.mjs", {url, handling, std::to_string(count)}).per_second);
+    };
+  };
+  const auto peer = [&](const Series& series, const char* program, std::size_t size, const char* how) {
+    return [&bench, &series, program, size, how](int round) {
+      const std::string file = bench.new_file("peer").string();
+      bench.sample(series, round, run_node(program, {file, std::to_string(size), how}).per_second);
+    };
+  };
+  std::vector<std::function<void(int)>> sides = {
+      [&](int round) {
+        bench.sample(engine, round, run_flow({.url = sqlite_url(bench.new_file("life"))}, count).per_second);
+      },
+      flow(batch, "batch"), flow(each, "each"), flow(promise, "promise")};
+  const bool peers = has_peers(bench);
+  if (peers) {
+    sides.push_back(peer(raw, "peers/better_sqlite3.mjs", count, ""));
+    sides.push_back(peer(full, "peers/plainjob.mjs", few, "full"));
+    sides.push_back(peer(normal, "peers/plainjob.mjs", few, "normal"));
+  }
+  bench.interleave(sides);
+  bench.compare("life, Node", batch, engine, at_least(0.8));
+  bench.compare("life, Node", each, engine, at_least(0.5));
+  bench.compare("life, Node", promise, engine, at_least(0.5));
+  if (!peers) return;
+  bench.compare("life, Node", batch, raw, at_least(0.7));
+  bench.compare("life, Node", batch, full, at_least(10.0));
+  bench.compare("life, Node", promise, full, no_bar());
+  bench.compare("life, Node", batch, normal, no_bar());
+}
+
+void node_in_memory(Bench& bench) {
+  if (!has_node(bench)) return;
+  const std::size_t count = bench.size<std::size_t>(500'000, 3'000);
+  const Series engine = series_of("C++, batch handler", kMemory);
+  const Series batch = series_of("Node, batch handler", kMemory);
+  const Series promise =
+      series_of("Node, one promise per message", kMemory, "prefetch 1000, concurrency 1000");
+  const auto flow = [&](const Series& series, const char* handling) {
+    return [&bench, &series, handling, count](int round) {
+      bench.sample(series, round,
+                   run_node("flow.mjs", {"memory:", handling, std::to_string(count)}).per_second);
+    };
+  };
+  bench.interleave(
+      {[&](int round) { bench.sample(engine, round, run_flow({.url = "memory:"}, count).per_second); },
+       flow(batch, "batch"), flow(promise, "promise")});
+  bench.check("life, Node", batch, at_least(300'000));
+  bench.compare("life, Node", batch, engine, no_bar());
+  bench.compare("life, Node", promise, engine, no_bar());
+}
+
+void python_to_node(Bench& bench) {
+  if (!has_node(bench)) return;
+  const fs::path python = fs::path(TOWLINE_SOURCE_DIR) / ".deps/venv/bin/python";
+  if (!fs::exists(kBuilt / "python/towline") || !fs::exists(python)) {
+    bench.skip("the Python package is not part of this build");
+    return;
+  }
+  const std::size_t count = bench.size<std::size_t>(200'000, 3'000);
+  const Series across = series_of("published in Python, handled in Node", kFull, "batch handler");
+  const Series alone = series_of("both in one Node process", kFull, "batch handler");
+  const auto between = [&](int round) {
+    const std::string url = sqlite_url(bench.new_file("life"));
+    Child consumer = start_node("flow.mjs", {url, "consume", std::to_string(count)});
+    if (consumer.read_line(60) != "ready") throw std::runtime_error("the consumer did not start");
+    Child publisher("/usr/bin/env", {"PYTHONPATH=" + (kBuilt / "python").string(), python.string(),
+                                     (kPrograms / "node/publish.py").string(), url, std::to_string(count)});
+    bench.sample(across, round, rate_in(consumer.read_line(600)).per_second);
+    consumer.join();
+    publisher.join();
+  };
+  bench.interleave({between, [&](int round) {
+                      const std::string url = sqlite_url(bench.new_file("life"));
+                      const std::string size = std::to_string(count);
+                      bench.sample(alone, round, run_node("flow.mjs", {url, "batch", size}).per_second);
+                    }});
+  bench.compare("life across languages", across, alone, no_bar());
+}
+
+}  // namespace towline::bench
