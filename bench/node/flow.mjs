@@ -1,5 +1,6 @@
-// The life cycle of messages in one Node process: published in batches of 1,000, handled at once by a consumer that
-// only counts, until the last acknowledgement is durable. Started by bench_towline, which reads one line of JSON.
+// The life cycle of messages in one Node process: published in batches of 1,000, handled at once by a consumer
+// that only counts, until the last acknowledgement is durable. Started by bench_towline, which reads one line
+// of JSON.
 //
 //     node flow.mjs <url> batch|each|promise|consume <count>
 //

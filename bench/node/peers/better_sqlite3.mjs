@@ -1,5 +1,5 @@
-// A plain program without any queue: one table and one index, insert, claim and delete in transactions of 1,000,
-// on one thread, durable on power loss. What is left of SQLite's speed in JavaScript.
+// A plain program without any queue: one table and one index, insert, claim and delete in transactions of
+// 1,000, on one thread, durable on power loss. What is left of SQLite's speed in JavaScript.
 //
 //     node better_sqlite3.mjs <file> <count>
 
@@ -18,8 +18,9 @@ database.exec(`
     attempts INTEGER NOT NULL, payload BLOB NOT NULL);
   CREATE INDEX message_due ON message(queue, due_us)`);
 const insert = database.prepare("INSERT INTO message(queue, due_us, attempts, payload) VALUES (1, ?, 0, ?)");
-const claim = database.prepare(`UPDATE message SET due_us = ?, attempts = attempts + 1 WHERE id IN (SELECT id FROM
-  message WHERE queue = 1 AND due_us <= ? ORDER BY due_us LIMIT ?) RETURNING id, payload`);
+const claim = database.prepare(`
+  UPDATE message SET due_us = ?, attempts = attempts + 1 WHERE id IN (SELECT id FROM message
+    WHERE queue = 1 AND due_us <= ? ORDER BY due_us LIMIT ?) RETURNING id, payload`);
 const remove = database.prepare("DELETE FROM message WHERE id = ?");
 const payload = Buffer.alloc(256, "p");
 

@@ -1,6 +1,6 @@
-// plainjob by its fastest documented way: addMany of 1,000 jobs at once, a worker in the same process, no log.
-// It comes with synchronous = NORMAL, which survives the death of the process but no power loss; `full` gives it
-// the durability that the others of the run have.
+// plainjob by its fastest documented way: addMany of 1,000 jobs at once, a worker in the same process, no log. It
+// comes with synchronous = NORMAL, which survives the death of the process but no power loss; `full` gives it the
+// durability that the others of the run have.
 //
 //     node plainjob.mjs <file> <count> full|normal
 
