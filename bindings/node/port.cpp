@@ -238,6 +238,15 @@ Napi::Value publish(NodePort& self, const Napi::CallbackInfo& info) {
   return env.Undefined();
 }
 
+/// Whatever cannot be converted has failed: the others of the turn must not wait for it.
+Outcome outcome_or_failure(const Napi::Value& fields) {
+  try {
+    return outcome_from(fields);
+  } catch (const Napi::Error& error) {
+    return Outcome::fail({"BadOutcome", error.Message(), {}});
+  }
+}
+
 /// [number, outcome, number, outcome ...]
 Napi::Value finish(NodePort& self, const Napi::CallbackInfo& info) {
   const auto all = info[0].As<Napi::Array>();
@@ -246,8 +255,8 @@ Napi::Value finish(NodePort& self, const Napi::CallbackInfo& info) {
   for (std::uint32_t i = 0; i + 1 < all.Length(); i += 2) {
     const Napi::HandleScope scope(info.Env());
     const Napi::Value number = all.Get(i);
-    finished.push_back(
-        {static_cast<std::uint64_t>(number.As<Napi::Number>().Int64Value()), outcome_from(all.Get(i + 1))});
+    finished.push_back({static_cast<std::uint64_t>(number.As<Napi::Number>().Int64Value()),
+                        outcome_or_failure(all.Get(i + 1))});
   }
   self.port().finish(finished);
   return info.Env().Undefined();

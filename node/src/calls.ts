@@ -11,7 +11,7 @@ import type {
   Answer, BlockedKey, DeadLetter, DeadLetterAlert, DeadLetterGroup, DeadLetterQuery, EngineStatistics,
   GroupBacklog, Health, LogRecord, Page, Receipt, RedriveOptions, RedriveReport, Scheduled,
 } from "./records.js";
-import type { Cancellable } from "./signals.js";
+import { type Cancellable, cancelled, checkSignal } from "./signals.js";
 
 export interface Paged {
   /** [1, 1000]; 100 unless given. */
@@ -250,7 +250,7 @@ export abstract class Calls {
     const deadline = performance.now() + (settings.waitMsMax ?? 0);
     let answer: IdempotencyAnswer;
     for (;;) {
-      answer = await this.call<IdempotencyAnswer>(signal, "begin", key, texts);
+      answer = await this.#begin(key, texts, signal);
       if (answer.kind === "completed") return resultOf<T>(answer);
       if (answer.kind === "acquired") break;
       if (performance.now() >= deadline) {
@@ -269,6 +269,30 @@ export abstract class Calls {
       await this.call(undefined, "fail", answer.token).catch(() => {});
       throw error;
     }
+  }
+
+  /** A key that is acquired for a caller who has left meanwhile is free again. */
+  #begin(key: string, texts: string[], signal: AbortSignal | undefined): Promise<IdempotencyAnswer> {
+    const begin = () => this.call<IdempotencyAnswer>(undefined, "begin", key, texts);
+    if (signal === undefined) return begin();
+    return new Promise((resolve, reject) => {
+      checkSignal(signal);
+      if (signal.aborted) throw cancelled(signal);
+      let hasLeft = false;
+      const leave = () => {
+        hasLeft = true;
+        reject(cancelled(signal));
+      };
+      signal.addEventListener("abort", leave, { once: true });
+      begin()
+        .finally(() => signal.removeEventListener("abort", leave))
+        .then((answer) => {
+          resolve(answer);
+          if (!hasLeft || answer.kind !== "acquired") return undefined;
+          return this.call(undefined, "fail", answer.token);
+        })
+        .catch(reject);
+    });
   }
 
   // ---- operation ------------------------------------------------------------------------------------

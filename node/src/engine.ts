@@ -12,7 +12,7 @@ import * as bridge from "./native.js";
 import { type Fields, type Handle, native, type Outcome, type Port, textsOf } from "./native.js";
 import type { ConsumerOptions, EngineOptions } from "./options.js";
 import type { DeadLetterAlert, LogLevel, Receipt } from "./records.js";
-import { type Cancellable, cancelled } from "./signals.js";
+import { type Cancellable, cancelled, checkSignal } from "./signals.js";
 import {
   type BatchHandler, BatchRunner, type Handler, Inbox, isRunningIn, MessageRunner, type Sink,
 } from "./sinks.js";
@@ -235,6 +235,7 @@ export class Engine extends Calls {
 
   async #start(topics: Topics, options: ConsumeOptions, sink: Sink): Promise<Consumer> {
     const { signal } = options;
+    checkSignal(signal);
     const texts = consumerTexts(options);
     const patterns = typeof topics === "string" ? [topics] : [...topics];
     const inBatches = sink instanceof BatchRunner;
@@ -300,13 +301,14 @@ export class Engine extends Calls {
       for (const sink of this.#sinks.values()) sink.end();
       this.#flushFinished();
       await new Promise<void>((resolve) => this.#port.shut(resolve));
+      for (const number of [...this.#sinks.keys()]) this.#forget(number);
+      while (this.#fetch()); // what was answered while its threads ended
       forgetPort(this.#port);
       for (const waiting of this.#waiting.values()) {
         waiting.forget?.();
         waiting.reject(unanswered(new ClosedError("the engine was closed before the answer came")));
       }
       this.#waiting.clear();
-      for (const number of [...this.#sinks.keys()]) this.#forget(number);
       process.nextTick(() => this.events.emit("closed"));
     }
   }
@@ -333,6 +335,7 @@ export class Engine extends Calls {
   #wait<T>(signal: AbortSignal | undefined, ask: (id: number) => void): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       this.#check();
+      checkSignal(signal);
       if (signal?.aborted) throw cancelled(signal);
       const id = ++this.#ids;
       ask(id);
@@ -390,15 +393,16 @@ export class Engine extends Calls {
   }
 
   /**
-   * Takes what is in the mailbox, when it has rung. Whatever happens at one event, the others are taken: Node
-   * would drop the error, and the events with it.
+   * Takes what is in the mailbox, when it has rung; whether there was anything. Whatever happens at one event,
+   * the others are taken: Node would drop the error, and the events with it.
    */
-  #fetch(): void {
+  #fetch(): boolean {
     let events: unknown[];
     try {
       events = this.#port.drain(DRAIN_COUNT);
     } catch (error) {
-      return throwLater(error);
+      throwLater(error);
+      return false;
     }
     const bytes = events[0] as Buffer;
     for (let at = 1; at < events.length; ) {
@@ -410,6 +414,7 @@ export class Engine extends Calls {
       }
       at += bridge.EVENT_LENGTHS[kind];
     }
+    return events.length > 1;
   }
 
   #take(kind: bridge.EventKind, bytes: Buffer, events: readonly unknown[], at: number): void {

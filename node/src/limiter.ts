@@ -3,7 +3,7 @@
 import { InvalidArgumentError, TimeoutError } from "./errors.js";
 import { type Handle, native } from "./native.js";
 import type { LimiterStatistics } from "./records.js";
-import { type Cancellable, cancelled } from "./signals.js";
+import { type Cancellable, cancelled, checkSignal } from "./signals.js";
 
 /** Of a timer; longer waits are several timers. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
@@ -69,6 +69,7 @@ export class Limiter {
     if (timeoutMs !== undefined && (typeof timeoutMs !== "number" || Number.isNaN(timeoutMs))) {
       throw new InvalidArgumentError(`timeoutMs is ${String(timeoutMs)}, but must be a number of milliseconds`);
     }
+    checkSignal(signal);
     if (signal?.aborted) throw cancelled(signal);
     return new Promise<Permit>((resolve, reject) => {
       const number = ++this.#numbers;

@@ -64,8 +64,12 @@ function describe(error: unknown): string {
   }
 }
 
+/** The furthest that the boundary takes; the engine has bounds of its own. */
+const DELAY_MS_MAX = 9e12;
+
 function delayOf(afterMs: unknown): number | undefined {
-  return typeof afterMs === "number" && Number.isFinite(afterMs) ? afterMs : undefined;
+  if (typeof afterMs !== "number" || Number.isNaN(afterMs)) return undefined;
+  return Math.max(-DELAY_MS_MAX, Math.min(DELAY_MS_MAX, afterMs));
 }
 
 /** What throwing this means for the message. Never throws, whatever was thrown. */
@@ -80,7 +84,12 @@ export function outcomeOf(error: unknown, message: Message): Outcome {
 function meaningOf(error: unknown, message: Message): Outcome {
   if (error instanceof Retry) return [NAK, delayOf(error.afterMs), "Retry", textOf(error, "message"), ""];
   if (error instanceof Reject) return [DEAD_LETTER, undefined, "Rejected", textOf(error, "message"), ""];
-  if (error instanceof Defer) return [DEFER, delayOf(error.afterMs) ?? 0, "", "", ""];
+  if (error instanceof Defer) {
+    const after = delayOf(error.afterMs);
+    // Deferring counts nothing: without a wait it would come again at once, for ever.
+    if (after === undefined || after < 0) return [FAIL, undefined, "Defer", describe(error), ""];
+    return [DEFER, after, "", "", ""];
+  }
   if (message.isStopped) return RELEASED; // the result does not count any more
   if (typeof error !== "object" || error === null) {
     return [FAIL, undefined, error === null ? "null" : typeof error, describe(error), ""];

@@ -1,10 +1,18 @@
 // How a caller leaves a wait.
 
-import { CancelledError } from "./errors.js";
+import { CancelledError, InvalidArgumentError } from "./errors.js";
 
 /** Ends the wait with CancelledError, whose `cause` is the signal's reason; what was asked for may go on. */
 export interface Cancellable {
   signal?: AbortSignal | undefined;
+}
+
+/** Before anything is started that would have to be stopped again. */
+export function checkSignal(signal: AbortSignal | undefined): void {
+  if (signal === undefined) return;
+  const isSignal = typeof signal === "object" && signal !== null && "aborted" in signal;
+  if (isSignal && typeof signal.addEventListener === "function") return;
+  throw new InvalidArgumentError("signal is no AbortSignal");
 }
 
 export function cancelled(signal: AbortSignal): CancelledError {

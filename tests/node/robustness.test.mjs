@@ -1,10 +1,13 @@
 // What goes wrong around the engine: exceptions nobody catches, events that throw, memory that must come back.
 
 import assert from "node:assert/strict";
+import { createRequire } from "node:module";
 import path from "node:path";
 import { test } from "node:test";
 
-import { folderOf, run, runModule } from "./support.mjs";
+import { Defer, Engine, Limiter, Retry } from "towline";
+
+import { folderOf, open, run, runModule, until } from "./support.mjs";
 
 const withGc = (text, ...args) =>
   run(process.execPath, ["--expose-gc", "--input-type=module", "--eval", text, "--", ...args]);
@@ -160,4 +163,80 @@ test("a message is readable for as long as it is kept, after close and collectio
     console.log(kept.every((m) => isWhole(m.payload, Number(m.headers.n)) && m.group === "g"),
       views.every((bytes, i) => isWhole(bytes, Number(kept[i].headers.n))));`, url);
   assert.deepEqual([code, out, err], [0, "true true\n", ""]);
+});
+
+test("an outcome that makes no sense fails its message, and costs the others of the turn nothing", async (t) => {
+  const engine = await open(t, "memory:");
+  const odd = [new Retry("", { afterMs: 1e14 }), new Retry("", { afterMs: -1e300 }), new Defer(1e300),
+    new Defer(-5), new Defer(NaN), new Defer("soon"), Object.assign(new Retry(), { afterMs: {} })];
+  const consumer = await engine.consume("a", { group: "g", concurrency: 20, retry: { maxAttempts: 1 } }, (m) => {
+    if (m.value < odd.length) throw odd[m.value];
+  });
+  await engine.publishBatch(Array.from({ length: 20 }, (_, n) => ({ topic: "a", value: n })));
+  await until(() => consumer.statistics().acked === 20 - odd.length && consumer.statistics().running === 0);
+  const { items } = await engine.deadLetters({});
+  assert.deepEqual(items.map((one) => JSON.parse(one.payload)).sort(), [0, 1, 3, 4, 5, 6]);
+  assert.equal((await engine.statistics()).scheduledNow, 1, "the long wait is bounded, and waited");
+});
+
+test("what the boundary cannot take is a failure of its message alone", async () => {
+  const { makePort } = createRequire(import.meta.url)(process.env.TOWLINE_NODE_BINARY);
+  const port = makePort(() => {}, undefined);
+  const trap = new Proxy([], { get() { throw new Error("trap"); } });
+  port.finish([1, [99, undefined, "", "", ""], 2, [1, 1e300, "", "", ""], 3, [1, 0, 5, "", ""], 4, trap]);
+  await new Promise((resolve) => port.shut(resolve));
+});
+
+test("a signal that is none is refused before anything is started", async (t) => {
+  const engine = await open(t, "memory:");
+  const seen = [];
+  for (const signal of [null, {}, "abort", 5, { aborted: false }]) {
+    const refused = { code: "ERR_INVALID_ARGUMENT", message: /AbortSignal/ };
+    await assert.rejects(engine.consume("a", { group: "g", signal }, (m) => seen.push(m)), refused);
+    await assert.rejects(engine.messages("a", { group: "g", signal }).next(), refused);
+    await assert.rejects(engine.publish("a", 1, { signal }), refused);
+    await assert.rejects(engine.statistics({ signal }), refused);
+    await assert.rejects(engine.once("k", () => seen.push(1), { signal }), refused);
+    await assert.rejects(new Limiter(1).acquire({ signal }), refused);
+  }
+  assert.deepEqual(await engine.backlog(), [], "no member and no message");
+  assert.deepEqual(seen, []);
+});
+
+test("a key that was acquired for a caller who has left is free", async (t) => {
+  const engine = await open(t, "memory:");
+  let left = 0;
+  await Promise.all(Array.from({ length: 50 }, async (_, n) => {
+    const controller = new AbortController();
+    const once = engine.once(`k${n}`, () => "first", { signal: controller.signal });
+    setTimeout(() => controller.abort(), n % 3);
+    if (n % 2 === 0) controller.abort();
+    await once.catch((error) => {
+      assert.equal(error.code, "ERR_CANCELLED");
+      left += 1;
+    });
+    assert.match(await engine.once(`k${n}`, () => "second", { waitMsMax: 5_000 }), /first|second/);
+  }));
+  assert.ok(left >= 25, `${left} have left`);
+});
+
+test("a publish whose answer did not come says that nobody knows", async (t) => {
+  const url = `sqlite:${path.join(folderOf(t), "a.db")}`;
+  const ended = { fulfilled: [], unknown: [], rejected: [] };
+  for (let round = 0; round < 10; round += 1) {
+    const engine = await Engine.open(url);
+    const publishing = Array.from({ length: 300 }, (_, n) => engine.publish("a", `${round} ${n}`));
+    await Promise.race(publishing);
+    await engine.close({ timeoutMs: 0 });
+    for (const [n, { status, reason }] of (await Promise.allSettled(publishing)).entries()) {
+      ended[status === "fulfilled" ? status : reason.outcome].push(`${round} ${n}`);
+    }
+  }
+  const engine = await open(t, url);
+  const seen = new Set();
+  await engine.consume("a", { group: "g", concurrency: 64 }, (m) => seen.add(m.value));
+  await engine.settleDown();
+  assert.deepEqual(ended.fulfilled.filter((one) => !seen.has(one)), [], "acknowledged and not there");
+  assert.deepEqual(ended.rejected.filter((one) => seen.has(one)), [], "surely not stored, and there");
+  t.diagnostic(Object.entries(ended).map(([how, all]) => `${how} ${all.length}`).join());
 });
