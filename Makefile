@@ -35,7 +35,7 @@ asan tsan faults:
 
 bench:
 	@scripts/bootstrap test
-	@scripts/build release towline_bench
+	@scripts/build measure towline_bench
 	@scripts/run-bench $(ARGS)
 
 sim:
