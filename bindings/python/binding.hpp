@@ -22,6 +22,9 @@ namespace py = pybind11;
 /// Raises it.
 [[noreturn]] void raise(const Error& error);
 
+/// An argument that cannot be converted is a TypeError, wherever in the arguments it is.
+void translate_cast_errors();
+
 // ---- to Python (convert.cpp) --------------------------------------------------------------------
 
 [[nodiscard]] py::object to_python(const MessageId& id);
@@ -41,6 +44,7 @@ namespace py = pybind11;
 [[nodiscard]] py::object to_python(const std::vector<std::string>& texts);
 [[nodiscard]] py::object to_python(const Health& health);
 [[nodiscard]] py::object to_python(const DeadLetterAlert& alert);
+[[nodiscard]] py::object to_python(const PermitStatistics& statistics);
 [[nodiscard]] inline py::object to_python(std::uint64_t number) { return py::int_(number); }
 [[nodiscard]] py::dict headers_of(const Delivery& delivery);
 
@@ -67,5 +71,6 @@ template <typename Options>
 
 void define_port(py::module_& module);
 void define_delivery(py::module_& module);
+void define_permits(py::module_& module);
 
 }  // namespace towline::python

@@ -225,6 +225,17 @@ py::object to_python(const DeadLetterAlert& alert) {
   return out;
 }
 
+py::object to_python(const PermitStatistics& statistics) {
+  py::dict out;
+  out["limit"] = statistics.limit;
+  out["in_use"] = statistics.in_use;
+  out["waiting"] = statistics.waiting;
+  out["in_use_max"] = statistics.in_use_max;
+  out["granted"] = statistics.granted;
+  out["refused"] = statistics.refused;
+  return out;
+}
+
 py::dict headers_of(const Delivery& delivery) {
   py::dict out;
   for (const auto& [name, value] : delivery.headers())

@@ -16,4 +16,16 @@ void raise(const Error& error) {
   throw py::error_already_set();
 }
 
+void translate_cast_errors() {
+  py::register_local_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const py::cast_error&) {
+      PyErr_SetString(
+          PyExc_TypeError,
+          "an argument has the wrong type, is out of range, or is text that UTF-8 has no bytes for");
+    }
+  });
+}
+
 }  // namespace towline::python

@@ -1,4 +1,4 @@
-// towline._core: the port, and deliveries. What users see is typed Python around it.
+// towline._core: the port, deliveries and permits. What users see is typed Python around it.
 
 #include <pybind11/functional.h>
 #include <pybind11/stl.h>
@@ -89,6 +89,34 @@ void transaction(Delivery& delivery, const py::function& body) {
   if (!done) raise(done.error());
 }
 
+/// `granted` is called with a permit, or with None and an exception. It may be let go of by any thread that
+/// makes room, and these hold the interpreter's lock or not.
+std::uint64_t request(Permits& permits, std::uint64_t weight, const py::function& granted) {
+  const auto drop = [](py::function* function) {
+    const py::gil_scoped_acquire gil;
+    delete function;
+  };
+  const std::shared_ptr<py::function> told(new py::function(granted), drop);
+  Result<std::uint64_t> number = Error{};
+  {
+    const py::gil_scoped_release released;
+    number = permits.request(weight, [told](Result<Permit> permit) {
+      const py::gil_scoped_acquire gil;
+      try {
+        if (permit) {
+          (*told)(py::cast(std::move(*permit)), py::none());
+        } else {
+          (*told)(py::none(), exception_of(permit.error()));
+        }
+      } catch (py::error_already_set& raised) {
+        raised.discard_as_unraisable("towline: a permit was granted");
+      }
+    });
+  }
+  if (!number) raise(number.error());
+  return *number;
+}
+
 py::str text_of(std::string_view text) { return {text.data(), text.size()}; }
 
 }  // namespace
@@ -146,10 +174,41 @@ void define_delivery(py::module_& module) {
       .def("transaction", &transaction);
 }
 
+void define_permits(py::module_& module) {
+  // Giving one back hands it to whoever waited longest, who is told at once.
+  py::class_<Permit>(module, "Permit", py::release_gil_before_calling_cpp_dtor())
+      .def("release", [](Permit& self) {
+        const py::gil_scoped_release released;
+        self.release();
+      });
+  py::class_<Permits>(module, "Permits", py::release_gil_before_calling_cpp_dtor())
+      .def(py::init([](std::uint64_t limit, std::uint64_t waiting_max) {
+             auto made = Permits::create(limit, waiting_max);
+             if (!made) raise(made.error());
+             return std::move(*made);
+           }),
+           py::arg("limit"), py::arg("waiting_max"))
+      .def("request", &request)
+      .def("withdraw", &Permits::withdraw, py::call_guard<py::gil_scoped_release>())
+      .def("try_acquire", &Permits::try_acquire)
+      .def("set_limit",
+           [](Permits& self, std::uint64_t limit) {
+             Result<void> done;
+             {
+               const py::gil_scoped_release released;
+               done = self.set_limit(limit);
+             }
+             if (!done) raise(done.error());
+           })
+      .def("statistics", [](const Permits& self) { return to_python(self.statistics()); });
+}
+
 }  // namespace towline::python
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "The native half of towline; use the package.";
+  towline::python::translate_cast_errors();
   towline::python::define_delivery(module);
+  towline::python::define_permits(module);
   towline::python::define_port(module);
 }

@@ -178,7 +178,7 @@ class PyPort {
         if (event.error) return py::make_tuple(kind, event.id, false, exception_of(*event.error));
         return py::make_tuple(kind, event.id, true, python::to_python(event.receipts));
       case Kind::kDelivery:
-        return py::make_tuple(kind, event.id, std::move(event.delivery));
+        return py::make_tuple(kind, event.id, std::move(event.delivery), event.batch_left);
       case Kind::kStop:
         return py::make_tuple(kind, event.id);
       case Kind::kLog:
@@ -314,13 +314,15 @@ void define_other_calls(py::class_<PyPort>& port) {
 
 void define_consumer(py::module_& module, py::class_<PyPort>& port) {
   port.def("consume", [](PyPort& self, RequestId id, std::uint64_t consumer_id,
-                         const std::vector<std::string>& patterns, const OptionTexts& texts) {
+                         const std::vector<std::string>& patterns, const OptionTexts& texts,
+                         bool in_batches) {
     auto options = options_from<ConsumerOptions>(texts);
-    return self.run(id, [port = &self.port(), consumer_id, patterns, options](Engine&) -> Result<PyConsumer> {
-      auto consumer = port->consume(consumer_id, patterns, options);
-      if (!consumer) return std::move(consumer).error();
-      return PyConsumer{std::move(*consumer)};
-    });
+    return self.run(
+        id, [port = &self.port(), consumer_id, patterns, options, in_batches](Engine&) -> Result<PyConsumer> {
+          auto consumer = port->consume(consumer_id, patterns, options, in_batches);
+          if (!consumer) return std::move(consumer).error();
+          return PyConsumer{std::move(*consumer)};
+        });
   });
   // Closing joins threads; the last handle must not hold the interpreter's lock meanwhile.
   py::class_<PyConsumer>(module, "Consumer", py::release_gil_before_calling_cpp_dtor())

@@ -12,9 +12,11 @@ consumer groups, in one engine that runs inside your process, over the store you
         await engine.publish("orders", Order(id="1"), key="customer-9", delay=10)
 """
 
-from towline._engine import Consumer, Engine, Subscription, SyncConsumer, SyncEngine, SyncSubscription
+from towline._engine import Consumer, Engine, Subscription
+from towline._limiter import Limiter, LimiterStatistics, Permit
 from towline._message import Defer, Message, Reject, Retry, Transaction
 from towline._payload import PayloadError
+from towline._sync_engine import SyncConsumer, SyncEngine, SyncSubscription
 from towline.errors import TowlineError
 from towline.records import (
     BlockedKey,
@@ -43,9 +45,12 @@ __all__ = [
     "EngineStatistics",
     "GroupBacklog",
     "Health",
+    "Limiter",
+    "LimiterStatistics",
     "Message",
     "Page",
     "PayloadError",
+    "Permit",
     "Receipt",
     "RedriveReport",
     "Reject",

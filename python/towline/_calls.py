@@ -269,6 +269,8 @@ class Calls:
         `wait_max`: how long to wait for another caller's run. Raises `InProgressError` beyond that,
         `KeyMismatchError` (another `fingerprint`), `LeaseLostError` (it took longer than `lease`, and
         somebody else has the key now)."""
+        if not callable(run):
+            raise TypeError(f"what runs once is a function, not a {type(run).__name__}")
         texts = texts_of("Idempotency", options)
         wait_max = records.seconds_to_us(options.get("wait_max", 0)) / 1_000_000
         deadline = time.monotonic() + wait_max
@@ -291,7 +293,11 @@ class Calls:
             await self._call("fail", token)
             raise
         stored_as = content_type if content_type != _payload.BYTES else ""
-        await self._call("complete", token, result, stored_as, texts)
+        try:
+            await self._call("complete", token, result, stored_as, texts)
+        except errors.PayloadTooLargeError:
+            await self._call("fail", token)
+            raise
         return value
 
     # ---- operation ------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Engine for asyncio, and SyncEngine, its twin with the same names.
+"""Engine for asyncio; its twin is in _sync_engine.py.
 
 Each holds one native engine. Its threads never touch a Python object: they leave events in a mailbox, and the
 event loop (for the twin, one pump thread of Python's) fetches hundreds at a time. The outcomes of one tick of
@@ -11,16 +11,18 @@ import asyncio
 import contextvars
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from towline import _native, _sync_calls, errors, records
+from towline import _native, errors, records
 from towline._calls import Calls, Span
 from towline._handlers import Handler
 from towline._message import ACKED, RELEASED, Message, OutcomeTuple
 from towline._native import ALERT, DELIVERY, LOG, RECEIPTS, REPLY, STOP, Native, texts_of
 from towline._options import ConsumerOptions, EngineOptions
+from towline._registered import DRAIN_COUNT, PUMP_POLL_US, F, Ordering, Registered, Topics, running_in
+from towline._sync_engine import SyncEngine
 from towline.records import ConsumerStatistics, Receipt
 
 if TYPE_CHECKING:
@@ -29,69 +31,60 @@ if TYPE_CHECKING:
     from towline import _core
     from towline.testing import VirtualClock
 
-F = TypeVar("F", bound=Callable[..., Any])
-Ordering = Literal["none", "key", "partition"]
-Topics = str | Sequence[str]
 
-DRAIN_COUNT = 512
-PUMP_POLL_US = 100_000
+class _Run:
+    """A handler at work on one message, or on a batch. Stopped when none of its results counts any more."""
 
-# Whose handler runs: closing an engine inside one must not wait for that handler.
-_running_in: contextvars.ContextVar[object | None] = contextvars.ContextVar("towline_engine", default=None)
+    def __init__(self, numbers: list[int]) -> None:
+        self.numbers = numbers
+        self.counting = len(numbers)
+        self.task: asyncio.Task[list[OutcomeTuple]]
 
-
-class _Registered:
-    """A handler and where it listens, to be started when the engine opens."""
-
-    def __init__(
-        self, topics: Topics, handler: Handler | None, ordering: Ordering, options: Mapping[str, Any]
-    ) -> None:
-        if ordering not in _native.ORDERINGS:
-            raise errors.InvalidConfigError(
-                f"ordering is {ordering!r}, but must be one of {', '.join(_native.ORDERINGS)}"
-            )
-        self.patterns = [topics] if isinstance(topics, str) else list(topics)
-        self.handler = handler
-        self.concurrency = int(options.get("concurrency", 1))
-        self.texts = texts_of("Consumer", {**options, "order": _native.ORDERINGS[ordering]})
-
-
-# ---- asyncio ------------------------------------------------------------------------------------------
+    def stop_one(self) -> None:
+        self.counting -= 1
+        if not self.counting:
+            self.task.cancel()
 
 
 class Consumer:
     """A running consumer of an `Engine`. Closing the engine closes it."""
 
-    def __init__(self, engine: Engine, registered: _Registered) -> None:
+    def __init__(self, engine: Engine, registered: Registered) -> None:
         self._engine = engine
         self._registered = registered
         self._native: _core.Consumer | None = None
+        self._batch: list[Message] = []
 
-    def _handle(self, delivery: _core.Delivery) -> None:
+    def _handle(self, delivery: _core.Delivery, batch_left: int) -> None:
         handler = self._registered.handler
         assert handler is not None
-        message = Message(delivery)
+        self._batch.append(Message(delivery))
+        if batch_left:
+            return
+        messages, self._batch = self._batch, []
         context = contextvars.copy_context()
-        context.run(_running_in.set, self._engine)
-        run = handler.run_async(message) if handler.is_async else self._in_thread(handler, message, context)
-        task = self._engine._loop.create_task(run, context=context)
-        number = delivery.number
-        self._engine._running[number] = task
-        task.add_done_callback(lambda done: self._engine._returned(number, done))
+        context.run(running_in.set, self._engine)
+        in_loop = handler.is_async
+        work = handler.run_async(messages) if in_loop else self._in_thread(handler, messages, context)
+        run = _Run([message._delivery.number for message in messages])
+        run.task = self._engine._loop.create_task(work, context=context)
+        for number in run.numbers:
+            self._engine._running[number] = run
+        run.task.add_done_callback(lambda done: self._engine._returned(run, done))
 
     async def _in_thread(
-        self, handler: Handler, message: Message, context: contextvars.Context
-    ) -> OutcomeTuple:
+        self, handler: Handler, messages: list[Message], context: contextvars.Context
+    ) -> list[OutcomeTuple]:
         # Stopping waits for the thread: it cannot be taken away, and its place is not free before.
         done = self._engine._loop.run_in_executor(
-            self._engine._threads(), context.copy().run, handler.run, message
+            self._engine._threads(), context.copy().run, handler.run, messages
         )
         while True:
             try:
                 return await asyncio.shield(done)
             except asyncio.CancelledError:
                 if done.cancelled():
-                    return RELEASED
+                    return [RELEASED] * len(messages)
 
     async def pause(self) -> None:
         """Takes in nothing more; what is in flight goes on."""
@@ -109,7 +102,7 @@ class Consumer:
 
     async def drain(self, timeout: Span = 30) -> None:
         """Waits until nothing is in flight, then leaves it paused. Raises `TimeoutError`."""
-        if _running_in.get() is self._engine:
+        if running_in.get() is self._engine:
             raise errors.InvalidArgumentError(
                 "drain: a handler cannot wait until no handler runs; use pause()"
             )
@@ -136,13 +129,13 @@ class Subscription(Consumer):
     its like; what is not settled in `handler_timeout` is handed out again. Leaving the `async with`, or
     `aclose()`, closes it and gives back what is unsettled."""
 
-    def __init__(self, engine: Engine, registered: _Registered) -> None:
+    def __init__(self, engine: Engine, registered: Registered) -> None:
         super().__init__(engine, registered)
         self._waiting: deque[Message] = deque()
         self._arrived = asyncio.Event()
         self._closed = False
 
-    def _handle(self, delivery: _core.Delivery) -> None:
+    def _handle(self, delivery: _core.Delivery, batch_left: int) -> None:
         self._engine._pulled[delivery.number] = self
         self._waiting.append(Message(delivery, self._engine._settled))
         self._arrived.set()
@@ -212,12 +205,12 @@ class Engine(Calls):
         self._url = url
         self._clock = clock
         self._texts = texts_of("Engine", options)
-        self._registered: list[_Registered] = []
+        self._registered: list[Registered] = []
         self._twin: SyncEngine | None = None
         self._native: Native | None = None
         self._requests: dict[int, asyncio.Future[Any]] = {}
         self._consumers: dict[int, Consumer] = {}
-        self._running: dict[int, asyncio.Task[OutcomeTuple]] = {}
+        self._running: dict[int, _Run] = {}
         # What subscriptions hold unsettled, by number.
         self._pulled: dict[int, Subscription] = {}
         self._finished: list[tuple[int, OutcomeTuple]] = []
@@ -229,7 +222,12 @@ class Engine(Calls):
     # ---- consumers ------------------------------------------------------------------------------------
 
     def consumer(
-        self, topics: Topics, *, ordering: Ordering = "none", **options: Unpack[ConsumerOptions]
+        self,
+        topics: Topics,
+        *,
+        ordering: Ordering = "none",
+        batch: bool = False,
+        **options: Unpack[ConsumerOptions],
     ) -> Callable[[F], F]:
         """Registers the decorated function: it handles the messages of `topics` (names or patterns: `*` one
         word, `#` any number) once the engine is open, up to `concurrency` at once.
@@ -239,10 +237,14 @@ class Engine(Calls):
         content type); one annotated as `Message` gets the message. Returning acknowledges, raising fails the
         attempt; `Retry`, `Reject` and `Defer` say more. A payload that cannot be read becomes a dead letter
         at once.
+
+        `batch`: the function gets up to `batch_count_max` messages at once, as `list[Order]` or
+        `list[Message]`, and up to `concurrency` batches run at once. Returning acknowledges all of them,
+        raising fails all of them, except those that it settled with `message.ack()` and its like.
         """
 
         def register(function: F) -> F:
-            self._registered.append(_Registered(topics, Handler(function), ordering, options))
+            self._registered.append(Registered(topics, Handler(function, batch), ordering, options))
             return function
 
         return register
@@ -253,10 +255,11 @@ class Engine(Calls):
         handler: Callable[..., Any],
         *,
         ordering: Ordering = "none",
+        batch: bool = False,
         **options: Unpack[ConsumerOptions],
     ) -> Consumer:
         """Starts a consumer now, with a handler as `consumer` takes it."""
-        consumer = Consumer(self, _Registered(topics, Handler(handler), ordering, options))
+        consumer = Consumer(self, Registered(topics, Handler(handler, batch), ordering, options))
         await self._start(consumer)
         return consumer
 
@@ -266,7 +269,7 @@ class Engine(Calls):
         """Messages one by one, settled by hand; at most `concurrency` (default 100) are out at once. It
         starts with the first message asked for, or with `async with`."""
         pulled: dict[str, Any] = {"concurrency": 100, **options, "ack": "manual"}
-        return Subscription(self, _Registered(topics, None, ordering, pulled))
+        return Subscription(self, Registered(topics, None, ordering, pulled))
 
     def on_alert(self, listener: Callable[[dict[str, Any]], None]) -> None:
         """`listener` is called in the loop with each dead-letter alert: kind, recovered, value, limit, topic,
@@ -280,7 +283,7 @@ class Engine(Calls):
         self._consumers[consumer_id] = consumer
         try:
             consumer._native = await self._request(
-                native.port.consume, consumer_id, consumer._registered.patterns, consumer._registered.texts
+                native.port.consume, consumer_id, *consumer._registered.native_arguments
             )
         except BaseException:
             self._consumers.pop(consumer_id, None)
@@ -339,8 +342,8 @@ class Engine(Calls):
                 )
         finally:
             native.closed = True
-            for task in list(self._running.values()):
-                task.cancel()
+            for run in list(self._running.values()):
+                run.task.cancel()
             self._fetch()
             await asyncio.shield(self._loop.run_in_executor(None, native.shut))
             if native.pump is None:
@@ -355,7 +358,7 @@ class Engine(Calls):
 
     async def _later_inside_a_handler(self, closing: Any) -> int:
         future = asyncio.ensure_future(closing)
-        if _running_in.get() is not self:
+        if running_in.get() is not self:
             return int(await asyncio.shield(future))
         self._background.add(future)
         future.add_done_callback(self._background.discard)
@@ -416,12 +419,12 @@ class Engine(Calls):
         for event in native.port.drain(DRAIN_COUNT):
             kind = event[0]
             if kind == DELIVERY:
-                self._deliver(event[1], event[2])
+                self._deliver(event[1], event[2], event[3])
             elif kind in (REPLY, RECEIPTS):
                 self._answer(event)
             elif kind == STOP:
-                if task := self._running.get(event[1]):
-                    task.cancel()
+                if run := self._running.get(event[1]):
+                    run.stop_one()
                 elif event[1] in self._pulled:
                     self._settled(event[1])
             elif kind == LOG:
@@ -430,11 +433,11 @@ class Engine(Calls):
                 for listener in self._alert_listeners:
                     self._loop.call_soon(listener, event[1])
 
-    def _deliver(self, consumer_id: int, delivery: _core.Delivery) -> None:
+    def _deliver(self, consumer_id: int, delivery: _core.Delivery, batch_left: int) -> None:
         consumer = self._consumers.get(consumer_id)
         try:
             if consumer is not None:  # else whoever started it was cancelled
-                return consumer._handle(delivery)
+                return consumer._handle(delivery, batch_left)
         except Exception:
             _native.logger.exception("a handler could not be started")
         self._finish(delivery.number, RELEASED)
@@ -448,9 +451,11 @@ class Engine(Calls):
         else:
             future.set_exception(event[3])
 
-    def _returned(self, number: int, task: asyncio.Task[OutcomeTuple]) -> None:
-        del self._running[number]
-        self._finish(number, RELEASED if task.cancelled() else task.result())
+    def _returned(self, run: _Run, task: asyncio.Task[list[OutcomeTuple]]) -> None:
+        outcomes = [RELEASED] * len(run.numbers) if task.cancelled() else task.result()
+        for number, outcome in zip(run.numbers, outcomes, strict=True):
+            del self._running[number]
+            self._finish(number, outcome)
 
     def _settled(self, number: int) -> None:
         if self._pulled.pop(number, None) is not None:
@@ -493,286 +498,3 @@ class Engine(Calls):
     def _fetch_and_tell(self, fetched: threading.Event) -> None:
         self._fetch()
         fetched.set()
-
-
-# ---- the synchronous twin -----------------------------------------------------------------------------
-
-
-class SyncConsumer:
-    """A running consumer of a `SyncEngine`. Closing the engine closes it."""
-
-    def __init__(self, engine: SyncEngine, registered: _Registered) -> None:
-        self._engine = engine
-        self._registered = registered
-        self._native: _core.Consumer | None = None
-        self._executor: ThreadPoolExecutor | None = None
-        if registered.handler is not None:
-            if registered.handler.is_async:
-                raise errors.InvalidConfigError(
-                    f"handler {registered.handler.name!r} is a coroutine function; use `async with` for it"
-                )
-            self._executor = ThreadPoolExecutor(registered.concurrency, thread_name_prefix="towline-handler")
-
-    def _handle(self, delivery: _core.Delivery) -> None:
-        assert self._executor is not None
-        self._executor.submit(contextvars.copy_context().run, self._run, delivery)
-
-    def _run(self, delivery: _core.Delivery) -> None:
-        assert self._registered.handler is not None
-        _running_in.set(self._engine)
-        outcome = self._registered.handler.run(Message(delivery))
-        self._engine._finish(delivery.number, outcome)
-
-    def pause(self) -> None:
-        """Takes in nothing more; what is in flight goes on."""
-        self._open().pause()
-
-    def resume(self) -> None:
-        self._open().resume()
-
-    def set_concurrency(self, concurrency: int) -> None:
-        """[1, 4096]"""
-        self._open().set_concurrency(concurrency)
-        if self._executor is not None and concurrency > self._executor._max_workers:
-            self._executor._max_workers = concurrency
-
-    def statistics(self) -> ConsumerStatistics:
-        return ConsumerStatistics(**self._open().statistics())
-
-    def drain(self, timeout: Span = 30) -> None:
-        """Waits until nothing is in flight, then leaves it paused. Raises `TimeoutError`."""
-        if _running_in.get() is self._engine:
-            raise errors.InvalidArgumentError(
-                "drain: a handler cannot wait until no handler runs; use pause()"
-            )
-        self._open().drain(self._engine._check().port, None, records.seconds_to_us(timeout))
-
-    def close(self, timeout: Span | None = None) -> int:
-        """As `Consumer.close`."""
-        native, port = self._open(), self._engine._check().port
-        limit = None if timeout is None else records.seconds_to_us(timeout)
-        if _running_in.get() is self._engine:
-            self._engine._elsewhere(lambda: native.close(port, None, limit))
-            return 0
-        return native.close(port, None, limit)
-
-    def _open(self) -> _core.Consumer:
-        self._engine._check()
-        if self._native is None:
-            raise errors.ClosedError("the consumer is not open")
-        return self._native
-
-
-class SyncSubscription(SyncConsumer):
-    """Messages one by one: `for message in engine.subscribe(...)`, or `receive`. Settle each with
-    `message.ack()` and its like; what is not settled in `handler_timeout` is handed out again."""
-
-    def __init__(self, engine: SyncEngine, registered: _Registered) -> None:
-        super().__init__(engine, registered)
-        self._waiting: deque[Message] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
-
-    def _handle(self, delivery: _core.Delivery) -> None:
-        with self._changed:
-            self._engine._pulled[delivery.number] = self
-            self._waiting.append(Message(delivery, self._engine._settled))
-            self._changed.notify()
-
-    def __enter__(self) -> Self:
-        if self._native is None:
-            self._engine._start(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close(0)
-
-    def __iter__(self) -> Iterator[Message]:
-        with self:
-            while (message := self.receive()) is not None:
-                yield message
-
-    def receive(self, timeout: Span | None = None) -> Message | None:
-        """The next message; None when `timeout` (None: without end) is over or the subscription is closed."""
-        self.__enter__()
-        limit = None if timeout is None else records.seconds_to_us(timeout) / 1e6
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed, limit)
-            return self._waiting.popleft() if self._waiting and not self._closed else None
-
-    def _end(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        for number, subscription in list(self._engine._pulled.items()):
-            if subscription is self:
-                self._engine._settled(number)
-
-    def close(self, timeout: Span | None = None) -> int:
-        """Gives back what is unsettled. Idempotent."""
-        if self._closed:
-            return 0
-        self._end()
-        return 0 if self._native is None or self._engine._is_closed() else super().close(timeout)
-
-
-class SyncEngine(_sync_calls.SyncCalls):
-    """The twin of `Engine` for programs without an event loop, made by `with Engine(...) as engine`.
-    Thread-safe. Calls wait; Ctrl-C ends the wait within 100 ms, and what was asked for goes on or does
-    not."""
-
-    def __init__(
-        self,
-        url: str,
-        clock: VirtualClock | None,
-        texts: list[tuple[str, str]],
-        registered: Sequence[_Registered],
-    ) -> None:
-        self._url = url
-        self._clock = clock
-        self._texts = texts
-        self._registered = registered
-        self._native = Native()
-        self._consumers: dict[int, SyncConsumer] = {}
-        # What subscriptions hold unsettled, by number.
-        self._pulled: dict[int, SyncSubscription] = {}
-        self._lock = threading.Lock()
-        self._closed = threading.Event()
-        self._is_closing = False
-        self._stuck = 0
-        self._alert_listeners: list[Callable[[dict[str, Any]], None]] = []
-
-    def _enter(self) -> None:
-        port = self._native.port
-        try:
-            port.open(None, self._url, self._texts, None if self._clock is None else self._clock._native)
-            self._native.start_pump(self._pump_main)
-            for registered in self._registered:
-                self._start(SyncConsumer(self, registered))
-        except BaseException:
-            self.close(0)
-            raise
-
-    def consume(
-        self,
-        topics: Topics,
-        handler: Callable[..., Any],
-        *,
-        ordering: Ordering = "none",
-        **options: Unpack[ConsumerOptions],
-    ) -> SyncConsumer:
-        """Starts a consumer whose handler runs in threads, up to `concurrency` at once."""
-        consumer = SyncConsumer(self, _Registered(topics, Handler(handler), ordering, options))
-        self._start(consumer)
-        return consumer
-
-    def subscribe(
-        self, topics: Topics, *, ordering: Ordering = "none", **options: Unpack[ConsumerOptions]
-    ) -> SyncSubscription:
-        """Messages one by one, settled by hand; at most `concurrency` (default 100) are out at once."""
-        pulled: dict[str, Any] = {"concurrency": 100, **options, "ack": "manual"}
-        return SyncSubscription(self, _Registered(topics, None, ordering, pulled))
-
-    def on_alert(self, listener: Callable[[dict[str, Any]], None]) -> None:
-        """`listener` is called in the pump's thread with each dead-letter alert; it must be quick."""
-        self._alert_listeners.append(listener)
-
-    def findings(self) -> list[str]:
-        """What the provider found at opening, one sentence each."""
-        return self._check().port.findings()
-
-    def close(self, timeout: Span | None = None) -> int:
-        """As `Engine.close`. Idempotent, from any thread."""
-        if self._native.forked:
-            return 0
-        if _running_in.get() is self:
-            self._elsewhere(lambda: self._close(timeout))
-            return 0
-        return self._close(timeout)
-
-    def _close(self, timeout: Span | None) -> int:
-        with self._lock:
-            first, self._is_closing = not self._is_closing, True
-        if not first:
-            self._closed.wait()
-            return self._stuck
-        for consumer in list(self._consumers.values()):
-            if isinstance(consumer, SyncSubscription):
-                consumer._end()
-        try:
-            if not self._native.closed:
-                self._stuck = self._native.port.close(
-                    None, None if timeout is None else records.seconds_to_us(timeout)
-                )
-        finally:
-            self._native.shut()
-            for consumer in list(self._consumers.values()):
-                if consumer._executor is not None:
-                    consumer._executor.shutdown(wait=False, cancel_futures=True)
-            self._closed.set()
-        return self._stuck
-
-    def _elsewhere(self, work: Callable[[], Any]) -> None:
-        threading.Thread(target=contextvars.Context().run, args=(work,), name="towline-close").start()
-
-    def _start(self, consumer: SyncConsumer) -> None:
-        native = self._check()
-        consumer_id = next(native.ids)
-        self._consumers[consumer_id] = consumer
-        try:
-            consumer._native = native.port.consume(
-                None, consumer_id, consumer._registered.patterns, consumer._registered.texts
-            )
-        except BaseException:
-            self._consumers.pop(consumer_id, None)
-            raise
-
-    def _check(self) -> Native:
-        self._native.check()
-        return self._native
-
-    def _is_closed(self) -> bool:
-        return self._native.closed or self._native.forked
-
-    def _call(self, name: str, *arguments: Any) -> Any:
-        return getattr(self._check().port, name)(None, *arguments)
-
-    def _publish(self, messages: list[tuple[Any, ...]]) -> list[Receipt]:
-        return [records.receipt(one) for one in self._check().port.publish_and_wait(messages)]
-
-    def _settled(self, number: int) -> None:
-        if self._pulled.pop(number, None) is not None:
-            self._finish(number, ACKED)
-
-    def _finish(self, number: int, outcome: OutcomeTuple) -> None:
-        if not self._native.forked:
-            self._native.port.finish([(number, outcome)])
-
-    def _pump_main(self) -> None:
-        port = self._native.port
-        while not self._native.closed and not self._native.forked:
-            if not port.poll(PUMP_POLL_US):
-                continue
-            for event in port.drain(DRAIN_COUNT):
-                try:
-                    self._note(event)
-                except Exception:
-                    _native.logger.exception("an event could not be handled")
-                    if event[0] == DELIVERY:
-                        self._finish(event[2].number, RELEASED)
-
-    def _note(self, event: tuple[Any, ...]) -> None:
-        if event[0] == DELIVERY:
-            consumer = self._consumers.get(event[1])
-            # Whoever started the consumer was interrupted, or the engine closes: it goes back at once.
-            if consumer is None or self._is_closing:
-                self._finish(event[2].number, RELEASED)
-            else:
-                consumer._handle(event[2])
-        elif event[0] == STOP:
-            self._settled(event[1])
-        elif event[0] == LOG:
-            _native.note_log(event)
-        elif event[0] == ALERT:
-            for listener in self._alert_listeners:
-                listener(event[1])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import collections.abc
 import inspect
 import traceback
 import typing
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from towline import _message, records
@@ -14,19 +16,23 @@ from towline._message import Defer, Message, OutcomeTuple, Reject, Retry
 from towline._payload import PayloadError
 
 STACK_LENGTH_MAX = 16_384
+# Further away than any delay that is allowed, and still a number that the engine can hold.
+WAIT_US_MAX = 2**62
 
 
 class Handler:
-    """A function that handles messages: which parameter gets the payload, and which the message."""
+    """A function that handles messages: which parameter gets the payload, and which the message. One that
+    takes batches gets a list of either."""
 
-    __slots__ = ("function", "is_async", "kind", "payload_name", "message_name", "by_place")
+    __slots__ = ("function", "is_async", "in_batches", "kind", "payload_name", "message_name", "by_place")
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], in_batches: bool = False) -> None:
         if not callable(function):
             raise TypeError(f"a handler is a function, not a {type(function).__name__}")
         self.function = function
         called = function if inspect.isroutine(function) else getattr(function, "__call__", function)
         self.is_async = inspect.iscoroutinefunction(called)
+        self.in_batches = in_batches
         self.kind: Any = inspect.Parameter.empty
         self.payload_name: str | None = None
         self.message_name: str | None = None
@@ -38,72 +44,117 @@ class Handler:
         for name, parameter in inspect.signature(function).parameters.items():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 continue
-            if hints.get(name) is Message:
+            kind = self._kind_of(name, hints.get(name, inspect.Parameter.empty))
+            if kind is Message:
                 self.message_name = name
             elif self.payload_name is None:
                 self.payload_name = name
                 self.by_place = parameter.kind is parameter.POSITIONAL_ONLY
-                self.kind = hints.get(name, inspect.Parameter.empty)
+                self.kind = kind
             elif parameter.default is inspect.Parameter.empty:
                 raise TypeError(
                     f"handler {self.name!r} has a parameter '{name}' that nothing is known for; it may "
                     "take the payload, and a parameter annotated as towline.Message"
                 )
 
+    def _kind_of(self, name: str, hint: Any) -> Any:
+        """Of one message's value for this parameter."""
+        if not self.in_batches or hint in (inspect.Parameter.empty, Any, list):
+            return inspect.Parameter.empty if hint is list and self.in_batches else hint
+        if typing.get_origin(hint) not in (list, collections.abc.Sequence):
+            raise TypeError(
+                f"handler {self.name!r} takes batches, so its parameter '{name}' is a list of what one "
+                "message is, such as list[Message] or list[Order]"
+            )
+        return typing.get_args(hint)[0]
+
     @property
     def name(self) -> str:
         return getattr(self.function, "__qualname__", repr(self.function))
 
-    def call(self, message: Message) -> Any:
-        """Raises PayloadError, and what the function raises."""
+    def run(self, messages: list[Message]) -> list[OutcomeTuple]:
+        """Of a plain function, in the calling thread: one outcome per message. Only KeyboardInterrupt and
+        SystemExit leave it."""
+        outcomes, readable, payloads = self._read(messages)
+        try:
+            if readable:
+                self._call(readable, payloads)
+        except BaseException as error:
+            return _filled(outcomes, outcome_of(error))
+        return _filled(outcomes, _message.ACKED)
+
+    async def run_async(self, messages: list[Message]) -> list[OutcomeTuple]:
+        outcomes, readable, payloads = self._read(messages)
+        try:
+            if readable:
+                await self._call(readable, payloads)
+        except BaseException as error:
+            return _filled(outcomes, outcome_of(error))
+        return _filled(outcomes, _message.ACKED)
+
+    def _read(
+        self, messages: list[Message]
+    ) -> tuple[list[OutcomeTuple | None], list[Message], list[Any]]:
+        """The outcome of each message whose payload cannot be read; the others, and their payloads."""
+        if self.payload_name is None:
+            return [None] * len(messages), messages, []
+        outcomes: list[OutcomeTuple | None] = []
+        readable, payloads = [], []
+        for message in messages:
+            try:
+                payloads.append(message.value_as(self.kind))
+                readable.append(message)
+                outcomes.append(None)
+            except PayloadError as error:
+                outcomes.append(outcome_of(error))
+        return outcomes, readable, payloads
+
+    def _call(self, messages: list[Message], payloads: list[Any]) -> Any:
         given: dict[str, Any] = {}
         if self.message_name is not None:
-            given[self.message_name] = message
+            given[self.message_name] = messages if self.in_batches else messages[0]
         if self.payload_name is None:
             return self.function(**given)
-        payload = message.value_as(self.kind)
+        payload = payloads if self.in_batches else payloads[0]
         if self.by_place:
             return self.function(payload, **given)
         return self.function(**{self.payload_name: payload}, **given)
 
-    def run(self, message: Message) -> OutcomeTuple:
-        """Of a plain function, in the calling thread. Only KeyboardInterrupt and SystemExit leave it."""
-        token = _message.current.set(message)
-        try:
-            self.call(message)
-        except BaseException as error:
-            return outcome_of(error)
-        finally:
-            _message.current.reset(token)
-        return _message.ACKED
 
-    async def run_async(self, message: Message) -> OutcomeTuple:
-        _message.current.set(message)  # the context is the task's own
-        try:
-            await self.call(message)
-        except BaseException as error:
-            return outcome_of(error)
-        return _message.ACKED
+def _filled(outcomes: list[OutcomeTuple | None], rest: OutcomeTuple) -> list[OutcomeTuple]:
+    return [rest if outcome is None else outcome for outcome in outcomes]
 
 
 def outcome_of(error: BaseException) -> OutcomeTuple:
     """What raising it means for the message."""
-    if isinstance(error, Retry):
-        delay = None if error.after is None else records.seconds_to_us(error.after)
-        return (_message.NAK, delay, "Retry", text_of(error), "")
+    try:
+        if isinstance(error, Retry):
+            delay = None if error.after is None else _wait_us(error.after)
+            return (_message.NAK, delay, "Retry", text_of(error), "")
+        if isinstance(error, Defer):
+            return (_message.DEFER, _wait_us(error.after), "", "", "")
+    except (TypeError, ValueError, OverflowError) as bad:  # a wait that is no time
+        error = bad
     if isinstance(error, Reject):
         return (_message.DEAD_LETTER, None, "Rejected", text_of(error), "")
-    if isinstance(error, Defer):
-        return (_message.DEFER, records.seconds_to_us(error.after), "", "", "")
     if isinstance(error, asyncio.CancelledError):
         return _message.RELEASED
     kind = _message.DEAD_LETTER if isinstance(error, PayloadError) else _message.FAIL
-    return (kind, None, type(error).__qualname__, text_of(error), stack_of(error))
+    return (kind, None, _utf8(type(error).__qualname__), text_of(error), stack_of(error))
+
+
+def _wait_us(after: float | timedelta) -> int:
+    return max(0, min(records.seconds_to_us(after), WAIT_US_MAX))
+
+
+def _utf8(text: str) -> str:
+    """What has no bytes in UTF-8 is spelt out."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def text_of(error: BaseException) -> str:
     try:
-        return str(error)
+        return _utf8(str(error))
     except Exception:
         return f"(the text of this {type(error).__name__} could not be made)"
 
@@ -113,4 +164,4 @@ def stack_of(error: BaseException) -> str:
         lines = traceback.format_exception(type(error), error, error.__traceback__)
     except Exception:
         return ""
-    return "".join(lines)[-STACK_LENGTH_MAX:]
+    return _utf8("".join(lines)[-STACK_LENGTH_MAX:])

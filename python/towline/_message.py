@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -190,10 +189,6 @@ class Message:
 
     def __repr__(self) -> str:
         return f"<Message {self.id} of {self.topic!r}, attempt {self.attempt}>"
-
-
-# The message whose handler runs.
-current: ContextVar[Message | None] = ContextVar("towline_message", default=None)
 
 
 def message_tuple(

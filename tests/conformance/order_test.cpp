@@ -189,7 +189,7 @@ TEST_P(Ordering, Conf29_OrderHoldsOverManyRetriesAndARestart) {
 }
 
 TEST_P(Ordering, Conf30_AKeyGoesToThePartitionOfTheVectorsAndStaysThere) {
-  std::ifstream file(std::string(TOWLINE_SOURCE_DIR) + "/tests/unit/policy/partition_vectors.txt");
+  std::ifstream file(std::string(TOWLINE_SOURCE_DIR) + "/tests/vectors/partitions.txt");
   ASSERT_TRUE(file.is_open());
   std::map<std::string, std::uint32_t> vectors;
   for (std::string line; std::getline(file, line);) {

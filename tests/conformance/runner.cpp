@@ -1,8 +1,10 @@
-// Runs the suite and prints one line per scenario and provider: id, name, provider, language, pass |
-// skip(reason) | fail. A scenario with several tests passes when all of them do. Reads: scenarios.txt and
-// capabilities.txt.
+// Runs the suite and prints one line per scenario and provider: id, provider, language, pass | skip(reason) |
+// fail. A scenario with several tests passes when all of them do. Reads: scenarios.txt and capabilities.txt.
+// A run of every test also writes results/conformance-cpp.jsonl, which tests/conformance/compare reads.
 
 #include <cstdio>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <string>
 #include <utility>
@@ -41,15 +43,18 @@ class Report final : public ::testing::EmptyTestEventListener {
   void OnTestProgramEnd(const ::testing::UnitTest& unit_test) override {
     is_whole_ = unit_test.test_to_run_count() == unit_test.total_test_count();
     if (is_whole_) add_untested();
+    std::string report;
     for (const auto& [key, line] : lines_) {
-      const Scenario* scenario = find_scenario(key.first);
-      const char* name = scenario != nullptr ? scenario->name.c_str() : "?";
-      std::string verdict = "skip(" + line.reason + ")";
-      if (line.passed) verdict = "pass";
-      if (line.failed) verdict = "fail";
-      std::printf("%s %s %s cpp %s\n", key.first.c_str(), name, key.second.c_str(), verdict.c_str());
+      const auto& [id, provider] = key;
+      const char* result = line.failed ? "fail" : line.passed ? "pass" : "skip";
+      const std::string reason = line.failed || line.passed ? "" : line.reason;
+      std::printf("%s %s cpp %s%s\n", id.c_str(), provider.c_str(), result,
+                  reason.empty() ? "" : ("(" + reason + ")").c_str());
+      report += R"({"id":")" + id + R"(","provider":")" + provider + R"(","language":"cpp","result":")" +
+                result + R"(","reason":")" + escaped(reason) + "\"}\n";
     }
     std::fflush(stdout);
+    if (is_whole_) write(report);
   }
 
   /// Rows of the capability table that are out of date: the scenario passed on that provider.
@@ -72,6 +77,21 @@ class Report final : public ::testing::EmptyTestEventListener {
     bool skipped = false;
     std::string reason;
   };
+
+  static std::string escaped(const std::string& text) {
+    std::string out;
+    for (const char c : text) {
+      if (c == '"' || c == '\\') out += '\\';
+      out += c == '\n' ? ' ' : c;
+    }
+    return out;
+  }
+
+  static void write(const std::string& report) {
+    const std::filesystem::path folder = std::filesystem::path(TOWLINE_BINARY_DIR) / "results";
+    std::filesystem::create_directories(folder);
+    std::ofstream(folder / "conformance-cpp.jsonl") << report;
+  }
 
   // Scenarios that no test stands for: the capability table says why, for every provider.
   void add_untested() {

@@ -65,10 +65,12 @@ const std::vector<Scenario>& scenarios() {
 const std::vector<Skip>& skips() {
   static const std::vector<Skip> list = [] {
     std::vector<Skip> result;
-    for (auto& row : read_table("capabilities.txt", 3)) {
+    const std::set<std::string> languages = {"*", "cpp", "node", "python"};
+    for (auto& row : read_table("capabilities.txt", 4)) {
       if (find_scenario(row[0]) == nullptr)
         throw std::runtime_error("capabilities.txt: no scenario " + row[0]);
-      result.push_back({row[0], row[1], row[2]});
+      if (!languages.contains(row[2])) throw std::runtime_error("capabilities.txt: no language " + row[2]);
+      if (row[2] == "*" || row[2] == "cpp") result.push_back({row[0], row[1], row[2], row[3]});
     }
     return result;
   }();

@@ -1,6 +1,6 @@
 #pragma once
 // The checked-in lists of the suite: scenarios.txt (what is proved, under which id) and capabilities.txt (why
-// a provider passes one over). Every language's runner reads the same two files.
+// a provider, or a language, passes one over). Every language's runner reads the same two files.
 
 #include <optional>
 #include <string>
@@ -18,12 +18,14 @@ struct Scenario {
 struct Skip {
   std::string id;
   std::string provider;  ///< "*": all
+  std::string language;  ///< "*": all
   std::string reason;
 };
 
 /// In the order of the file. Throws std::runtime_error naming the line when one does not parse or an id comes
 /// twice.
 [[nodiscard]] const std::vector<Scenario>& scenarios();
+/// Those that are about this language.
 [[nodiscard]] const std::vector<Skip>& skips();
 
 [[nodiscard]] const Scenario* find_scenario(std::string_view id);

@@ -26,7 +26,7 @@ std::string from_hex(const std::string& hex) {
 }
 
 TEST(PartitionOf, GivesTheVectorsThatAllLanguagesShare) {
-  std::ifstream file(std::string(TOWLINE_SOURCE_DIR) + "/tests/unit/policy/partition_vectors.txt");
+  std::ifstream file(std::string(TOWLINE_SOURCE_DIR) + "/tests/vectors/partitions.txt");
   ASSERT_TRUE(file.is_open());
   int count = 0;
   for (std::string line; std::getline(file, line);) {

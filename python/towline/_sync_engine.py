@@ -1,0 +1,320 @@
+"""SyncEngine, the twin of Engine for programs without an event loop: one pump thread of Python's fetches the
+events, and handlers run in threads."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from towline import _native, _sync_calls, errors, records
+from towline._calls import Span
+from towline._handlers import Handler
+from towline._message import ACKED, RELEASED, Message, OutcomeTuple
+from towline._native import ALERT, DELIVERY, LOG, STOP, Native
+from towline._options import ConsumerOptions
+from towline._registered import DRAIN_COUNT, PUMP_POLL_US, Ordering, Registered, Topics, running_in
+from towline.records import ConsumerStatistics, Receipt
+
+if TYPE_CHECKING:
+    from typing import Self, Unpack
+
+    from towline import _core
+    from towline.testing import VirtualClock
+
+
+class SyncConsumer:
+    """A running consumer of a `SyncEngine`. Closing the engine closes it."""
+
+    def __init__(self, engine: SyncEngine, registered: Registered) -> None:
+        self._engine = engine
+        self._registered = registered
+        self._native: _core.Consumer | None = None
+        self._batch: list[Message] = []
+        self._executor: ThreadPoolExecutor | None = None
+        if registered.handler is not None:
+            if registered.handler.is_async:
+                raise errors.InvalidConfigError(
+                    f"handler {registered.handler.name!r} is a coroutine function; use `async with` for it"
+                )
+            self._executor = ThreadPoolExecutor(
+                max(registered.concurrency, 1), thread_name_prefix="towline-handler"
+            )
+
+    def _handle(self, delivery: _core.Delivery, batch_left: int) -> None:
+        assert self._executor is not None
+        self._batch.append(Message(delivery))
+        if not batch_left:
+            messages, self._batch = self._batch, []
+            self._executor.submit(contextvars.copy_context().run, self._run, messages)
+
+    def _give_up_batch(self) -> list[int]:
+        """The numbers of a batch whose rest is not handed over any more."""
+        messages, self._batch = self._batch, []
+        return [message._delivery.number for message in messages]
+
+    def _run(self, messages: list[Message]) -> None:
+        assert self._registered.handler is not None
+        running_in.set(self._engine)
+        outcomes = self._registered.handler.run(messages)
+        numbers = [message._delivery.number for message in messages]
+        self._engine._finish(list(zip(numbers, outcomes, strict=True)))
+
+    def pause(self) -> None:
+        """Takes in nothing more; what is in flight goes on."""
+        self._open().pause()
+
+    def resume(self) -> None:
+        self._open().resume()
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """[1, 4096]"""
+        self._open().set_concurrency(concurrency)
+        if self._executor is not None and concurrency > self._executor._max_workers:
+            self._executor._max_workers = concurrency
+
+    def statistics(self) -> ConsumerStatistics:
+        return ConsumerStatistics(**self._open().statistics())
+
+    def drain(self, timeout: Span = 30) -> None:
+        """Waits until nothing is in flight, then leaves it paused. Raises `TimeoutError`."""
+        if running_in.get() is self._engine:
+            raise errors.InvalidArgumentError(
+                "drain: a handler cannot wait until no handler runs; use pause()"
+            )
+        self._open().drain(self._engine._check().port, None, records.seconds_to_us(timeout))
+
+    def close(self, timeout: Span | None = None) -> int:
+        """As `Consumer.close`."""
+        native, port = self._open(), self._engine._check().port
+        limit = None if timeout is None else records.seconds_to_us(timeout)
+        if running_in.get() is self._engine:
+            self._engine._elsewhere(lambda: native.close(port, None, limit))
+            return 0
+        return native.close(port, None, limit)
+
+    def _open(self) -> _core.Consumer:
+        self._engine._check()
+        if self._native is None:
+            raise errors.ClosedError("the consumer is not open")
+        return self._native
+
+
+class SyncSubscription(SyncConsumer):
+    """Messages one by one: `for message in engine.subscribe(...)`, or `receive`. Settle each with
+    `message.ack()` and its like; what is not settled in `handler_timeout` is handed out again."""
+
+    def __init__(self, engine: SyncEngine, registered: Registered) -> None:
+        super().__init__(engine, registered)
+        self._waiting: deque[Message] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def _handle(self, delivery: _core.Delivery, batch_left: int) -> None:
+        with self._changed:
+            self._engine._pulled[delivery.number] = self
+            self._waiting.append(Message(delivery, self._engine._settled))
+            self._changed.notify()
+
+    def __enter__(self) -> Self:
+        if self._native is None:
+            self._engine._start(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close(0)
+
+    def __iter__(self) -> Iterator[Message]:
+        with self:
+            while (message := self.receive()) is not None:
+                yield message
+
+    def receive(self, timeout: Span | None = None) -> Message | None:
+        """The next message; None when `timeout` (None: without end) is over or the subscription is closed."""
+        self.__enter__()
+        limit = None if timeout is None else records.seconds_to_us(timeout) / 1e6
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed, limit)
+            return self._waiting.popleft() if self._waiting and not self._closed else None
+
+    def _end(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for number, subscription in list(self._engine._pulled.items()):
+            if subscription is self:
+                self._engine._settled(number)
+
+    def close(self, timeout: Span | None = None) -> int:
+        """Gives back what is unsettled. Idempotent."""
+        if self._closed:
+            return 0
+        self._end()
+        return 0 if self._native is None or self._engine._is_closed() else super().close(timeout)
+
+
+class SyncEngine(_sync_calls.SyncCalls):
+    """The twin of `Engine` for programs without an event loop, made by `with Engine(...) as engine`.
+    Thread-safe. Calls wait; Ctrl-C ends the wait within 100 ms, and what was asked for goes on or does
+    not."""
+
+    def __init__(
+        self,
+        url: str,
+        clock: VirtualClock | None,
+        texts: list[tuple[str, str]],
+        registered: Sequence[Registered],
+    ) -> None:
+        self._url = url
+        self._clock = clock
+        self._texts = texts
+        self._registered = registered
+        self._native = Native()
+        self._consumers: dict[int, SyncConsumer] = {}
+        # What subscriptions hold unsettled, by number.
+        self._pulled: dict[int, SyncSubscription] = {}
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._is_closing = False
+        self._stuck = 0
+        self._alert_listeners: list[Callable[[dict[str, Any]], None]] = []
+
+    def _enter(self) -> None:
+        port = self._native.port
+        try:
+            port.open(None, self._url, self._texts, None if self._clock is None else self._clock._native)
+            self._native.start_pump(self._pump_main)
+            for registered in self._registered:
+                self._start(SyncConsumer(self, registered))
+        except BaseException:
+            self.close(0)
+            raise
+
+    def consume(
+        self,
+        topics: Topics,
+        handler: Callable[..., Any],
+        *,
+        ordering: Ordering = "none",
+        batch: bool = False,
+        **options: Unpack[ConsumerOptions],
+    ) -> SyncConsumer:
+        """Starts a consumer whose handler runs in threads, up to `concurrency` at once."""
+        consumer = SyncConsumer(self, Registered(topics, Handler(handler, batch), ordering, options))
+        self._start(consumer)
+        return consumer
+
+    def subscribe(
+        self, topics: Topics, *, ordering: Ordering = "none", **options: Unpack[ConsumerOptions]
+    ) -> SyncSubscription:
+        """Messages one by one, settled by hand; at most `concurrency` (default 100) are out at once."""
+        pulled: dict[str, Any] = {"concurrency": 100, **options, "ack": "manual"}
+        return SyncSubscription(self, Registered(topics, None, ordering, pulled))
+
+    def on_alert(self, listener: Callable[[dict[str, Any]], None]) -> None:
+        """`listener` is called in the pump's thread with each dead-letter alert; it must be quick."""
+        self._alert_listeners.append(listener)
+
+    def findings(self) -> list[str]:
+        """What the provider found at opening, one sentence each."""
+        return self._check().port.findings()
+
+    def close(self, timeout: Span | None = None) -> int:
+        """As `Engine.close`. Idempotent, from any thread."""
+        if self._native.forked:
+            return 0
+        if running_in.get() is self:
+            self._elsewhere(lambda: self._close(timeout))
+            return 0
+        return self._close(timeout)
+
+    def _close(self, timeout: Span | None) -> int:
+        with self._lock:
+            first, self._is_closing = not self._is_closing, True
+        if not first:
+            self._closed.wait()
+            return self._stuck
+        for consumer in list(self._consumers.values()):
+            if isinstance(consumer, SyncSubscription):
+                consumer._end()
+        try:
+            if not self._native.closed:
+                self._stuck = self._native.port.close(
+                    None, None if timeout is None else records.seconds_to_us(timeout)
+                )
+        finally:
+            self._native.shut()
+            for consumer in list(self._consumers.values()):
+                if consumer._executor is not None:
+                    consumer._executor.shutdown(wait=False, cancel_futures=True)
+            self._closed.set()
+        return self._stuck
+
+    def _elsewhere(self, work: Callable[[], Any]) -> None:
+        threading.Thread(target=contextvars.Context().run, args=(work,), name="towline-close").start()
+
+    def _start(self, consumer: SyncConsumer) -> None:
+        native = self._check()
+        consumer_id = next(native.ids)
+        self._consumers[consumer_id] = consumer
+        try:
+            consumer._native = native.port.consume(
+                None, consumer_id, *consumer._registered.native_arguments
+            )
+        except BaseException:
+            self._consumers.pop(consumer_id, None)
+            raise
+
+    def _check(self) -> Native:
+        self._native.check()
+        return self._native
+
+    def _is_closed(self) -> bool:
+        return self._native.closed or self._native.forked
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        return getattr(self._check().port, name)(None, *arguments)
+
+    def _publish(self, messages: list[tuple[Any, ...]]) -> list[Receipt]:
+        return [records.receipt(one) for one in self._check().port.publish_and_wait(messages)]
+
+    def _settled(self, number: int) -> None:
+        if self._pulled.pop(number, None) is not None:
+            self._finish([(number, ACKED)])
+
+    def _finish(self, finished: list[tuple[int, OutcomeTuple]]) -> None:
+        if not self._native.forked:
+            self._native.port.finish(finished)
+
+    def _pump_main(self) -> None:
+        port = self._native.port
+        while not self._native.closed and not self._native.forked:
+            if not port.poll(PUMP_POLL_US):
+                continue
+            for event in port.drain(DRAIN_COUNT):
+                try:
+                    self._note(event)
+                except Exception:
+                    _native.logger.exception("an event could not be handled")
+                    if event[0] == DELIVERY:
+                        self._finish([(event[2].number, RELEASED)])
+
+    def _note(self, event: tuple[Any, ...]) -> None:
+        if event[0] == DELIVERY:
+            consumer = self._consumers.get(event[1])
+            # Whoever started the consumer was interrupted, or the engine closes: it goes back at once.
+            if consumer is None or self._is_closing:
+                begun = [] if consumer is None else consumer._give_up_batch()
+                self._finish([(number, RELEASED) for number in (*begun, event[2].number)])
+            else:
+                consumer._handle(event[2], event[3])
+        elif event[0] == STOP:
+            self._settled(event[1])
+        elif event[0] == LOG:
+            _native.note_log(event)
+        elif event[0] == ALERT:
+            for listener in self._alert_listeners:
+                listener(event[1])
