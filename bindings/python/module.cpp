@@ -208,6 +208,10 @@ void define_permits(py::module_& module) {
 PYBIND11_MODULE(_core, module) {
   module.doc() = "The native half of towline; use the package.";
   towline::python::translate_cast_errors();
+  // For a test of every code of the table.
+  module.def("raise_error", [](int number, const std::string& message, int native_code) {
+    towline::python::raise({static_cast<towline::ErrorCode>(number), message, native_code});
+  });
   towline::python::define_delivery(module);
   towline::python::define_permits(module);
   towline::python::define_port(module);

@@ -4,7 +4,9 @@ A call that takes `request` answers by an event with that number, or, with None,
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
+
+def raise_error(number: int, message: str, native_code: int, /) -> NoReturn: ...
 
 class VirtualClock:
     def __init__(self) -> None: ...

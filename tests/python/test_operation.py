@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import asynchronous, eventually_async
 
-from towline import Engine, Message, errors
+from towline import Engine, Message, _core, errors
 
 NEVER: dict[str, Any] = {"max_attempts": 1}
 
@@ -133,10 +133,12 @@ async def test_alerts_reach_their_listener(url: str) -> None:
     assert alerts[0]["value"] >= 1 and not alerts[0]["recovered"]
 
 
-def test_every_error_has_its_class() -> None:
+def test_every_error_comes_through_the_boundary_as_its_own_class() -> None:
     names = set()
     for number, kind in errors.BY_NUMBER.items():
-        error = errors.of(number, "text", 5)
+        with pytest.raises(kind) as raised:
+            _core.raise_error(number, "text", 5)
+        error = raised.value
         assert type(error) is kind and error.number == number
         assert error.code.startswith("ERR_") and str(error) == f"{error.code}: text"
         assert error.context == {"native_code": 5}

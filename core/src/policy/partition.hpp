@@ -7,7 +7,7 @@
 //
 // XXH3_64 is the published 64-bit XXH3 with a seed; keys are hashed as bytes (text as UTF-8); the remainder
 // is of the unsigned number. Two seeds, because with one the keys of a partition would use only some of the
-// lanes behind it. tests/unit/policy/partition_vectors.txt holds 1,000 keys with their partition of 64, for
+// lanes behind it. tests/vectors/partitions.txt holds 1,000 keys with their partition of 64, for
 // every language to check.
 
 #include <cstdint>
