@@ -1,5 +1,7 @@
 // towline._core: the port, deliveries and permits. What users see is typed Python around it.
 
+#include <mutex>
+
 #include <pybind11/functional.h>
 #include <pybind11/stl.h>
 
@@ -37,7 +39,7 @@ class PyTransaction {
     std::vector<Value> values;
     for (const py::handle one : parameters)
       values.push_back(value_from(one));
-    auto rows = open().execute(sql, values);
+    auto rows = on_open([&](SqlTransaction& open) { return open.execute(sql, values); });
     if (!rows) raise(rows.error());
     py::list out;
     for (const auto& row : *rows) {
@@ -49,20 +51,32 @@ class PyTransaction {
     return out;
   }
   std::string publish(const py::tuple& fields) {
-    auto id = open().publish(message_from(fields));
+    const Message message = message_from(fields);
+    auto id = on_open([&](SqlTransaction& open) { return open.publish(message); });
     if (!id) raise(id.error());
     return id->to_string();
   }
   void complete(const std::string& scope, const std::string& key, const py::bytes& result) {
-    if (auto bad = open().complete(scope, key, std::string(result)); !bad) raise(bad.error());
+    const std::string bytes(result);
+    auto done = on_open([&](SqlTransaction& open) { return open.complete(scope, key, bytes); });
+    if (!done) raise(done.error());
   }
-  void end() { transaction_ = nullptr; }
+  void end() {
+    const py::gil_scoped_release released;
+    const std::lock_guard hold(mutex_);
+    transaction_ = nullptr;
+  }
 
  private:
-  SqlTransaction& open() {
-    if (transaction_ == nullptr) raise({ErrorCode::kClosed, "the transaction has ended"});
-    return *transaction_;
+  /// The interpreter goes on while the statement runs; another thread may end the transaction meanwhile.
+  template <typename Work>
+  auto on_open(Work work) -> std::invoke_result_t<Work, SqlTransaction&> {
+    const py::gil_scoped_release released;
+    const std::lock_guard hold(mutex_);
+    if (transaction_ == nullptr) return Error{ErrorCode::kClosed, "the transaction has ended"};
+    return work(*transaction_);
   }
+  std::mutex mutex_;
   SqlTransaction* transaction_;
 };
 

@@ -18,10 +18,27 @@ struct ValueReply : Reply {
   virtual py::object take() = 0;
 };
 
+/// A consumer and the number under which its deliveries come.
+struct PyConsumer {
+  Consumer consumer;
+};
+
+using python::to_python;
+py::object to_python(const PyConsumer& consumer) { return py::cast(consumer); }
+
 template <typename T>
 struct ReplyOf final : ValueReply {
   explicit ReplyOf(Result<T> given) : result(std::move(given)) {}
+  ~ReplyOf() override {
+    // Whoever wanted it was interrupted, and nobody else knows of it.
+    if constexpr (std::is_same_v<T, PyConsumer>) {
+      if (result && !taken) (void)result->consumer.close(Duration(0));
+    }
+  }
+  ReplyOf(const ReplyOf&) = delete;
+  ReplyOf& operator=(const ReplyOf&) = delete;
   py::object take() override {
+    taken = true;
     if (!result) raise(result.error());
     if constexpr (std::is_void_v<T>) {
       return py::none();
@@ -30,16 +47,8 @@ struct ReplyOf final : ValueReply {
     }
   }
   Result<T> result;
+  bool taken = false;
 };
-
-class PyPort;
-
-/// A consumer and the number under which its deliveries come.
-struct PyConsumer {
-  Consumer consumer;
-};
-
-py::object to_python(const PyConsumer& consumer) { return py::cast(consumer); }
 
 class PyPort {
  public:
@@ -133,8 +142,7 @@ class PyPort {
     all.reserve(finished.size());
     for (const py::handle one : finished) {
       const auto fields = py::reinterpret_borrow<py::tuple>(one);
-      all.push_back(
-          {fields[0].cast<std::uint64_t>(), outcome_from(py::reinterpret_borrow<py::tuple>(fields[1]))});
+      all.push_back({fields[0].cast<std::uint64_t>(), outcome_or_failure(fields[1])});
     }
     const py::gil_scoped_release released;
     port_->finish(all);
@@ -155,6 +163,15 @@ class PyPort {
   Port& port() { return *port_; }
 
  private:
+  /// One that makes no sense must not cost the others theirs.
+  static Outcome outcome_or_failure(const py::handle& fields) {
+    try {
+      return outcome_from(py::reinterpret_borrow<py::tuple>(fields));
+    } catch (const std::exception&) {
+      return Outcome::fail({"BadOutcome", "what became of the handler could not be understood", ""});
+    }
+  }
+
   static std::vector<Message> messages_from(const py::list& messages) {
     std::vector<Message> batch;
     batch.reserve(messages.size());

@@ -40,8 +40,8 @@ def load(target: str) -> Engine:
     return engine
 
 
-async def serve(engine: Engine, grace: float | None) -> int:
-    """Until a signal; the number of handlers that did not end."""
+async def serve(engine: Engine, grace: float | None) -> None:
+    """Until a signal."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -55,20 +55,19 @@ async def serve(engine: Engine, grace: float | None) -> int:
     await engine.open()
     logging.getLogger("towline").info("running, process %d", os.getpid())
     await stop.wait()
-    return await engine.close(grace)
+    if stuck := await engine.close(grace):
+        print(f"towline: {stuck} handlers did not end in time; their messages went back", file=sys.stderr)
+        sys.stderr.flush()
+        # A handler's thread that never ends must not keep the process, nor its task the loop.
+        os._exit(0)
 
 
 def work(target: str, grace: float | None) -> int:
     try:
-        stuck = asyncio.run(serve(load(target), grace))
+        asyncio.run(serve(load(target), grace))
     except TowlineError as error:
         print(f"towline: {error}", file=sys.stderr)
         return 1
-    if stuck:
-        print(f"towline: {stuck} handlers did not end in time; their messages went back", file=sys.stderr)
-    sys.stderr.flush()
-    # A handler's thread that never ends must not keep the process.
-    os._exit(0) if stuck else None
     return 0
 
 

@@ -53,6 +53,9 @@ class Calls:
     async def _publish(self, messages: list[tuple[Any, ...]]) -> list[Receipt]:
         raise NotImplementedError
 
+    async def _begin(self, key: str, texts: list[tuple[str, str]]) -> Any:
+        return await self._call("begin", key, texts)
+
     # ---- publish and schedule -------------------------------------------------------------------------
 
     async def publish(
@@ -275,7 +278,7 @@ class Calls:
         wait_max = records.seconds_to_us(options.get("wait_max", 0)) / 1_000_000
         deadline = time.monotonic() + wait_max
         while True:
-            kind, token, retry_after_us, result, content_type = await self._call("begin", key, texts)
+            kind, token, retry_after_us, result, content_type = await self._begin(key, texts)
             if kind == COMPLETED:
                 return cast(T, _payload.decode(result, content_type, Any) if content_type else result)
             if kind == ACQUIRED:

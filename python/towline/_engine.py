@@ -16,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from towline import _native, errors, records
-from towline._calls import Calls, Span
+from towline._calls import ACQUIRED, Calls, Span
 from towline._handlers import Handler
-from towline._message import ACKED, RELEASED, Message, OutcomeTuple
+from towline._message import ACKED, RELEASED, Message, OutcomeTuple, handed_over
 from towline._native import ALERT, DELIVERY, LOG, RECEIPTS, REPLY, STOP, Native, texts_of
 from towline._options import ConsumerOptions, EngineOptions
 from towline._registered import DRAIN_COUNT, PUMP_POLL_US, F, Ordering, Registered, Topics, running_in
@@ -53,6 +53,7 @@ class Consumer:
         self._engine = engine
         self._registered = registered
         self._native: _core.Consumer | None = None
+        self._id = 0
         self._batch: list[Message] = []
 
     def _handle(self, delivery: _core.Delivery, batch_left: int) -> None:
@@ -83,7 +84,7 @@ class Consumer:
             try:
                 return await asyncio.shield(done)
             except asyncio.CancelledError:
-                if done.cancelled():
+                if done.cancelled() or self._engine._is_closed():
                     return [RELEASED] * len(messages)
 
     async def pause(self) -> None:
@@ -96,6 +97,7 @@ class Consumer:
     async def set_concurrency(self, concurrency: int) -> None:
         """[1, 4096]"""
         self._open().set_concurrency(concurrency)
+        self._registered.concurrency = concurrency
 
     def statistics(self) -> ConsumerStatistics:
         return ConsumerStatistics(**self._open().statistics())
@@ -115,6 +117,7 @@ class Consumer:
         closing = self._engine._request(
             self._open().close, None if timeout is None else records.seconds_to_us(timeout)
         )
+        closing.add_done_callback(lambda _: self._engine._consumers.pop(self._id, None))
         return await self._engine._later_inside_a_handler(closing)
 
     def _open(self) -> _core.Consumer:
@@ -134,15 +137,24 @@ class Subscription(Consumer):
         self._waiting: deque[Message] = deque()
         self._arrived = asyncio.Event()
         self._closed = False
+        self._starting: asyncio.Future[None] | None = None
 
     def _handle(self, delivery: _core.Delivery, batch_left: int) -> None:
+        if self._closed:
+            return self._engine._finish(delivery.number, RELEASED)
         self._engine._pulled[delivery.number] = self
         self._waiting.append(Message(delivery, self._engine._settled))
         self._arrived.set()
 
     async def __aenter__(self) -> Self:
-        if self._native is None:
-            await self._engine._start(self)
+        self._engine._check()
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._engine._start(self))
+        try:
+            await asyncio.shield(self._starting)
+        except errors.TowlineError:
+            self._starting = None
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -160,22 +172,37 @@ class Subscription(Consumer):
             await self.aclose()
 
     async def receive(self, timeout: Span | None = None) -> Message | None:
-        """The next message; None when `timeout` (None: without end) is over or the subscription is closed."""
+        """The next message; None when `timeout` (None: without end) is over or the subscription is closed.
+        Its time to be settled in begins now."""
+        if self._closed:
+            return None
         await self.__aenter__()
         try:
             async with asyncio.timeout(None if timeout is None else records.seconds_to_us(timeout) / 1e6):
-                while not self._waiting and not self._closed:
+                while not self._closed:
+                    while self._waiting:
+                        if handed_over(message := self._waiting.popleft()):
+                            return message
                     self._arrived.clear()
                     await self._arrived.wait()
         except builtins_TimeoutError:
-            return None
-        return self._waiting.popleft() if self._waiting and not self._closed else None
+            pass
+        return None
+
+    def _forget(self, number: int) -> None:
+        """Its result does not count any more, so nobody must see it."""
+        self._waiting = deque(one for one in self._waiting if one._delivery.number != number)
 
     def _end(self) -> None:
         self._closed = True
         self._arrived.set()
         for number in [number for number, of in self._engine._pulled.items() if of is self]:
-            self._engine._settled(number)
+            self._engine._settled(number, RELEASED)
+
+    async def close(self, timeout: Span | None = None) -> int:
+        """As `Consumer.close`; who waits in `receive` gets None."""
+        self._end()
+        return await super().close(timeout)
 
     async def aclose(self) -> None:
         """Idempotent."""
@@ -281,13 +308,29 @@ class Engine(Calls):
         consumer_id = next(native.ids)
         # Before it starts: its first delivery may come before the answer.
         self._consumers[consumer_id] = consumer
+        consumer._id = consumer_id
         try:
-            consumer._native = await self._request(
+            starting = self._request(
                 native.port.consume, consumer_id, *consumer._registered.native_arguments
             )
+            consumer._native = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            self._consumers.pop(consumer_id, None)
+            starting.add_done_callback(self._close_unwanted)
+            raise
         except BaseException:
             self._consumers.pop(consumer_id, None)
             raise
+
+    def _close_unwanted(self, starting: asyncio.Future[_core.Consumer]) -> None:
+        """Whoever started the consumer was cancelled: it must not go on taking messages."""
+        if not starting.cancelled() and starting.exception() is None and not self._is_closed():
+            self._keep(self._request(starting.result().close, 0))
+
+    def _keep(self, future: asyncio.Future[Any]) -> None:
+        """Until it is done, in the background."""
+        self._background.add(future)
+        future.add_done_callback(self._background.discard)
 
     # ---- opening and closing --------------------------------------------------------------------------
 
@@ -304,6 +347,7 @@ class Engine(Calls):
         if self._native is not None:
             raise errors.InvalidArgumentError("the engine is open already, or was; make another one")
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         native = self._native = Native()
         try:
             self._loop.add_reader(native.port.fileno(), self._fetch)
@@ -360,8 +404,7 @@ class Engine(Calls):
         future = asyncio.ensure_future(closing)
         if running_in.get() is not self:
             return int(await asyncio.shield(future))
-        self._background.add(future)
-        future.add_done_callback(self._background.discard)
+        self._keep(future)
         return 0
 
     def __enter__(self) -> SyncEngine:
@@ -408,6 +451,22 @@ class Engine(Calls):
     async def _call(self, name: str, *arguments: Any) -> Any:
         return await self._request(getattr(self._check().port, name), *arguments)
 
+    async def _begin(self, key: str, texts: list[tuple[str, str]]) -> Any:
+        beginning = self._request(self._check().port.begin, key, texts)
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            beginning.add_done_callback(self._give_key_back)
+            raise
+
+    def _give_key_back(self, beginning: asyncio.Future[Any]) -> None:
+        """Whoever asked for the key was cancelled before the answer came."""
+        if beginning.cancelled() or beginning.exception() is not None or self._is_closed():
+            return
+        kind, token, *_ = beginning.result()
+        if kind == ACQUIRED:
+            self._keep(self._request(self._check().port.fail, token))
+
     async def _publish(self, messages: list[tuple[Any, ...]]) -> list[Receipt]:
         raw = await self._request(self._check().port.publish, messages)
         return [records.receipt(one) for one in raw]
@@ -417,21 +476,28 @@ class Engine(Calls):
         if native is None or native.forked:
             return
         for event in native.port.drain(DRAIN_COUNT):
-            kind = event[0]
-            if kind == DELIVERY:
-                self._deliver(event[1], event[2], event[3])
-            elif kind in (REPLY, RECEIPTS):
-                self._answer(event)
-            elif kind == STOP:
-                if run := self._running.get(event[1]):
-                    run.stop_one()
-                elif event[1] in self._pulled:
-                    self._settled(event[1])
-            elif kind == LOG:
-                _native.note_log(event)
-            elif kind == ALERT:
-                for listener in self._alert_listeners:
-                    self._loop.call_soon(listener, event[1])
+            try:
+                self._note(event)
+            except Exception:  # such as a logging handler's
+                _native.note_failure("an event could not be handled")
+
+    def _note(self, event: tuple[Any, ...]) -> None:
+        kind = event[0]
+        if kind == DELIVERY:
+            self._deliver(event[1], event[2], event[3])
+        elif kind in (REPLY, RECEIPTS):
+            self._answer(event)
+        elif kind == STOP:
+            if run := self._running.get(event[1]):
+                run.stop_one()
+            elif subscription := self._pulled.get(event[1]):
+                subscription._forget(event[1])
+                self._settled(event[1])
+        elif kind == LOG:
+            _native.note_log(event)
+        elif kind == ALERT:
+            for listener in self._alert_listeners:
+                self._loop.call_soon(listener, event[1])
 
     def _deliver(self, consumer_id: int, delivery: _core.Delivery, batch_left: int) -> None:
         consumer = self._consumers.get(consumer_id)
@@ -439,7 +505,7 @@ class Engine(Calls):
             if consumer is not None:  # else whoever started it was cancelled
                 return consumer._handle(delivery, batch_left)
         except Exception:
-            _native.logger.exception("a handler could not be started")
+            _native.note_failure("a handler could not be started")
         self._finish(delivery.number, RELEASED)
 
     def _answer(self, event: tuple[Any, ...]) -> None:
@@ -457,14 +523,16 @@ class Engine(Calls):
             del self._running[number]
             self._finish(number, outcome)
 
-    def _settled(self, number: int) -> None:
-        if self._pulled.pop(number, None) is not None:
-            self._finish(number, ACKED)
+    def _settled(self, number: int, outcome: OutcomeTuple = ACKED) -> None:
+        if threading.get_ident() != self._thread:  # in asyncio.to_thread(message.transaction, ...)
+            self._loop.call_soon_threadsafe(self._settled, number, outcome)
+        elif self._pulled.pop(number, None) is not None:
+            self._finish(number, outcome)
 
     def _finish(self, number: int, outcome: OutcomeTuple) -> None:
-        if not self._finished:
-            self._loop.call_soon(self._hand_back)
         self._finished.append((number, outcome))
+        if len(self._finished) == 1:
+            self._loop.call_soon(self._hand_back)
 
     def _hand_back(self) -> None:
         finished, self._finished = self._finished, []

@@ -16,6 +16,8 @@ from towline._message import Defer, Message, OutcomeTuple, Reject, Retry
 from towline._payload import PayloadError
 
 STACK_LENGTH_MAX = 16_384
+# The error type of a CancelledError that nobody asked for: something was cancelled that the handler awaited.
+AWAITED = "AwaitedCancelled"
 # Further away than any delay that is allowed, and still a number that the engine can hold.
 WAIT_US_MAX = 2**62
 
@@ -88,6 +90,11 @@ class Handler:
         try:
             if readable:
                 await self._call(readable, payloads)
+        except asyncio.CancelledError as error:
+            # Of the handler itself; else of something that it waited for, which is a failure like any other.
+            task = asyncio.current_task()
+            is_stopped = task is not None and task.cancelling() > 0
+            return _filled(outcomes, _message.RELEASED if is_stopped else outcome_of(error))
         except BaseException as error:
             return _filled(outcomes, outcome_of(error))
         return _filled(outcomes, _message.ACKED)
@@ -126,7 +133,7 @@ def _filled(outcomes: list[OutcomeTuple | None], rest: OutcomeTuple) -> list[Out
 
 
 def outcome_of(error: BaseException) -> OutcomeTuple:
-    """What raising it means for the message."""
+    """What raising it means for the message. Does not raise itself, whatever the error is like."""
     try:
         if isinstance(error, Retry):
             delay = None if error.after is None else _wait_us(error.after)
@@ -137,10 +144,10 @@ def outcome_of(error: BaseException) -> OutcomeTuple:
         error = bad
     if isinstance(error, Reject):
         return (_message.DEAD_LETTER, None, "Rejected", text_of(error), "")
-    if isinstance(error, asyncio.CancelledError):
-        return _message.RELEASED
     kind = _message.DEAD_LETTER if isinstance(error, PayloadError) else _message.FAIL
-    return (kind, None, _utf8(type(error).__qualname__), text_of(error), stack_of(error))
+    name = _utf8(type(error).__qualname__)
+    # By the usual name the engine would take it for the wish to be handed the message again.
+    return (kind, None, AWAITED if name == "CancelledError" else name, text_of(error), stack_of(error))
 
 
 def _wait_us(after: float | timedelta) -> int:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from towline import _payload, records
+from towline.errors import TowlineError
 
 if TYPE_CHECKING:
     from towline import _core
@@ -36,6 +37,8 @@ class Defer(Exception):
     """Raise it to be handed the message again after so many seconds; counts nothing."""
 
     def __init__(self, after: float | timedelta) -> None:
+        if not records.seconds_to_us(after) >= 0:
+            raise ValueError(f"a message cannot be deferred by {after}")
         super().__init__(f"deferred by {after}")
         self.after = after
 
@@ -189,6 +192,15 @@ class Message:
 
     def __repr__(self) -> str:
         return f"<Message {self.id} of {self.topic!r}, attempt {self.attempt}>"
+
+
+def handed_over(message: Message) -> bool:
+    """Whether it is still ours to hand out; its time to be settled in then begins again."""
+    try:
+        message.progress()
+    except TowlineError:
+        return False
+    return True
 
 
 def message_tuple(

@@ -8,7 +8,6 @@ import itertools
 import logging
 import os
 import threading
-import weakref
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -24,7 +23,8 @@ REPLY, RECEIPTS, DELIVERY, STOP, LOG, ALERT = range(6)
 
 ORDERINGS = {"none": "unordered", "key": "key_ordered", "partition": "partition_ordered"}
 
-_open: weakref.WeakSet[Native] = weakref.WeakSet()
+# Until they are shut: closing one takes time, which is not the garbage collector's to spend.
+_open: set[Native] = set()
 
 
 def texts_of(group: str, options: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -97,10 +97,10 @@ class Native:
     def shut(self) -> None:
         """Idempotent. Waits for the threads of the port."""
         self.closed = True
-        _open.discard(self)
         if self.forked:
             return
         self.port.shut()
+        _open.discard(self)
         if self.pump is not None and self.pump is not threading.current_thread():
             self.pump.join()
 
@@ -108,6 +108,14 @@ class Native:
 def note_log(event: tuple[Any, ...]) -> None:
     _, level, station, text = event
     logger.log(LEVELS[level], "%s: %s", station, text, extra={"towline_station": station})
+
+
+def note_failure(text: str) -> None:
+    """Logs the exception that is being handled. Raises nothing: logging, too, is code of the user."""
+    try:
+        logger.exception(text)
+    except Exception:
+        pass
 
 
 def _after_fork_in_child() -> None:

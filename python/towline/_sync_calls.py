@@ -52,6 +52,9 @@ class SyncCalls:
     def _publish(self, messages: list[tuple[Any, ...]]) -> list[Receipt]:
         raise NotImplementedError
 
+    def _begin(self, key: str, texts: list[tuple[str, str]]) -> Any:
+        return self._call("begin", key, texts)
+
     # ---- publish and schedule -------------------------------------------------------------------------
 
     def publish(
@@ -274,7 +277,7 @@ class SyncCalls:
         wait_max = records.seconds_to_us(options.get("wait_max", 0)) / 1_000_000
         deadline = time.monotonic() + wait_max
         while True:
-            kind, token, retry_after_us, result, content_type = self._call("begin", key, texts)
+            kind, token, retry_after_us, result, content_type = self._begin(key, texts)
             if kind == COMPLETED:
                 return cast(T, _payload.decode(result, content_type, Any) if content_type else result)
             if kind == ACQUIRED:

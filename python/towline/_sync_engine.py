@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from towline import _native, _sync_calls, errors, records
 from towline._calls import Span
 from towline._handlers import Handler
-from towline._message import ACKED, RELEASED, Message, OutcomeTuple
+from towline._message import ACKED, RELEASED, Message, OutcomeTuple, handed_over
 from towline._native import ALERT, DELIVERY, LOG, STOP, Native
 from towline._options import ConsumerOptions
 from towline._registered import DRAIN_COUNT, PUMP_POLL_US, Ordering, Registered, Topics, running_in
@@ -33,6 +34,7 @@ class SyncConsumer:
         self._engine = engine
         self._registered = registered
         self._native: _core.Consumer | None = None
+        self._id = 0
         self._batch: list[Message] = []
         self._executor: ThreadPoolExecutor | None = None
         if registered.handler is not None:
@@ -92,9 +94,16 @@ class SyncConsumer:
         native, port = self._open(), self._engine._check().port
         limit = None if timeout is None else records.seconds_to_us(timeout)
         if running_in.get() is self._engine:
-            self._engine._elsewhere(lambda: native.close(port, None, limit))
+            self._engine._elsewhere(lambda: self._close(native, port, limit))
             return 0
-        return native.close(port, None, limit)
+        return self._close(native, port, limit)
+
+    def _close(self, native: _core.Consumer, port: _core.Port, limit: int | None) -> int:
+        stuck = native.close(port, None, limit)
+        self._engine._consumers.pop(self._id, None)
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+        return stuck
 
     def _open(self) -> _core.Consumer:
         self._engine._check()
@@ -111,17 +120,21 @@ class SyncSubscription(SyncConsumer):
         super().__init__(engine, registered)
         self._waiting: deque[Message] = deque()
         self._changed = threading.Condition()
+        self._starting = threading.Lock()
         self._closed = False
 
     def _handle(self, delivery: _core.Delivery, batch_left: int) -> None:
         with self._changed:
+            if self._closed:
+                return self._engine._finish([(delivery.number, RELEASED)])
             self._engine._pulled[delivery.number] = self
             self._waiting.append(Message(delivery, self._engine._settled))
             self._changed.notify()
 
     def __enter__(self) -> Self:
-        if self._native is None:
-            self._engine._start(self)
+        with self._starting:
+            if self._native is None:
+                self._engine._start(self)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -133,12 +146,27 @@ class SyncSubscription(SyncConsumer):
                 yield message
 
     def receive(self, timeout: Span | None = None) -> Message | None:
-        """The next message; None when `timeout` (None: without end) is over or the subscription is closed."""
+        """The next message; None when `timeout` (None: without end) is over or the subscription is closed.
+        Its time to be settled in begins now."""
+        if self._closed:
+            return None
         self.__enter__()
         limit = None if timeout is None else records.seconds_to_us(timeout) / 1e6
+        deadline = None if limit is None else time.monotonic() + limit
+        while True:
+            with self._changed:
+                left = None if deadline is None else max(0, deadline - time.monotonic())
+                self._changed.wait_for(lambda: self._waiting or self._closed, left)
+                if self._closed or not self._waiting:
+                    return None
+                message = self._waiting.popleft()
+            if handed_over(message):
+                return message
+
+    def _forget(self, number: int) -> None:
+        """Its result does not count any more, so nobody must see it."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed, limit)
-            return self._waiting.popleft() if self._waiting and not self._closed else None
+            self._waiting = deque(one for one in self._waiting if one._delivery.number != number)
 
     def _end(self) -> None:
         with self._changed:
@@ -146,7 +174,7 @@ class SyncSubscription(SyncConsumer):
             self._changed.notify_all()
         for number, subscription in list(self._engine._pulled.items()):
             if subscription is self:
-                self._engine._settled(number)
+                self._engine._settled(number, RELEASED)
 
     def close(self, timeout: Span | None = None) -> int:
         """Gives back what is unsettled. Idempotent."""
@@ -260,6 +288,7 @@ class SyncEngine(_sync_calls.SyncCalls):
         native = self._check()
         consumer_id = next(native.ids)
         self._consumers[consumer_id] = consumer
+        consumer._id = consumer_id
         try:
             consumer._native = native.port.consume(
                 None, consumer_id, *consumer._registered.native_arguments
@@ -281,9 +310,9 @@ class SyncEngine(_sync_calls.SyncCalls):
     def _publish(self, messages: list[tuple[Any, ...]]) -> list[Receipt]:
         return [records.receipt(one) for one in self._check().port.publish_and_wait(messages)]
 
-    def _settled(self, number: int) -> None:
+    def _settled(self, number: int, outcome: OutcomeTuple = ACKED) -> None:
         if self._pulled.pop(number, None) is not None:
-            self._finish([(number, ACKED)])
+            self._finish([(number, outcome)])
 
     def _finish(self, finished: list[tuple[int, OutcomeTuple]]) -> None:
         if not self._native.forked:
@@ -298,7 +327,7 @@ class SyncEngine(_sync_calls.SyncCalls):
                 try:
                     self._note(event)
                 except Exception:
-                    _native.logger.exception("an event could not be handled")
+                    _native.note_failure("an event could not be handled")
                     if event[0] == DELIVERY:
                         self._finish([(event[2].number, RELEASED)])
 
@@ -312,6 +341,8 @@ class SyncEngine(_sync_calls.SyncCalls):
             else:
                 consumer._handle(event[2], event[3])
         elif event[0] == STOP:
+            if subscription := self._pulled.get(event[1]):
+                subscription._forget(event[1])
             self._settled(event[1])
         elif event[0] == LOG:
             _native.note_log(event)
