@@ -147,6 +147,11 @@ void define_port(Napi::Env env, Napi::Object exports);
 
 // ---- handles (handles.cpp) ----------------------------------------------------------------------
 
+/// What was drained together has one handle, and a message is its place there.
+using Deliveries = std::shared_ptr<std::vector<Delivery>>;
+/// From two arguments, the handle and the place.
+[[nodiscard]] Delivery& delivery_in(const Napi::CallbackInfo& info, std::size_t first);
+
 void define_handles(Napi::Env env, Napi::Object exports);
 
 /// The native half of an object of JavaScript, as an argument; raises when it is something else.

@@ -142,7 +142,7 @@ void consume(Port& port, Info info) {
 
 /// Settles a delivery, and is answered when that is durable.
 void settle_durably(Port& port, Info info) {
-  run(port, info[0], [delivery = held<Delivery>(info[1]), outcome = outcome_from(info[2])](Engine&) mutable {
+  run(port, info[0], [delivery = delivery_in(info, 1), outcome = outcome_from(info[3])](Engine&) mutable {
     return delivery.settle(std::move(outcome), true);
   });
 }

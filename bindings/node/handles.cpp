@@ -37,15 +37,15 @@ class Session {
 };
 using SharedSession = std::shared_ptr<Session>;
 
-/// (delivery, body): the body runs where the call is made, and is given a session.
+/// (deliveries, place, body): the body runs where the call is made, and is given a session.
 void transaction(Info info) {
   const Napi::Env env = info.Env();
-  if (!info[1].IsFunction()) raise_wrong(info[1], "the body", "a function");
+  if (!info[2].IsFunction()) raise_wrong(info[2], "the body", "a function");
   std::optional<Napi::Error> thrown;
   const auto body = [&](SqlTransaction& open) -> Result<void> {
     const auto session = std::make_shared<Session>(&open);
     try {
-      info[1].As<Napi::Function>().Call({hold(env, session)});
+      info[2].As<Napi::Function>().Call({hold(env, session)});
     } catch (const Napi::Error& error) {
       thrown = error;
     }
@@ -53,7 +53,7 @@ void transaction(Info info) {
     if (thrown) return Error{ErrorCode::kHandlerFailed, "the body of the transaction threw"};
     return {};
   };
-  const Result<void> done = held<Delivery>(info[0]).transaction(body);
+  const Result<void> done = delivery_in(info, 0).transaction(body);
   if (thrown) throw *thrown;
   answer(info, done);
 }
@@ -146,16 +146,22 @@ Napi::Value make_gate(Info info) {
 
 }  // namespace
 
+Delivery& delivery_in(const Napi::CallbackInfo& info, std::size_t first) {
+  std::vector<Delivery>& all = *held<Deliveries>(info[first]);
+  return all[static_cast<std::size_t>(
+      whole_from(info[first + 1], "place", 0, static_cast<std::int64_t>(all.size()) - 1))];
+}
+
 void define_handles(Napi::Env env, Napi::Object exports) {
   using Clock = std::shared_ptr<VirtualClock>;
   define(env, exports, "details",
-         [](Info info) -> Napi::Value { return details_of(info.Env(), held<Delivery>(info[0])); });
+         [](Info info) -> Napi::Value { return details_of(info.Env(), delivery_in(info, 0)); });
   define(env, exports, "settle",
-         [](Info info) { answer(info, held<Delivery>(info[0]).settle(outcome_from(info[1]), false)); });
+         [](Info info) { answer(info, delivery_in(info, 0).settle(outcome_from(info[2]), false)); });
   define(env, exports, "extend",
-         [](Info info) { answer(info, held<Delivery>(info[0]).extend(duration_from(info[1], "ms"))); });
+         [](Info info) { answer(info, delivery_in(info, 0).extend(duration_from(info[2], "ms"))); });
   define(env, exports, "progress",
-         [](Info info) { answer(info, held<Delivery>(info[0]).progress(text_from(info[1], "note"))); });
+         [](Info info) { answer(info, delivery_in(info, 0).progress(text_from(info[2], "note"))); });
   define(env, exports, "transaction", transaction);
   define(env, exports, "sqlExecute", sql_execute);
   define(env, exports, "sqlPublish", sql_publish);

@@ -7,6 +7,7 @@
 // that of the thread-safe function; then the finalizers. process.exit in the main thread runs no hooks: the
 // typed half calls end() when the process says 'exit'.
 
+#include <algorithm>
 #include <mutex>
 #include <utility>
 
@@ -112,101 +113,125 @@ class Shutting final : public Napi::AsyncWorker {
 
 // ---- events -------------------------------------------------------------------------------------
 
-/// Puts events one after the other into one flat list; how many entries each takes is in native.ts.
+/// Events as [bytes, numbers, values, deliveries]: a call into JavaScript for each field would cost more than
+/// the message. The payloads lie in one buffer behind each other, the fields that are numbers in one array of
+/// doubles, and so do the places of the others in the list of values; the layout is in native.ts. Names that
+/// are those of the message before are put once.
 class EventList {
  public:
-  explicit EventList(Napi::Env env) : env_(env), list_(Napi::Array::New(env)) {}
+  EventList(Napi::Env env, std::size_t count)
+      : env_(env), values_(Napi::Array::New(env)), deliveries_(std::make_shared<std::vector<Delivery>>()) {
+    numbers_.reserve(count * 11);
+  }
 
-  void put(const Napi::Value& value) { list_.Set(count_++, value); }
-  void put(double value) { put(Napi::Value(Napi::Number::New(env_, value))); }
-  void put(std::string_view value) { put(Napi::Value(text(env_, value))); }
-
-  void put(Event& event, std::size_t& offset) {
-    put(static_cast<double>(event.kind));
+  void put(Event& event) {
+    number(static_cast<double>(event.kind));
     switch (event.kind) {
       case Event::Kind::kReply:
       case Event::Kind::kReceipts:
-        put(static_cast<double>(event.id));
+        number(static_cast<double>(event.id));
         return put_answer(event);
       case Event::Kind::kDelivery:
-        put(static_cast<double>(event.id));
-        return put_delivery(event, offset);
+        number(static_cast<double>(event.id));
+        return put_delivery(event);
       case Event::Kind::kStop:
-        return put(static_cast<double>(event.id));
+        return number(static_cast<double>(event.id));
       case Event::Kind::kLog:
-        put(static_cast<double>(event.level));
-        put(std::string_view(event.station));
-        return put(std::string_view(event.text));
+        number(static_cast<double>(event.level));
+        value(text(env_, event.station));
+        return value(text(env_, event.text));
       case Event::Kind::kAlert:
-        return put(to_js(env_, event.alert));
+        return value(to_js(env_, event.alert));
     }
   }
 
-  [[nodiscard]] Napi::Array take() const { return list_; }
+  [[nodiscard]] Napi::Array take() {
+    auto bytes = Napi::Buffer<char>::New(env_, offset_);
+    std::size_t offset = 0;
+    for (const Delivery& delivery : *deliveries_)
+      offset += delivery.payload().copy(bytes.Data() + offset, delivery.payload().size());
+    auto numbers = Napi::Float64Array::New(env_, numbers_.size());
+    std::copy(numbers_.begin(), numbers_.end(), numbers.Data());
+    auto out = Napi::Array::New(env_, 4);
+    out.Set(std::uint32_t{0}, bytes);
+    out.Set(std::uint32_t{1}, numbers);
+    out.Set(std::uint32_t{2}, values_);
+    if (!deliveries_->empty()) out.Set(std::uint32_t{3}, hold(env_, std::move(deliveries_)));
+    return out;
+  }
 
  private:
+  /// A name that comes again and again, and its place.
+  struct Name {
+    std::string name;
+    double place = -1;
+  };
+
+  void number(double given) { numbers_.push_back(given); }
+  void value(const Napi::Value& given) {
+    values_.Set(value_count_, given);
+    number(static_cast<double>(value_count_++));
+  }
+  void name(Name& last, std::string_view given) {
+    if (last.place >= 0 && last.name == given) return number(last.place);
+    last = {std::string(given), static_cast<double>(value_count_)};
+    value(text(env_, given));
+  }
+
   void put_answer(Event& event) {
-    Napi::Value value;
+    Napi::Value answer;
     bool ok = !event.error;
     if (event.error) {
-      value = error_of(env_, *event.error);
+      answer = error_of(env_, *event.error);
     } else if (event.kind == Event::Kind::kReceipts) {
-      value = to_js(env_, event.receipts);
+      answer = to_js(env_, event.receipts);
     } else {
       try {
-        value = static_cast<ValueReply&>(*event.reply).take(env_);
+        answer = static_cast<ValueReply&>(*event.reply).take(env_);
       } catch (const Napi::Error& error) {
-        value = error.Value();
+        answer = error.Value();
         ok = false;
       }
     }
-    put(Napi::Value(Napi::Boolean::New(env_, ok)));
-    put(value);
+    number(ok ? 1 : 0);
+    value(answer);
   }
 
-  void put_delivery(Event& event, std::size_t& offset) {
+  void put_delivery(Event& event) {
     Delivery& delivery = event.delivery;
-    put(static_cast<double>(delivery.number()));
-    put(static_cast<double>(event.batch_left));
-    put(delivery.topic());
-    put(delivery.key() ? Napi::Value(text(env_, *delivery.key())) : env_.Null());
-    put(delivery.content_type());
-    put(static_cast<double>(delivery.attempt()));
-    put(static_cast<double>(offset));
-    offset += delivery.payload().size();
-    put(static_cast<double>(offset));
-    put(hold(env_, std::move(delivery)));
+    number(static_cast<double>(delivery.number()));
+    number(static_cast<double>(event.batch_left));
+    name(topic_, delivery.topic());
+    if (delivery.key()) {
+      value(text(env_, *delivery.key()));
+    } else {
+      number(-1);
+    }
+    name(content_type_, delivery.content_type());
+    number(static_cast<double>(delivery.attempt()));
+    number(static_cast<double>(offset_));
+    offset_ += delivery.payload().size();
+    number(static_cast<double>(offset_));
+    deliveries_->push_back(std::move(delivery));
   }
 
   Napi::Env env_;
-  Napi::Array list_;
-  std::uint32_t count_ = 0;
+  std::vector<double> numbers_;
+  Napi::Array values_;
+  std::uint32_t value_count_ = 0;
+  Deliveries deliveries_;
+  std::size_t offset_ = 0;
+  Name topic_, content_type_;
 };
 
-/// [bytes, event, event ...]: the payloads of all deliveries lie in one buffer, because a buffer costs more
-/// than a message.
 Napi::Value drain(NodePort& self, const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   std::vector<Event> events =
       self.port().drain(static_cast<std::size_t>(whole_from(info[0], "countMax", 1, 1'000'000)));
-  std::size_t size = 0;
-  for (const Event& event : events) {
-    if (event.kind == Event::Kind::kDelivery) size += event.delivery.payload().size();
-  }
-  auto bytes = Napi::Buffer<char>::New(env, size);
-  std::size_t offset = 0;
-  for (const Event& event : events) {
-    if (event.kind != Event::Kind::kDelivery) continue;
-    const std::string_view payload = event.delivery.payload();
-    payload.copy(bytes.Data() + offset, payload.size());
-    offset += payload.size();
-  }
-  EventList list(env);
-  list.put(Napi::Value(bytes));
-  offset = 0;
+  EventList list(env, events.size());
   for (Event& event : events) {
     const Napi::HandleScope scope(env);
-    list.put(event, offset);
+    list.put(event);
   }
   return list.take();
 }

@@ -397,52 +397,51 @@ export class Engine extends Calls {
    * the others are taken: Node would drop the error, and the events with it.
    */
   #fetch(): boolean {
-    let events: unknown[];
+    let drained: bridge.Drained;
     try {
-      events = this.#port.drain(DRAIN_COUNT);
+      drained = this.#port.drain(DRAIN_COUNT);
     } catch (error) {
       throwLater(error);
       return false;
     }
-    const bytes = events[0] as Buffer;
-    for (let at = 1; at < events.length; ) {
-      const kind = events[at] as bridge.EventKind;
+    const numbers = drained[1];
+    let place = 0;
+    for (let at = 0; at < numbers.length; ) {
+      const kind = numbers[at] as bridge.EventKind;
       try {
-        this.#take(kind, bytes, events, at + 1);
+        if (kind === bridge.DELIVERY) this.#deliver(drained, at, place++);
+        else this.#take(kind, drained, at);
       } catch (error) {
         throwLater(error);
       }
       at += bridge.EVENT_LENGTHS[kind];
     }
-    return events.length > 1;
+    return numbers.length > 0;
   }
 
-  #take(kind: bridge.EventKind, bytes: Buffer, events: readonly unknown[], at: number): void {
-    const [first, second, third] = [events[at], events[at + 1], events[at + 2]];
+  #take(kind: bridge.EventKind, [, numbers, values]: bridge.Drained, at: number): void {
+    const [first, second, third] = [numbers[at + 1], numbers[at + 2], numbers[at + 3]] as [number, number, number];
     switch (kind) {
       case bridge.REPLY:
       case bridge.RECEIPTS:
-        return this.#answer(first as number, second as boolean, third);
-      case bridge.DELIVERY:
-        return this.#deliver(first as number, second as number, third as number, bytes, events, at + 3);
+        return this.#answer(first, second === 1, values[third]);
       case bridge.STOP:
-        for (const sink of this.#sinks.values()) sink.stop(first as number);
+        for (const sink of this.#sinks.values()) sink.stop(first);
         return;
       case bridge.LOG:
-        return this.#tellLog(first as number, second as string, third as string);
+        return this.#tellLog(first, values[second] as string, values[third] as string);
       case bridge.ALERT:
-        return this.#tellAlert(first as DeadLetterAlert);
+        return this.#tellAlert(values[first] as DeadLetterAlert);
     }
   }
 
-  #deliver(
-    consumer: number, number: number, batchLeft: number, bytes: Buffer, events: readonly unknown[], at: number,
-  ): void {
-    const sink = this.#sinks.get(consumer);
+  #deliver(drained: bridge.Drained, at: number, place: number): void {
+    const numbers = drained[1];
+    const sink = this.#sinks.get(numbers[at + bridge.CONSUMER] as number);
     if (sink === undefined) {
-      this.#finish(number, RELEASED); // it was closed meanwhile
+      this.#finish(numbers[at + bridge.NUMBER] as number, RELEASED); // it was closed meanwhile
     } else {
-      sink.deliver({ bytes, events, at, number, batchLeft });
+      sink.deliver(drained, at, place);
     }
   }
 

@@ -2,6 +2,7 @@
 
 import type { Host } from "./consumer.js";
 import { CancelledError, InvalidArgumentError } from "./errors.js";
+import * as bridge from "./native.js";
 import { type Details, type Handle, native, type Outcome } from "./native.js";
 import { decode } from "./payload.js";
 import { runTransaction, type Transaction } from "./transaction.js";
@@ -137,10 +138,11 @@ export class Message<T = unknown> {
   /** 1 on the first handling, one more for each failure. Durable. */
   readonly attempt: number;
   readonly #host: Host;
-  #bytes: Buffer;
-  #from: number;
-  #to: number;
-  #delivery: Handle;
+  readonly #bytes: Buffer;
+  readonly #from: number;
+  readonly #to: number;
+  readonly #deliveries: Handle;
+  readonly #place: number;
   #onSettled: (() => void) | undefined;
   #details: Details | undefined;
   #value: T | undefined;
@@ -148,17 +150,20 @@ export class Message<T = unknown> {
   #controller: AbortController | undefined;
   #isStopped = false;
 
-  /** @internal From the entries of a delivery event. */
-  constructor(host: Host, bytes: Buffer, event: readonly unknown[], at: number, onSettled?: () => void) {
+  /** @internal From the fields of a delivery event. */
+  constructor(host: Host, drained: bridge.Drained, at: number, place: number, onSettled?: () => void) {
+    const [bytes, numbers, values, deliveries] = drained;
+    const key = numbers[at + bridge.KEY] as number;
     this.#host = host;
-    this.topic = event[at] as string;
-    this.key = event[at + 1] as string | null;
-    this.contentType = event[at + 2] as string;
-    this.attempt = event[at + 3] as number;
+    this.topic = values[numbers[at + bridge.TOPIC] as number] as string;
+    this.key = key < 0 ? null : (values[key] as string);
+    this.contentType = values[numbers[at + bridge.CONTENT_TYPE] as number] as string;
+    this.attempt = numbers[at + bridge.ATTEMPT] as number;
     this.#bytes = bytes;
-    this.#from = event[at + 4] as number;
-    this.#to = event[at + 5] as number;
-    this.#delivery = event[at + 6] as Handle;
+    this.#from = numbers[at + bridge.FROM] as number;
+    this.#to = numbers[at + bridge.TO] as number;
+    this.#deliveries = deliveries as Handle;
+    this.#place = place;
     this.#onSettled = onSettled;
   }
 
@@ -251,17 +256,17 @@ export class Message<T = unknown> {
    * LeaseLostError, InvalidArgumentError, and what `body` throws.
    */
   transaction(body: (transaction: Transaction) => void): void {
-    runTransaction(this.#delivery, body);
+    runTransaction(this.#deliveries, this.#place, body);
     this.#onSettled?.();
   }
 
   /** Gives the handler so many milliseconds more, from now. At most 24 hours. */
   extend(byMs: number): void {
-    native.extend(this.#delivery, byMs);
+    native.extend(this.#deliveries, this.#place, byMs);
   }
   /** Notes how far the handler is; also gives it its whole time again. */
   progress(note = ""): void {
-    native.progress(this.#delivery, note);
+    native.progress(this.#deliveries, this.#place, note);
   }
 
   /** Whether `signal` has fired, without making one. */
@@ -282,16 +287,16 @@ export class Message<T = unknown> {
   }
 
   #more(): Details {
-    return (this.#details ??= native.details(this.#delivery));
+    return (this.#details ??= native.details(this.#deliveries, this.#place));
   }
 
   #settle(outcome: Outcome, { wait = false }: Settling): void | Promise<void> {
     if (wait) {
       return this.#host
-        .call<void>(undefined, "settleDurably", this.#delivery, outcome)
+        .call<void>(undefined, "settleDurably", this.#deliveries, this.#place, outcome)
         .then(() => this.#onSettled?.());
     }
-    native.settle(this.#delivery, outcome);
+    native.settle(this.#deliveries, this.#place, outcome);
     this.#onSettled?.();
   }
 }

@@ -22,7 +22,7 @@ export interface Port {
   open: Answering;
   publish(requests: unknown[], refuse: (id: number, error: unknown) => void): void;
   finish(finished: unknown[]): void;
-  drain(countMax: number): unknown[];
+  drain(countMax: number): Drained;
   /** Whether its events keep the event loop alive. */
   hold(on: boolean): void;
   /** At the end of the process: closes the engine at once and waits for its threads. */
@@ -74,12 +74,13 @@ export interface Details {
 interface Native {
   setErrorFactory(factory: typeof errorOf): void;
   makePort(ring: () => void, logLevel: number | undefined): Port;
-  details(delivery: Handle): Details;
-  settle(delivery: Handle, outcome: Outcome): void;
-  extend(delivery: Handle, ms: number): void;
-  progress(delivery: Handle, note: string): void;
+  /** A delivery is its place among those that were drained together. */
+  details(deliveries: Handle, place: number): Details;
+  settle(deliveries: Handle, place: number, outcome: Outcome): void;
+  extend(deliveries: Handle, place: number, ms: number): void;
+  progress(deliveries: Handle, place: number, note: string): void;
   /** The session that `body` is given ends with it. */
-  transaction(delivery: Handle, body: (session: Handle) => void): void;
+  transaction(deliveries: Handle, place: number, body: (session: Handle) => void): void;
   sqlExecute(session: Handle, sql: string, parameters: readonly SqlParameter[]): SqlValue[][];
   sqlPublish(session: Handle, message: Fields): string;
   sqlComplete(session: Handle, scope: string, key: string, result: string | Uint8Array): void;
@@ -125,16 +126,34 @@ function load(): Native {
 export const native = load();
 native.setErrorFactory(errorOf);
 
-/** Event.Kind of the engine. */
-export const REPLY = 0;
-export const RECEIPTS = 1;
-export const DELIVERY = 2;
-export const STOP = 3;
-export const LOG = 4;
-export const ALERT = 5;
+/**
+ * What was taken out of the mailbox: the payloads behind each other, the fields of the events, those that are no
+ * numbers by their place in the list of values, and the deliveries, each by its place.
+ */
+export type Drained = readonly [
+  bytes: Buffer, numbers: Float64Array, values: readonly unknown[], deliveries: Handle | undefined];
+
+/** Event.Kind of the engine: what comes first of each event. */
+export const REPLY = 0; // id, 1 or 0 for ok, answer
+export const RECEIPTS = 1; // the same
+export const DELIVERY = 2; // see below
+export const STOP = 3; // number
+export const LOG = 4; // level, station, text
+export const ALERT = 5; // alert
 export type EventKind = 0 | 1 | 2 | 3 | 4 | 5;
-/** How many entries of the list an event takes, its kind included. */
-export const EVENT_LENGTHS: Record<EventKind, number> = [4, 4, 11, 2, 4, 2];
+/** How many numbers an event takes, its kind included. */
+export const EVENT_LENGTHS: Record<EventKind, number> = [4, 4, 10, 2, 4, 2];
+
+/** Where the fields of a delivery are, from its kind on. */
+export const CONSUMER = 1;
+export const NUMBER = 2;
+export const BATCH_LEFT = 3;
+export const TOPIC = 4;
+export const KEY = 5; // -1: none
+export const CONTENT_TYPE = 6;
+export const ATTEMPT = 7;
+export const FROM = 8;
+export const TO = 9;
 
 /** Options by their names here, as [name, value, name, value ...] of the engine's. */
 export function textsOf(group: string, options: object, wherePrefix = "", prefix = ""): string[] {

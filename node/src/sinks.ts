@@ -5,7 +5,7 @@ import { AsyncLocalStorage } from "node:async_hooks";
 
 import type { Host } from "./consumer.js";
 import { Message, outcomeOf, RELEASED } from "./message.js";
-import type { Outcome } from "./native.js";
+import { BATCH_LEFT, type Drained, NUMBER, type Outcome } from "./native.js";
 import { traceHandler } from "./tracing.js";
 
 export type Handler<T = unknown> = (message: Message<T>) => unknown;
@@ -16,16 +16,6 @@ const runningIn = new AsyncLocalStorage<Host>();
 
 export function isRunningIn(host: Host): boolean {
   return runningIn.getStore() === host;
-}
-
-/** The entries of a delivery event; see EventList of the native half. */
-export interface Arrival {
-  bytes: Buffer;
-  events: readonly unknown[];
-  at: number;
-  number: number;
-  /** How many of the same batch come behind it. */
-  batchLeft: number;
 }
 
 export abstract class Sink {
@@ -39,7 +29,8 @@ export abstract class Sink {
     this.number = number;
   }
 
-  abstract deliver(arrival: Arrival): void;
+  /** The delivery event that begins at `at`; `place`: which one of those that were drained together. */
+  abstract deliver(drained: Drained, at: number, place: number): void;
 
   /** What comes of this one does not count any more. */
   stop(number: number): void {
@@ -58,8 +49,9 @@ export class Inbox extends Sink {
   #wake: (() => void) | undefined;
   #isEnded = false;
 
-  deliver({ bytes, events, at, number }: Arrival): void {
-    const message = new Message(this.host, bytes, events, at, () => this.#finish(number, undefined));
+  deliver(drained: Drained, at: number, place: number): void {
+    const number = drained[1][at + NUMBER] as number;
+    const message = new Message(this.host, drained, at, place, () => this.#finish(number, undefined));
     this.open.set(number, message);
     this.#waiting.push(message);
     this.#wake?.();
@@ -106,9 +98,9 @@ abstract class Runner extends Sink {
     if (this.#isManual) this.open.delete(number);
   }
 
-  protected arrived({ bytes, events, at, number }: Arrival): Message {
+  protected arrived(drained: Drained, at: number, place: number, number: number): Message {
     const onSettled = this.#isManual ? () => void this.open.delete(number) : undefined;
-    const message = new Message(this.host, bytes, events, at, onSettled);
+    const message = new Message(this.host, drained, at, place, onSettled);
     this.open.set(number, message);
     return message;
   }
@@ -144,9 +136,9 @@ export class MessageRunner extends Runner {
     this.#handler = handler;
   }
 
-  deliver(arrival: Arrival): void {
-    const { number } = arrival;
-    const message = this.arrived(arrival);
+  deliver(drained: Drained, at: number, place: number): void {
+    const number = drained[1][at + NUMBER] as number;
+    const message = this.arrived(drained, at, place, number);
     this.run(
       () => this.#handler(message), { message },
       () => this.finish(number, undefined),
@@ -164,9 +156,10 @@ export class BatchRunner extends Runner {
     this.#handler = handler;
   }
 
-  deliver(arrival: Arrival): void {
-    this.#batch.set(arrival.number, this.arrived(arrival));
-    if (arrival.batchLeft > 0) return;
+  deliver(drained: Drained, at: number, place: number): void {
+    const number = drained[1][at + NUMBER] as number;
+    this.#batch.set(number, this.arrived(drained, at, place, number));
+    if ((drained[1][at + BATCH_LEFT] as number) > 0) return;
     const batch = this.#batch;
     this.#batch = new Map();
     const messages = [...batch.values()];

@@ -39,11 +39,13 @@ export class Transaction {
 }
 
 /** Runs `body` now, on this thread. */
-export function runTransaction(delivery: Handle, body: (transaction: Transaction) => void): void {
+export function runTransaction(
+  deliveries: Handle, place: number, body: (transaction: Transaction) => void,
+): void {
   if (typeof body !== "function") {
     throw new InvalidArgumentError(`the body of the transaction is a ${typeof body}, but must be a function`);
   }
-  native.transaction(delivery, (session) => {
+  native.transaction(deliveries, place, (session) => {
     const result = body(new Transaction(session)) as unknown;
     if (result instanceof Promise) {
       result.catch(() => {}); // what it does after the end is refused
