@@ -46,8 +46,10 @@ class Report final : public ::testing::EmptyTestEventListener {
     std::string report;
     for (const auto& [key, line] : lines_) {
       const auto& [id, provider] = key;
-      const char* result = line.failed ? "fail" : line.passed ? "pass" : "skip";
-      const std::string reason = line.failed || line.passed ? "" : line.reason;
+      // Where a row passes over one of its tests the scenario is passed over, whatever the others did.
+      const bool skip = line.skipped || !line.passed;
+      const char* result = line.failed ? "fail" : skip ? "skip" : "pass";
+      const std::string reason = line.failed || !skip ? "" : line.reason;
       std::printf("%s %s cpp %s%s\n", id.c_str(), provider.c_str(), result,
                   reason.empty() ? "" : ("(" + reason + ")").c_str());
       report += R"({"id":")" + id + R"(","provider":")" + provider + R"(","language":"cpp","result":")" +
