@@ -2,7 +2,11 @@
 
 #include "codec/extras.hpp"
 
+#include <algorithm>
+#include <fstream>
+#include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -137,6 +141,47 @@ TEST(Extras, DecodeNothingElseThanWhatTheyEncode) {
         if (decode_extras(blob, into).ok()) RC_ASSERT(encode_extras(into) == blob);
       },
       5000, 30);
+}
+
+/// The fields of a row of the vectors, without what stands for nothing.
+std::vector<std::string> fields_of(const std::string& line) {
+  std::vector<std::string> fields;
+  for (std::size_t begin = 0; begin <= line.size();) {
+    const std::size_t end = std::min(line.find(" | ", begin), line.size());
+    fields.push_back(line.substr(begin, end - begin));
+    if (fields.back() == "-") fields.back().clear();
+    begin = end + 3;
+  }
+  return fields;
+}
+
+TEST(Extras, AreTheBytesThatEveryLanguageIsHeldTo) {
+  std::ifstream file(std::string(TOWLINE_SOURCE_DIR) + "/tests/vectors/envelopes.txt");
+  std::size_t rows = 0;
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with('#')) continue;
+    const std::vector<std::string> row = fields_of(line);
+    ASSERT_EQ(row.size(), 7U) << line;
+    spi::Envelope envelope;
+    std::istringstream headers(row[1]);
+    for (std::string pair; std::getline(headers >> std::ws, pair, ',');) {
+      const std::size_t mark = pair.find('=');
+      envelope.headers.emplace_back(pair.substr(0, mark), pair.substr(mark + 1));
+    }
+    envelope.content_type = row[2];
+    envelope.correlation_id = row[3];
+    envelope.causation_id = row[4];
+    envelope.traceparent = row[5];
+    std::string digits;
+    for (const char byte : encode_extras(envelope)) {
+      constexpr std::string_view kDigits = "0123456789abcdef";
+      digits += kDigits[static_cast<unsigned char>(byte) >> 4U];
+      digits += kDigits[static_cast<unsigned char>(byte) & 15U];
+    }
+    EXPECT_EQ(digits, row[6]) << row[0];
+    ++rows;
+  }
+  EXPECT_GE(rows, 5U);
 }
 
 }  // namespace
