@@ -9,13 +9,36 @@
 #include <utility>
 #include <vector>
 
+#include <cxxabi.h>
 #include <pybind11/pybind11.h>
+#include <unistd.h>
 
 #include <towline/port.hpp>
 
 namespace towline::python {
 
 namespace py = pybind11;
+
+/// Lets go of the interpreter's lock, and takes it again at the end of the scope. A thread that waits for the
+/// lock of an interpreter that ends is unwound by force, through frames that must not be; here it stays, as
+/// threads do from CPython 3.14 on, until the process is gone.
+class Released {
+ public:
+  Released() : state_(PyEval_SaveThread()) {}
+  ~Released() noexcept(false) {
+    try {
+      PyEval_RestoreThread(state_);
+    } catch (abi::__forced_unwind&) {
+      for (;;)
+        ::pause();
+    }
+  }
+  Released(const Released&) = delete;
+  Released& operator=(const Released&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
 
 /// The exception of the table for an error; not raised yet.
 [[nodiscard]] py::object exception_of(const Error& error);

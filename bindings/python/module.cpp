@@ -62,7 +62,7 @@ class PyTransaction {
     if (!done) raise(done.error());
   }
   void end() {
-    const py::gil_scoped_release released;
+    const Released released;
     const std::lock_guard hold(mutex_);
     transaction_ = nullptr;
   }
@@ -71,7 +71,7 @@ class PyTransaction {
   /// The interpreter goes on while the statement runs; another thread may end the transaction meanwhile.
   template <typename Work>
   auto on_open(Work work) -> std::invoke_result_t<Work, SqlTransaction&> {
-    const py::gil_scoped_release released;
+    const Released released;
     const std::lock_guard hold(mutex_);
     if (transaction_ == nullptr) return Error{ErrorCode::kClosed, "the transaction has ended"};
     return work(*transaction_);
@@ -85,7 +85,7 @@ void transaction(Delivery& delivery, const py::function& body) {
   std::optional<py::error_already_set> raised;
   Result<void> done;
   {
-    const py::gil_scoped_release released;
+    const Released released;
     done = delivery.transaction([&](SqlTransaction& session) -> Result<void> {
       const py::gil_scoped_acquire gil;
       auto handed = std::make_shared<PyTransaction>(&session);
@@ -113,7 +113,7 @@ std::uint64_t request(Permits& permits, std::uint64_t weight, const py::function
   const std::shared_ptr<py::function> told(new py::function(granted), drop);
   Result<std::uint64_t> number = Error{};
   {
-    const py::gil_scoped_release released;
+    const Released released;
     number = permits.request(weight, [told](Result<Permit> permit) {
       const py::gil_scoped_acquire gil;
       try {
@@ -172,7 +172,7 @@ void define_delivery(py::module_& module) {
              Outcome decided = outcome_from(outcome);
              Result<void> done;
              {
-               const py::gil_scoped_release released;
+               const Released released;
                done = self.settle(std::move(decided), wait);
              }
              if (!done) raise(done.error());
@@ -192,7 +192,7 @@ void define_permits(py::module_& module) {
   // Giving one back hands it to whoever waited longest, who is told at once.
   py::class_<Permit>(module, "Permit", py::release_gil_before_calling_cpp_dtor())
       .def("release", [](Permit& self) {
-        const py::gil_scoped_release released;
+        const Released released;
         self.release();
       });
   py::class_<Permits>(module, "Permits", py::release_gil_before_calling_cpp_dtor())
@@ -203,13 +203,13 @@ void define_permits(py::module_& module) {
            }),
            py::arg("limit"), py::arg("waiting_max"))
       .def("request", &request)
-      .def("withdraw", &Permits::withdraw, py::call_guard<py::gil_scoped_release>())
+      .def("withdraw", &Permits::withdraw, py::call_guard<Released>())
       .def("try_acquire", &Permits::try_acquire)
       .def("set_limit",
            [](Permits& self, std::uint64_t limit) {
              Result<void> done;
              {
-               const py::gil_scoped_release released;
+               const Released released;
                done = self.set_limit(limit);
              }
              if (!done) raise(done.error());

@@ -92,8 +92,9 @@ class PyPort {
     Result<std::unique_ptr<Reply>> reply = Error{};
     bool interrupted = false;
     {
-      const py::gil_scoped_release released;
-      reply = port_->wait(std::move(wrapped), [&] {
+      const Released released;
+      reply = port_->wait(std::move(wrapped), [&, in_main = gettid() == getpid()] {
+        if (!in_main) return false;  // signals are answered in the main thread only
         const py::gil_scoped_acquire gil;
         interrupted = PyErr_CheckSignals() != 0;
         return interrupted;
@@ -123,7 +124,7 @@ class PyPort {
     (void)!read(fd_, &count, sizeof(count));
     std::vector<Event> events;
     {
-      const py::gil_scoped_release released;
+      const Released released;
       events = port_->drain(count_max);
     }
     py::list out;
@@ -133,7 +134,7 @@ class PyPort {
   }
 
   bool poll(std::int64_t timeout_us) {
-    const py::gil_scoped_release released;
+    const Released released;
     return port_->poll(Duration(timeout_us));
   }
 
@@ -144,13 +145,13 @@ class PyPort {
       const auto fields = py::reinterpret_borrow<py::tuple>(one);
       all.push_back({fields[0].cast<std::uint64_t>(), outcome_or_failure(fields[1])});
     }
-    const py::gil_scoped_release released;
+    const Released released;
     port_->finish(all);
   }
 
   void shut() {
     if (!port_) return;
-    const py::gil_scoped_release released;
+    const Released released;
     port_->shut();
   }
 
@@ -377,7 +378,7 @@ void define_port(py::module_& module) {
       .def(py::init<>())
       .def("advance",
            [](VirtualClock& self, std::int64_t us) {
-             const py::gil_scoped_release released;
+             const Released released;
              self.advance(Duration(us));
            })
       .def("step_wall", [](VirtualClock& self, std::int64_t us) { self.step_wall(Duration(us)); })

@@ -205,6 +205,29 @@ def test_the_interpreter_ends_while_a_consumer_runs(url: str, twin: str) -> None
     assert time.monotonic() - begin < 10
 
 
+def test_the_interpreter_ends_while_daemon_threads_are_inside_calls(url: str) -> None:
+    for _ in range(5):
+        done = run(
+            """
+            import sys, threading, time
+            from towline import Engine, errors
+            engine = Engine(sys.argv[1]).__enter__()
+            def publish():
+                try:
+                    while True:
+                        engine.publish("a", b"")
+                except errors.ClosedError:
+                    pass
+            for _ in range(20):
+                threading.Thread(target=publish, daemon=True).start()
+            time.sleep(0.1)
+            print("end")
+            """,
+            url,
+        )
+        assert done.returncode == 0 and done.stdout == "end\n", (done.returncode, done.stderr)
+
+
 def test_a_forked_child_is_refused_and_the_parent_goes_on(url: str) -> None:
     done = run(
         """
