@@ -65,7 +65,7 @@ void node_on_sqlite(Bench& bench) {
   const std::size_t few = bench.size<std::size_t>(20'000, 1'000);
   const Series engine = series_of("C++, batch handler", kFull);
   const Series batch = series_of("Node, batch handler", kFull);
-  const Series each = series_of("Node, handler per message", kFull, "prefetch 1000");
+  const Series each = series_of("Node, handler per message", kFull, "prefetch 1000, concurrency 1000");
   const Series promise = series_of("Node, one promise per message", kFull, "prefetch 1000, concurrency 1000");
   const Series raw = series_of("plain better-sqlite3", kFull);
   const Series full = series_of("plainjob", kFull, "addMany, synchronous set to FULL");

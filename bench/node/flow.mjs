@@ -5,8 +5,8 @@
 //     node flow.mjs <url> batch|each|promise|consume <count>
 //
 //   batch    a batch handler
-//   each     a handler per message that returns nothing, 1,000 prefetched
-//   promise  a handler per message that returns a promise, 1,000 prefetched, 1,000 at once
+//   each     a handler per message that returns nothing, 1,000 at once
+//   promise  a handler per message that returns a promise, 1,000 at once
 //   consume  a batch handler; somebody else publishes, once this one has said "ready"
 
 import { Engine } from "towline";
@@ -21,7 +21,7 @@ const engine = await Engine.open(url);
 let published = 0;
 let handled = 0;
 const options = { group: "bench", ...(handling === "batch" || handling === "consume"
-  ? {} : { prefetchCount: BATCH, concurrency: handling === "promise" ? BATCH : 1 }) };
+  ? {} : { prefetchCount: BATCH, concurrency: BATCH }) };
 const handlers = {
   batch: (batch) => { handled += batch.length; },
   each: () => { handled += 1; },

@@ -37,6 +37,7 @@ struct AddonData {
 
 [[nodiscard]] Napi::String text(Napi::Env env, std::string_view value);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const Receipt& receipt);
+/// [ids behind each other, a letter for each end, an error for each that is not acked]; see records.ts.
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const std::vector<Receipt>& receipts);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, ScheduleAnswer answer);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const Page<Scheduled>& page);

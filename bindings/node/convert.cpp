@@ -215,7 +215,21 @@ Napi::Value to_js(Napi::Env env, const Receipt& receipt) {
 }
 
 Napi::Value to_js(Napi::Env env, const std::vector<Receipt>& receipts) {
-  return list(env, receipts, [&](const Receipt& receipt) { return to_js(env, receipt); });
+  std::string ids;
+  std::string ends;
+  ids.reserve(receipts.size() * 36);
+  ends.reserve(receipts.size());
+  auto errors = Napi::Array::New(env);
+  for (const Receipt& receipt : receipts) {
+    ids += receipt.id.to_string();
+    ends += receipt.duplicate ? 'd' : kOutcomes[static_cast<int>(receipt.outcome)][0];
+    if (!receipt.acked()) errors.Set(errors.Length(), error_of(env, receipt.error));
+  }
+  auto out = Napi::Array::New(env, 3);
+  out.Set(std::uint32_t{0}, text(env, ids));
+  out.Set(std::uint32_t{1}, text(env, ends));
+  out.Set(std::uint32_t{2}, errors);
+  return out;
 }
 
 Napi::Value to_js(Napi::Env env, ScheduleAnswer answer) {

@@ -272,16 +272,20 @@ Outcome outcome_or_failure(const Napi::Value& fields) {
   }
 }
 
-/// [number, outcome, number, outcome ...]
+/// (numbers that are acknowledged, [number, outcome, number, outcome ...]): what has returned in one turn.
 Napi::Value finish(NodePort& self, const Napi::CallbackInfo& info) {
-  const auto all = info[0].As<Napi::Array>();
+  const auto acked = info[0].As<Napi::Float64Array>();
+  const auto others = info[1].As<Napi::Array>();
   std::vector<Port::Finish> finished;
-  finished.reserve(all.Length() / 2);
-  for (std::uint32_t i = 0; i + 1 < all.Length(); i += 2) {
+  finished.reserve(acked.ElementLength() + others.Length() / 2);
+  const double* const numbers = acked.Data();
+  for (std::size_t i = 0; i < acked.ElementLength(); ++i)
+    finished.push_back({static_cast<std::uint64_t>(numbers[i]), {}});
+  for (std::uint32_t i = 0; i + 1 < others.Length(); i += 2) {
     const Napi::HandleScope scope(info.Env());
-    const Napi::Value number = all.Get(i);
+    const Napi::Value number = others.Get(i);
     finished.push_back({static_cast<std::uint64_t>(number.As<Napi::Number>().Int64Value()),
-                        outcome_or_failure(all.Get(i + 1))});
+                        outcome_or_failure(others.Get(i + 1))});
   }
   self.port().finish(finished);
   return info.Env().Undefined();

@@ -11,7 +11,7 @@ import { type Message, RELEASED } from "./message.js";
 import * as bridge from "./native.js";
 import { type Fields, type Handle, native, type Outcome, type Port, textsOf } from "./native.js";
 import type { ConsumerOptions, EngineOptions } from "./options.js";
-import type { DeadLetterAlert, LogLevel, Receipt } from "./records.js";
+import { type DeadLetterAlert, type LogLevel, type PackedReceipts, type Receipt, receiptsOf } from "./records.js";
 import { type Cancellable, cancelled, checkSignal } from "./signals.js";
 import {
   type BatchHandler, BatchRunner, type Handler, Inbox, isRunningIn, MessageRunner, type Sink,
@@ -139,6 +139,8 @@ export class Engine extends Calls {
   #ids = 0;
   #held = 0;
   #publishes: unknown[] = [];
+  /** What has returned in this turn of the loop: numbers, and numbers with their outcomes. */
+  #acked: number[] = [];
   #finished: unknown[] = [];
   #closing: Promise<number> | undefined;
   #isClosed = false;
@@ -368,15 +370,17 @@ export class Engine extends Calls {
   }
 
   #finish(number: number, outcome: Outcome): void {
-    if (this.#finished.length === 0) setImmediate(() => this.#flushFinished());
-    this.#finished.push(number, outcome);
+    if (this.#acked.length === 0 && this.#finished.length === 0) setImmediate(() => this.#flushFinished());
+    if (outcome === undefined) this.#acked.push(number);
+    else this.#finished.push(number, outcome);
   }
 
   #flushFinished(): void {
-    const finished = this.#finished;
-    if (finished.length === 0) return;
+    const [acked, finished] = [this.#acked, this.#finished];
+    if (acked.length === 0 && finished.length === 0) return;
+    this.#acked = [];
     this.#finished = [];
-    this.#port.finish(finished);
+    this.#port.finish(Float64Array.from(acked), finished);
   }
 
   #answer(id: number, ok: boolean, value: unknown): void {
@@ -423,8 +427,10 @@ export class Engine extends Calls {
     const [first, second, third] = [numbers[at + 1], numbers[at + 2], numbers[at + 3]] as [number, number, number];
     switch (kind) {
       case bridge.REPLY:
-      case bridge.RECEIPTS:
         return this.#answer(first, second === 1, values[third]);
+      case bridge.RECEIPTS:
+        if (second !== 1) return this.#answer(first, false, values[third]);
+        return this.#answer(first, true, receiptsOf(values[third] as PackedReceipts));
       case bridge.STOP:
         for (const sink of this.#sinks.values()) sink.stop(first);
         return;

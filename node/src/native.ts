@@ -21,7 +21,8 @@ export type Answering = (id: number, ...values: unknown[]) => void;
 export interface Port {
   open: Answering;
   publish(requests: unknown[], refuse: (id: number, error: unknown) => void): void;
-  finish(finished: unknown[]): void;
+  /** Numbers that are acknowledged, and [number, outcome, number, outcome ...] of the others. */
+  finish(acked: Float64Array, others: unknown[]): void;
   drain(countMax: number): Drained;
   /** Whether its events keep the event loop alive. */
   hold(on: boolean): void;
@@ -135,7 +136,7 @@ export type Drained = readonly [
 
 /** Event.Kind of the engine: what comes first of each event. */
 export const REPLY = 0; // id, 1 or 0 for ok, answer
-export const RECEIPTS = 1; // the same
+export const RECEIPTS = 1; // the same; the answer is PackedReceipts of records.ts
 export const DELIVERY = 2; // see below
 export const STOP = 3; // number
 export const LOG = 4; // level, station, text

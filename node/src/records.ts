@@ -24,6 +24,32 @@ export interface Receipt {
   readonly error: TowlineError | undefined;
 }
 
+/**
+ * Receipts as the native half gives them: the ids behind each other; of each message the first letter of its
+ * outcome, or "d" for a duplicate; an error for each that is not acked.
+ * @internal
+ */
+export type PackedReceipts = readonly [ids: string, ends: string, errors: readonly TowlineError[]];
+
+const ID_LENGTH = 36;
+
+/** @internal */
+export function receiptsOf([ids, ends, errors]: PackedReceipts): Receipt[] {
+  const receipts: Receipt[] = [];
+  let errorCount = 0;
+  for (let i = 0; i < ends.length; i += 1) {
+    const end = ends[i];
+    const isAcked = end === "a" || end === "d";
+    receipts.push({
+      outcome: isAcked ? "acked" : end === "r" ? "rejected" : "unknown",
+      id: ids.slice(i * ID_LENGTH, (i + 1) * ID_LENGTH),
+      duplicate: end === "d",
+      error: isAcked ? undefined : errors[errorCount++],
+    });
+  }
+  return receipts;
+}
+
 /** One page of a listing; an empty `cursor` is the last one's. */
 export interface Page<T> {
   readonly items: T[];

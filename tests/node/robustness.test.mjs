@@ -183,7 +183,7 @@ test("what the boundary cannot take is a failure of its message alone", async ()
   const { makePort } = createRequire(import.meta.url)(process.env.TOWLINE_NODE_BINARY);
   const port = makePort(() => {}, undefined);
   const trap = new Proxy([], { get() { throw new Error("trap"); } });
-  port.finish([1, [99, undefined, "", "", ""], 2, [1, 1e300, "", "", ""], 3, [1, 0, 5, "", ""], 4, trap]);
+  port.finish(new Float64Array(), [1, [99, undefined, "", "", ""], 2, [1, 1e300, "", "", ""], 3, [1, 0, 5, "", ""], 4, trap]);
   await new Promise((resolve) => port.shut(resolve));
 });
 
