@@ -70,7 +70,7 @@ def engine_threads() -> list[str]:
 
 
 class Report:
-    """Sums the tests of each scenario: it fails when one failed, passes when one passed."""
+    """Sums the tests of each scenario: it fails when one failed, and is passed over when one was."""
 
     def __init__(self) -> None:
         self.results: dict[tuple[str, str], set[str]] = {}
@@ -99,9 +99,11 @@ class Report:
             for provider in ("-", *suite.PROVIDERS):
                 outcomes = self.results.get((id, provider), set())
                 reason = suite.skip_reason(id, provider)
-                if outcomes & {"passed", "failed"}:
-                    result = "fail" if "failed" in outcomes else "pass"
-                elif provider in suite.PROVIDERS and reason and (id, "-") not in self.results:
+                if "failed" in outcomes:
+                    result = "fail"
+                elif outcomes == {"passed"}:
+                    result = "pass"
+                elif outcomes or (provider in suite.PROVIDERS and reason and (id, "-") not in self.results):
                     result = "skip"
                 else:
                     continue
