@@ -420,7 +420,7 @@ std::string bytes_from(const Napi::Value& value, std::string_view name) {
   if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array)
     raise_wrong(value, name, "a string or a Uint8Array");
   const auto bytes = value.As<Napi::Uint8Array>();
-  if (bytes.ArrayBuffer().IsDetached())
+  if (bytes.ByteLength() == 0 && bytes.ArrayBuffer().IsDetached())
     raise(value.Env(), {ErrorCode::kInvalidArgument, std::string(name) + " is bytes whose memory is gone"});
   return {reinterpret_cast<const char*>(bytes.Data()), bytes.ByteLength()};
 }

@@ -163,9 +163,15 @@ for (const [provider, urlOf] of Object.entries(providers)) {
     }
     let release;
     const gate = new Promise((resolve) => (release = resolve));
-    const one = engine.once("flight", async () => (await gate, "mine"));
-    await until(async () => (await engine.once("flight", () => "theirs").catch((e) =>
-      e)).code === "ERR_IN_PROGRESS");
+    let enter;
+    const inside = new Promise((resolve) => (enter = resolve));
+    const one = engine.once("flight", async () => {
+      enter();
+      await gate;
+      return "mine";
+    });
+    await inside; // two calls at once may come in either order
+    await assert.rejects(engine.once("flight", () => "theirs"), towline.InProgressError);
     const two = engine.once("flight", () => "theirs", { waitMsMax: 10_000 });
     release();
     assert.deepEqual([await one, await two], ["mine", "mine"]);
