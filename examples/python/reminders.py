@@ -1,5 +1,5 @@
 """Reminders from a plain script, without an event loop: delayed messages, one of them taken back, received
-one by one. `python reminders.py [seconds]` (default 2) in any folder; they are kept in reminders.db there, and
+one by one. `python reminders.py [seconds]` (default 2) in any folder; reminders.db there keeps them, and
 what is not due when the script ends is there the next time.
 """
 

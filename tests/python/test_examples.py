@@ -19,5 +19,4 @@ def test_the_reminders_come_in_the_order_of_their_times(tmp_path: Path) -> None:
             timeout=60,
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout == (
         assert done.stdout == "waiting: 3\nthe walk is done\nAda: call Charles\nAda: the tea is ready\n"
