@@ -53,7 +53,7 @@ struct AddonData {
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const std::vector<std::string>& texts);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const Health& health);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const DeadLetterAlert& alert);
-[[nodiscard]] Napi::Value to_js(Napi::Env env, const Consumer& consumer);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const PortConsumer& consumer);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const PermitStatistics& statistics);
 /// Rows of SQL: whole numbers that a double cannot hold as BigInt, texts that are no UTF-8 as Buffer.
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const std::vector<std::vector<SqlTransaction::Value>>& rows);
@@ -128,13 +128,16 @@ struct ValueOf<Result<T>> {
 };
 
 /// Starts `work`, a `Result<T>(Engine&)` that touches no JavaScript value; its answer is the event `id`.
+/// `urgent`: as Port::call.
 template <typename Work>
-void run(Port& port, const Napi::Value& id, Work work) {
+void run(Port& port, const Napi::Value& id, Work work, bool urgent = false) {
   using T = typename ValueOf<std::invoke_result_t<Work, Engine&>>::Type;
-  port.call(static_cast<std::uint64_t>(id.As<Napi::Number>().Int64Value()),
-            [work = std::move(work)](Engine& engine) mutable -> std::unique_ptr<Reply> {
-              return std::make_unique<ReplyOf<T>>(work(engine));
-            });
+  port.call(
+      static_cast<std::uint64_t>(id.As<Napi::Number>().Int64Value()),
+      [work = std::move(work)](Engine& engine) mutable -> std::unique_ptr<Reply> {
+        return std::make_unique<ReplyOf<T>>(work(engine));
+      },
+      urgent);
 }
 
 /// The methods of the class Port that only hand on: name and function.

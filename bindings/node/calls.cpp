@@ -97,10 +97,8 @@ void begin(Port& port, Info info) {
 void complete(Port& port, Info info) {
   run(port, info[0],
       [token = token_from(info[1]), result = bytes_from(info[2], "result"),
-       content_type = text_from(info[3], "contentType"),
-       options = options_from<IdempotencyOptions>(info[4])](Engine& engine) {
-        return engine.complete(token, result, options, content_type);
-      });
+       content_type = text_from(info[3], "contentType"), options = options_from<IdempotencyOptions>(info[4])](
+          Engine& engine) { return engine.complete(token, result, options, content_type); });
 }
 
 void fail(Port& port, Info info) {
@@ -126,9 +124,12 @@ void settle_down(Port& port, Info info) {
 }
 
 void close(Port& port, Info info) {
-  run(port, info[0], [timeout = optional_duration_from(info[1], "timeoutMs")](Engine& engine) {
-    return engine.close(timeout);
-  });
+  run(
+      port, info[0],
+      [timeout = optional_duration_from(info[1], "timeoutMs")](Engine& engine) {
+        return engine.close(timeout);
+      },
+      true);
 }
 
 void consume(Port& port, Info info) {
@@ -149,17 +150,16 @@ void settle_durably(Port& port, Info info) {
 
 void drain_consumer(Port& port, Info info) {
   run(port, info[0],
-      [consumer = held<Consumer>(info[1]), timeout = duration_from(info[2], "timeoutMs")](Engine&) mutable {
-        return consumer.drain(timeout);
-      });
+      [consumer = held<PortConsumer>(info[1]),
+       timeout = duration_from(info[2], "timeoutMs")](Engine&) mutable { return consumer.drain(timeout); });
 }
 
 void close_consumer(Port& port, Info info) {
-  run(port, info[0],
-      [consumer = held<Consumer>(info[1]),
-       timeout = optional_duration_from(info[2], "timeoutMs")](Engine&) mutable {
-        return consumer.close(timeout);
-      });
+  run(
+      port, info[0],
+      [consumer = held<PortConsumer>(info[1]), timeout = optional_duration_from(info[2], "timeoutMs")](
+          Engine&) mutable { return consumer.close(timeout); },
+      true);
 }
 
 }  // namespace

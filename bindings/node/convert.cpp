@@ -390,7 +390,7 @@ Napi::Value to_js(Napi::Env env, const DeadLetterAlert& alert) {
       .take();
 }
 
-Napi::Value to_js(Napi::Env env, const Consumer& consumer) { return hold(env, consumer); }
+Napi::Value to_js(Napi::Env env, const PortConsumer& consumer) { return hold(env, consumer); }
 
 Napi::Object details_of(Napi::Env env, const Delivery& delivery) {
   return Record(env)

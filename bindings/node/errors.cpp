@@ -18,15 +18,32 @@ void raise(Napi::Env env, const Error& error) { throw Napi::Error(env, error_of(
 void raise_wrong(const Napi::Value& value, std::string_view name, std::string_view wanted) {
   const char* kind = "an object";
   switch (value.Type()) {
-    case napi_undefined: kind = "undefined"; break;
-    case napi_null: kind = "null"; break;
-    case napi_boolean: kind = "a boolean"; break;
-    case napi_number: kind = "a number"; break;
-    case napi_string: kind = "a string"; break;
-    case napi_symbol: kind = "a symbol"; break;
-    case napi_function: kind = "a function"; break;
-    case napi_bigint: kind = "a bigint"; break;
-    default: break;
+    case napi_undefined:
+      kind = "undefined";
+      break;
+    case napi_null:
+      kind = "null";
+      break;
+    case napi_boolean:
+      kind = "a boolean";
+      break;
+    case napi_number:
+      kind = "a number";
+      break;
+    case napi_string:
+      kind = "a string";
+      break;
+    case napi_symbol:
+      kind = "a symbol";
+      break;
+    case napi_function:
+      kind = "a function";
+      break;
+    case napi_bigint:
+      kind = "a bigint";
+      break;
+    default:
+      break;
   }
   std::string message(name);
   message.append(" is ").append(kind);

@@ -167,14 +167,18 @@ void define_handles(Napi::Env env, Napi::Object exports) {
   define(env, exports, "sqlPublish", sql_publish);
   define(env, exports, "sqlComplete", sql_complete);
 
-  define(env, exports, "consumerPause", [](Info info) { answer(info, held<Consumer>(info[0]).pause()); });
-  define(env, exports, "consumerResume", [](Info info) { answer(info, held<Consumer>(info[0]).resume()); });
+  define(env, exports, "consumerPause", [](Info info) { answer(info, held<PortConsumer>(info[0]).pause()); });
+  define(env, exports, "consumerResume",
+         [](Info info) { answer(info, held<PortConsumer>(info[0]).resume()); });
   define(env, exports, "consumerSetConcurrency", [](Info info) {
     answer(info,
-           held<Consumer>(info[0]).set_concurrency(whole_from(info[1], "concurrency", 0, 1'000'000'000)));
+           held<PortConsumer>(info[0]).set_concurrency(whole_from(info[1], "concurrency", 0, 1'000'000'000)));
   });
-  define(env, exports, "consumerStatistics",
-         [](Info info) { return to_js(info.Env(), held<Consumer>(info[0]).statistics()); });
+  define(env, exports, "consumerStatistics", [](Info info) {
+    const auto statistics = held<PortConsumer>(info[0]).statistics();
+    if (!statistics) raise(info.Env(), statistics.error());
+    return to_js(info.Env(), *statistics);
+  });
 
   define(env, exports, "makeClock",
          [](Info info) { return hold<Clock>(info.Env(), std::make_shared<VirtualClock>()); });

@@ -20,7 +20,7 @@ struct ValueReply : Reply {
 
 /// A consumer and the number under which its deliveries come.
 struct PyConsumer {
-  Consumer consumer;
+  PortConsumer consumer;
 };
 
 using python::to_python;
@@ -71,9 +71,9 @@ class PyPort {
 
   [[nodiscard]] int fileno() const { return fd_; }
 
-  /// Work is `Result<T>(Engine&)`; it must not touch a Python object.
+  /// Work is `Result<T>(Engine&)`; it must not touch a Python object. `urgent`: as Port::call.
   template <typename Work>
-  py::object run(RequestId id, Work work) {
+  py::object run(RequestId id, Work work, bool urgent = false) {
     using T = typename std::invoke_result_t<Work, Engine&>;
     auto wrapped = [work = std::move(work)](Engine& engine) mutable -> std::unique_ptr<Reply> {
       if constexpr (requires(T t) {
@@ -86,19 +86,20 @@ class PyPort {
       }
     };
     if (id) {
-      port_->call(*id, std::move(wrapped));
+      port_->call(*id, std::move(wrapped), urgent);
       return py::none();
     }
     Result<std::unique_ptr<Reply>> reply = Error{};
     bool interrupted = false;
     {
       const Released released;
-      reply = port_->wait(std::move(wrapped), [&, in_main = gettid() == getpid()] {
+      const auto is_interrupted = [&, in_main = gettid() == getpid()] {
         if (!in_main) return false;  // signals are answered in the main thread only
         const py::gil_scoped_acquire gil;
         interrupted = PyErr_CheckSignals() != 0;
         return interrupted;
-      });
+      };
+      reply = port_->wait(std::move(wrapped), is_interrupted, urgent);
     }
     if (interrupted) throw py::error_already_set();
     if (!reply) raise(reply.error());
@@ -324,9 +325,12 @@ void define_other_calls(py::class_<PyPort>& port) {
              return self.run(id, [timeout_us](Engine& e) { return e.settle_down(Duration(timeout_us)); });
            })
       .def("close", [](PyPort& self, RequestId id, std::optional<std::int64_t> timeout_us) {
-        return self.run(id, [timeout_us](Engine& e) {
-          return e.close(timeout_us ? std::optional(Duration(*timeout_us)) : std::nullopt);
-        });
+        return self.run(
+            id,
+            [timeout_us](Engine& e) {
+              return e.close(timeout_us ? std::optional(Duration(*timeout_us)) : std::nullopt);
+            },
+            true);
       });
 }
 
@@ -356,7 +360,12 @@ void define_consumer(py::module_& module, py::class_<PyPort>& port) {
            [](PyConsumer& self, std::int64_t concurrency) {
              if (auto bad = self.consumer.set_concurrency(concurrency); !bad) raise(bad.error());
            })
-      .def("statistics", [](const PyConsumer& self) { return python::to_python(self.consumer.statistics()); })
+      .def("statistics",
+           [](const PyConsumer& self) {
+             const auto statistics = self.consumer.statistics();
+             if (!statistics) raise(statistics.error());
+             return python::to_python(*statistics);
+           })
       .def("drain",
            [](PyConsumer& self, PyPort& port_of, RequestId id, std::int64_t timeout_us) {
              return port_of.run(id, [consumer = self.consumer, timeout_us](Engine&) mutable {
@@ -365,9 +374,12 @@ void define_consumer(py::module_& module, py::class_<PyPort>& port) {
            })
       .def("close",
            [](PyConsumer& self, PyPort& port_of, RequestId id, std::optional<std::int64_t> timeout_us) {
-             return port_of.run(id, [consumer = self.consumer, timeout_us](Engine&) mutable {
-               return consumer.close(timeout_us ? std::optional(Duration(*timeout_us)) : std::nullopt);
-             });
+             return port_of.run(
+                 id,
+                 [consumer = self.consumer, timeout_us](Engine&) mutable {
+                   return consumer.close(timeout_us ? std::optional(Duration(*timeout_us)) : std::nullopt);
+                 },
+                 true);
            });
 }
 

@@ -211,6 +211,8 @@ class Consumer {
   /// handlers that are stuck: their threads are left alone. From inside a handler it only marks the consumer
   /// and returns at once.
   Result<std::uint64_t> close(std::optional<Duration> timeout = std::nullopt);
+  /// Whether closing has ended.
+  [[nodiscard]] bool closed() const noexcept;
 
  private:
   friend class Engine;

@@ -58,12 +58,31 @@ struct PortOptions {
   std::size_t thread_count_max = 32;
 };
 
+/// A consumer of a port, which keeps it until it is closed or the port is shut; then every call answers
+/// kClosed. Dropping it frees nothing but itself, so a garbage collector may. Thread-safe.
+class PortConsumer {
+ public:
+  PortConsumer() = default;
+  // As those of Consumer.
+  Result<void> pause();
+  Result<void> resume();
+  Result<void> drain(Duration timeout);
+  Result<void> set_concurrency(std::int64_t concurrency);
+  [[nodiscard]] Result<ConsumerStatistics> statistics() const;
+  Result<std::uint64_t> close(std::optional<Duration> timeout = std::nullopt);
+
+ private:
+  friend class Port;
+  explicit PortConsumer(std::weak_ptr<Consumer> consumer) : consumer_(std::move(consumer)) {}
+  std::weak_ptr<Consumer> consumer_;
+};
+
 /// One engine and its mailbox. Thread-safe. Deliveries, replies and logs wait in it in the order they came;
 /// deliveries are bounded by the concurrency of their consumers.
 ///
-/// Closing: close the engine by a call(), take the last events, then shut(). After shut() nothing rings and
-/// no thread of the port runs. A child of a fork() must not destroy a port that its parent made; it may leak
-/// it.
+/// Closing: close the engine by a call(), then shut(), then take the last events: answers to what was asked
+/// before. After shut() nothing rings and no thread of the port runs. A child of a fork() must not destroy a
+/// port that its parent made; it may leak it.
 class Port {
  public:
   explicit Port(PortOptions options);
@@ -80,18 +99,19 @@ class Port {
 
   // ---- requests ---------------------------------------------------------------------------------
 
-  /// Runs `work` on a thread of the port; its reply comes as an event. It must not throw.
-  void call(std::uint64_t id, std::function<std::unique_ptr<Reply>(Engine&)> work);
+  /// Runs `work` on a thread of the port; its reply comes as an event. It must not throw. `urgent`: also when
+  /// all threads are busy with calls that take long; for closing.
+  void call(std::uint64_t id, std::function<std::unique_ptr<Reply>(Engine&)> work, bool urgent = false);
   /// The same for a caller that waits. `is_interrupted` is asked on the calling thread every 50 ms; when it
   /// says yes the work goes on and its reply is dropped. Errors: kCancelled (interrupted), kOverloaded,
   /// kClosed.
   Result<std::unique_ptr<Reply>> wait(std::function<std::unique_ptr<Reply>(Engine&)> work,
-                                      const std::function<bool()>& is_interrupted);
+                                      const std::function<bool()>& is_interrupted, bool urgent = false);
   /// Messages of several requests that wait for the disk are published together.
   void publish(std::uint64_t id, std::vector<Message> messages);
   /// Deliveries come as events with `consumer_id`. `in_batches`: as RemoteHandler::in_batches.
-  Result<Consumer> consume(std::uint64_t consumer_id, const std::vector<std::string>& patterns,
-                           const ConsumerOptions& options, bool in_batches = false);
+  Result<PortConsumer> consume(std::uint64_t consumer_id, const std::vector<std::string>& patterns,
+                               const ConsumerOptions& options, bool in_batches = false);
   /// The handlers of these deliveries, by number, have returned. Numbers that are not out are passed over.
   struct Finish {
     std::uint64_t number = 0;

@@ -1,8 +1,11 @@
-// Pausing, draining and closing a consumer. The order of closing is the order of the data: intake, handlers,
+// Pausing, draining and closing a consumer: by the machine's clock, also where messages live by a virtual
+// one, which may stand still for ever. The order of closing is the order of the data: intake, handlers,
 // outcomes, then the subscription; the threads go last, and a thread whose handler never returns is left
 // alone.
 
 #include <algorithm>
+
+#include <towline/clock.hpp>
 
 #include "engine/consumer_core.hpp"
 
@@ -42,8 +45,9 @@ bool ConsumerCore::wait_for_lane(const std::atomic<MonotonicTime>& deadline, Con
   lane_watchers_.fetch_add(1);
   std::unique_lock lock(control_);
   bool holds = condition();
-  while (!holds && context_->clock->monotonic() < deadline.load()) {
-    context_->clock->wait_until(lock, control_changed_, deadline.load());
+  const auto clock = system_clock();
+  while (!holds && clock->monotonic() < deadline.load()) {
+    clock->wait_until(lock, control_changed_, deadline.load());
     holds = condition();
   }
   lane_watchers_.fetch_sub(1);
@@ -74,7 +78,7 @@ Result<void> ConsumerCore::drain(Duration timeout) {
   }
   const std::uint64_t round = rounds_.load();
   if (auto paused = pause(); !paused) return paused;
-  const std::atomic<MonotonicTime> deadline = context_->clock->monotonic() + timeout;
+  const std::atomic<MonotonicTime> deadline = system_clock()->monotonic() + timeout;
   // The round that was under way may still bring something in; the next one knows about the pause.
   if (!wait_for_lane(deadline, [&] { return !lane_running_ || rounds_.load() != round; }))
     return Error{ErrorCode::kTimeout, "the consumer's lane did not come round in time"};
@@ -149,7 +153,7 @@ Result<std::uint64_t> ConsumerCore::close(std::optional<Duration> timeout) {
     if (leave_listener_) leave_listener_();
     return std::uint64_t{0};
   }
-  hasten(context_->clock->monotonic() + timeout.value_or(context_->options.drain_timeout));
+  hasten(system_clock()->monotonic() + timeout.value_or(context_->options.drain_timeout));
   std::unique_lock lock(control_);
   if (closing_.exchange(true)) {
     // Another thread closes it: the answer is the same for both.
@@ -185,7 +189,7 @@ bool ConsumerCore::wait_idle_or_stuck() {
   if (wait_idle(close_deadline_) || hopeless()) return true;
   // Out of time: tell the handlers, and give those that listen a moment to leave.
   dispatcher_.request_stop_of_running();
-  const std::atomic<MonotonicTime> deadline = context_->clock->monotonic() + kJoinGrace;
+  const std::atomic<MonotonicTime> deadline = system_clock()->monotonic() + kJoinGrace;
   return wait_idle(deadline).ok();
 }
 
@@ -198,10 +202,10 @@ std::uint64_t ConsumerCore::shut_down(bool threaded) {
   std::uint64_t elsewhere = 0;
   {
     std::unique_lock lock(control_);
-    const MonotonicTime deadline = context_->clock->monotonic() + kJoinGrace;
-    while (workers_running_ > 0 && context_->clock->monotonic() < deadline) {
-      context_->clock->wait_until(lock, control_changed_, deadline);
-    }
+    const auto clock = system_clock();
+    const MonotonicTime deadline = clock->monotonic() + kJoinGrace;
+    while (workers_running_ > 0 && clock->monotonic() < deadline)
+      clock->wait_until(lock, control_changed_, deadline);
     stuck = workers_running_;
     if (stuck == 0 && is_remote()) elsewhere = dispatcher_.gauge().running;
   }

@@ -234,6 +234,7 @@ void ConsumerCore::finish(Delivery& delivery, Outcome outcome) {
 // ---- what a handler may do ----------------------------------------------------------------------
 
 Result<void> ConsumerCore::settle(DeliveryState& state, Outcome outcome, bool wait) {
+  if (context_->forked()) return context_->check_open();
   if (closed_.load()) return Error{ErrorCode::kClosed, "the consumer is closed"};
   if (outcome.delay && (outcome.delay->count() < 0 || *outcome.delay > context_->options.delay_max)) {
     return Error{ErrorCode::kInvalidDelay, "delay is " + std::to_string(outcome.delay->count() / 1000) +
@@ -254,6 +255,7 @@ Result<void> ConsumerCore::extend(DeliveryState& state, Duration by) {
     return Error{ErrorCode::kInvalidArgument, "by is " + std::to_string(by.count() / 1000) +
                                                   " ms, but must be more than 0 and at most 24 hours"};
   }
+  if (context_->forked()) return context_->check_open();
   if (closed_.load()) return Error{ErrorCode::kClosed, "the consumer is closed"};
   if (state.phase.load() != Phase::kRunning) return refused(state);
   dispatcher_.extend(state, context_->clock->monotonic() + by);

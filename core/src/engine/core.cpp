@@ -305,8 +305,8 @@ Result<std::uint64_t> Core::close(std::optional<Duration> timeout) {
     }
     return std::uint64_t{0};
   }
-  const MonotonicTime deadline =
-      context_->clock->monotonic() + timeout.value_or(context_->options.drain_timeout);
+  const auto clock = system_clock();  // a virtual one may stand still for ever
+  const MonotonicTime deadline = clock->monotonic() + timeout.value_or(context_->options.drain_timeout);
   if (closing_) {
     // Whoever has less time than the one who closes hurries it.
     for (const auto& consumer : consumers_)
@@ -318,7 +318,7 @@ Result<std::uint64_t> Core::close(std::optional<Duration> timeout) {
   lock.unlock();
   std::uint64_t stuck = 0;
   for (const auto& consumer : consumers()) {
-    const Duration left = std::max(Duration{0}, deadline - context_->clock->monotonic());
+    const Duration left = std::max(Duration{0}, deadline - clock->monotonic());
     if (auto closed = consumer->close(left)) stuck += *closed;
   }
   context_->mark_closed();

@@ -268,6 +268,8 @@ ConsumerStatistics Consumer::statistics() const {
   return core_ == nullptr ? ConsumerStatistics{} : core_->statistics();
 }
 
+bool Consumer::closed() const noexcept { return core_ == nullptr || core_->closed(); }
+
 Result<std::uint64_t> Consumer::close(std::optional<Duration> timeout) {
   if (core_ == nullptr) return std::uint64_t{0};
   return core_->close(reachable(timeout));

@@ -5,6 +5,7 @@
 
 #include "engine/permits.hpp"
 
+#include <deque>
 #include <string>
 #include <utility>
 
@@ -123,14 +124,26 @@ bool PermitGate::withdraw(std::uint64_t request) {
 }
 
 void PermitGate::call_told(std::unique_lock<std::mutex>& lock) noexcept {
-  const std::vector<Waiter*> told = std::exchange(told_, {});
-  const std::uint64_t limit = queue_.limit();
+  // Who is told may release at once, and so on: the outermost call works through all of it, however many.
+  struct Told {
+    std::unique_ptr<Waiter> waiter;
+    std::uint64_t limit = 0;
+  };
+  thread_local std::deque<Told>* working = nullptr;
+  std::deque<Told> own;
+  std::deque<Told>& told = working != nullptr ? *working : own;
+  for (Waiter* waiter : std::exchange(told_, {}))
+    told.push_back({std::unique_ptr<Waiter>(waiter), queue_.limit()});
   lock.unlock();
-  for (Waiter* one : told) {
-    const std::unique_ptr<Waiter> waiter(one);
-    const bool granted = waiter->verdict == Verdict::kGranted;
-    waiter->granted(granted ? Result<void>() : impossible_weight(waiter->weight, limit));
+  if (working != nullptr) return;
+  working = &own;
+  while (!own.empty()) {
+    const Told next = std::move(own.front());
+    own.pop_front();
+    const bool granted = next.waiter->verdict == Verdict::kGranted;
+    next.waiter->granted(granted ? Result<void>() : impossible_weight(next.waiter->weight, next.limit));
   }
+  working = nullptr;
 }
 
 Result<void> PermitGate::wait(std::unique_lock<std::mutex>& lock, Waiter& waiter, MonotonicTime deadline) {

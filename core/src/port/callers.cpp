@@ -3,23 +3,37 @@
 #include "port/callers.hpp"
 
 #include <string>
+#include <system_error>
 #include <utility>
 
 namespace towline::port {
 
 Callers::~Callers() { shut(); }
 
-Result<void> Callers::run(std::function<void()> work) {
+Result<void> Callers::run(std::function<void()> work, bool urgent) {
   {
     const std::lock_guard lock(mutex_);
     if (shut_) return Error{ErrorCode::kClosed, "the engine is closed"};
-    if (waiting_.size() >= waiting_max_) {
+    if (waiting_.size() >= waiting_max_ && !urgent) {
       return Error{ErrorCode::kOverloaded, std::to_string(waiting_.size()) +
                                                " requests wait already; wait for some of their answers"};
     }
-    waiting_.push_back(std::move(work));
-    if (waiting_.size() > idle_ && threads_.size() < thread_count_max_)
-      threads_.emplace_back([this] { main(); });
+    if (urgent) {
+      waiting_.push_front(std::move(work));
+    } else {
+      waiting_.push_back(std::move(work));
+    }
+    if (waiting_.size() > idle_ && (urgent || threads_.size() < thread_count_max_)) {
+      try {
+        threads_.emplace_back([this] { main(); });
+      } catch (const std::system_error& error) {
+        // Those that are there take it in turn.
+        if (threads_.empty()) {
+          waiting_.clear();
+          return Error{ErrorCode::kOverloaded, std::string("no thread can be made: ") + error.what()};
+        }
+      }
+    }
   }
   changed_.notify_one();
   return {};

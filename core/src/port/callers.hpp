@@ -23,8 +23,9 @@ class Callers {
   Callers(const Callers&) = delete;
   Callers& operator=(const Callers&) = delete;
 
-  /// Errors: kOverloaded, kClosed; then it is not run.
-  Result<void> run(std::function<void()> work);
+  /// `urgent`: before what waits, and on a thread beyond the bound when all are busy. Errors: kOverloaded,
+  /// kClosed; then it is not run.
+  Result<void> run(std::function<void()> work, bool urgent = false);
   /// Runs what waits, and ends the threads. Idempotent; not from one of them.
   void shut();
 

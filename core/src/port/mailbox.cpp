@@ -120,12 +120,10 @@ std::size_t Mailbox::open_count() const {
 
 void Mailbox::shut() {
   std::unordered_map<std::uint64_t, Delivery> out;
-  std::deque<Event> events;
   {
     const std::lock_guard lock(mutex_);
     shut_ = true;
     out.swap(out_);
-    events.swap(events_);
   }
   filled_.notify_all();
   const std::lock_guard ringing(ringing_);

@@ -31,7 +31,7 @@ class Mailbox {
   [[nodiscard]] std::vector<Event> drain(std::size_t count_max);
   bool poll(Duration timeout);
   [[nodiscard]] std::size_t open_count() const;
-  /// From now on nothing is put in, and nothing rings.
+  /// From now on nothing is put in, and nothing rings. What is in it may still be drained.
   void shut();
 
  private:

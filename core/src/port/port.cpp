@@ -3,6 +3,7 @@
 // answered before nothing can be put in any more.
 
 #include <condition_variable>
+#include <map>
 #include <mutex>
 #include <utility>
 
@@ -50,6 +51,7 @@ struct Port::State {
   mutable std::mutex mutex;
   Engine engine;
   std::shared_ptr<port::PublishLane> publish_lane;
+  std::map<std::uint64_t, std::shared_ptr<Consumer>> consumers;
   bool is_open = false, is_shut = false;
 };
 
@@ -105,27 +107,31 @@ Engine Port::engine() const {
   return state_->engine;
 }
 
-void Port::call(std::uint64_t id, std::function<std::unique_ptr<Reply>(Engine&)> work) {
-  auto refused = state_->callers.run([this, id, work = std::move(work)] {
-    Engine used = engine();
-    put_reply(*state_->mailbox, id, work(used), std::nullopt);
-  });
+void Port::call(std::uint64_t id, std::function<std::unique_ptr<Reply>(Engine&)> work, bool urgent) {
+  auto refused = state_->callers.run(
+      [this, id, work = std::move(work)] {
+        Engine used = engine();
+        put_reply(*state_->mailbox, id, work(used), std::nullopt);
+      },
+      urgent);
   if (!refused) put_reply(*state_->mailbox, id, nullptr, std::move(refused).error());
 }
 
 Result<std::unique_ptr<Reply>> Port::wait(std::function<std::unique_ptr<Reply>(Engine&)> work,
-                                          const std::function<bool()>& is_interrupted) {
+                                          const std::function<bool()>& is_interrupted, bool urgent) {
   auto waited = std::make_shared<Waited>();
-  auto refused = state_->callers.run([this, waited, work = std::move(work)] {
-    Engine used = engine();
-    std::unique_ptr<Reply> reply = work(used);
-    {
-      const std::lock_guard lock(waited->mutex);
-      waited->reply = std::move(reply);
-      waited->done = true;
-    }
-    waited->changed.notify_all();
-  });
+  auto refused = state_->callers.run(
+      [this, waited, work = std::move(work)] {
+        Engine used = engine();
+        std::unique_ptr<Reply> reply = work(used);
+        {
+          const std::lock_guard lock(waited->mutex);
+          waited->reply = std::move(reply);
+          waited->done = true;
+        }
+        waited->changed.notify_all();
+      },
+      urgent);
   if (!refused) return std::move(refused).error();
   std::unique_lock lock(waited->mutex);
   while (!waited->changed.wait_for(lock, kSlice, [&] { return waited->done; })) {
@@ -151,15 +157,22 @@ void Port::publish(std::uint64_t id, std::vector<Message> messages) {
   state_->mailbox->put(std::move(event));
 }
 
-Result<Consumer> Port::consume(std::uint64_t consumer_id, const std::vector<std::string>& patterns,
-                               const ConsumerOptions& options, bool in_batches) {
+Result<PortConsumer> Port::consume(std::uint64_t consumer_id, const std::vector<std::string>& patterns,
+                                   const ConsumerOptions& options, bool in_batches) {
   RemoteHandler handler;
   handler.in_batches = in_batches;
   handler.deliver = [mailbox = state_->mailbox, consumer_id, in_batches](std::span<Delivery> deliveries) {
     mailbox->deliver(consumer_id, deliveries, in_batches);
   };
   handler.stop = [mailbox = state_->mailbox](const Delivery& delivery) { mailbox->stop(delivery); };
-  return engine().consume_remote(patterns, options, std::move(handler));
+  auto consumer = engine().consume_remote(patterns, options, std::move(handler));
+  if (!consumer) return std::move(consumer).error();
+  const std::lock_guard lock(state_->mutex);
+  if (state_->is_shut) return Error{ErrorCode::kClosed, "the port was shut meanwhile"};
+  std::erase_if(state_->consumers, [](const auto& known) { return known.second->closed(); });
+  const auto kept = std::make_shared<Consumer>(std::move(*consumer));
+  state_->consumers.insert_or_assign(consumer_id, kept);
+  return PortConsumer(kept);
 }
 
 void Port::finish(std::span<Finish> finished) {
@@ -181,9 +194,50 @@ void Port::shut() {
   state_->callers.shut();
   state_->mailbox->shut();
   // With the last handles the store goes, and not only when somebody frees the port.
+  std::map<std::uint64_t, std::shared_ptr<Consumer>> consumers;
   const std::lock_guard lock(state_->mutex);
+  consumers.swap(state_->consumers);
   state_->publish_lane.reset();
   state_->engine = {};
+}
+
+// ---- PortConsumer -------------------------------------------------------------------------------
+
+namespace {
+
+Error consumer_gone() { return {ErrorCode::kClosed, "the consumer is closed"}; }
+
+}  // namespace
+
+Result<void> PortConsumer::pause() {
+  const auto consumer = consumer_.lock();
+  return consumer ? consumer->pause() : consumer_gone();
+}
+
+Result<void> PortConsumer::resume() {
+  const auto consumer = consumer_.lock();
+  return consumer ? consumer->resume() : consumer_gone();
+}
+
+Result<void> PortConsumer::drain(Duration timeout) {
+  const auto consumer = consumer_.lock();
+  return consumer ? consumer->drain(timeout) : consumer_gone();
+}
+
+Result<void> PortConsumer::set_concurrency(std::int64_t concurrency) {
+  const auto consumer = consumer_.lock();
+  return consumer ? consumer->set_concurrency(concurrency) : consumer_gone();
+}
+
+Result<ConsumerStatistics> PortConsumer::statistics() const {
+  const auto consumer = consumer_.lock();
+  if (!consumer) return consumer_gone();
+  return consumer->statistics();
+}
+
+Result<std::uint64_t> PortConsumer::close(std::optional<Duration> timeout) {
+  const auto consumer = consumer_.lock();
+  return consumer ? consumer->close(timeout) : consumer_gone();
 }
 
 }  // namespace towline

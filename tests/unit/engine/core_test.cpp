@@ -204,6 +204,16 @@ TEST(Core, LeasesAreRenewedWhileAConsumerTakesItsTimeToClose) {
   EXPECT_TRUE(eventually([&] { return other->statistics().acked == 1; }));
 }
 
+TEST(Core, CloseOnAVirtualClockThatStandsStillGivesUpOnAStuckHandler) {
+  RunningWorld world({}, std::make_shared<VirtualClock>());
+  Gate stuck;
+  (void)world.consume(group_options(), [&](Delivery&) { stuck.wait(); });
+  world.publish("a");
+  stuck.await_waiting();
+  EXPECT_EQ(world.core->close(10ms).value(), 1U);
+  stuck.open();
+}
+
 TEST(Core, CloseOnAVirtualClockReturnsWhenTheLastHandlerHas) {
   RunningWorld world({}, std::make_shared<VirtualClock>());
   Gate gate;

@@ -492,6 +492,28 @@ TEST(Permits, ARequestThatCanNeverBeGrantedIsToldSo) {
   EXPECT_EQ(told, ErrorCode::kInvalidArgument);
 }
 
+TEST(Permits, ALongChainOfThoseWhoReleaseAtOnceDoesNotGrowTheStack) {
+  Permits permits = Permits::create(1, 100'000).value();
+  Permit first = permits.try_acquire().value();
+  int granted = 0;
+  int depth = 0;
+  int depth_max = 0;
+  for (int i = 0; i < 100'000; ++i) {
+    ASSERT_TRUE(permits
+                    .request(1,
+                             [&](Result<Permit> permit) {
+                               depth_max = std::max(depth_max, ++depth);
+                               ++granted;
+                               permit.value().release();
+                               --depth;
+                             })
+                    .ok());
+  }
+  first.release();
+  EXPECT_EQ(granted, 100'000);
+  EXPECT_EQ(depth_max, 1);
+}
+
 TEST(Permits, ARequestMayAskAndReleaseInsideItsOwnCallback) {
   Permits permits = Permits::create(1).value();
   int granted = 0;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <deque>
+#include <future>
 #include <thread>
 
 #include <gtest/gtest.h>
@@ -47,7 +48,7 @@ class PortTest : public ::testing::Test {
         kept_.push_back(std::move(event));
     }
   }
-  Consumer consume(ConsumerOptions options = {}, bool in_batches = false) {
+  PortConsumer consume(ConsumerOptions options = {}, bool in_batches = false) {
     if (options.group.empty()) options.group = "g";
     return port_->consume(77, {"t"}, options, in_batches).value();
   }
@@ -99,7 +100,7 @@ TEST_F(PortTest, DeliveriesComeUpToTheConcurrencyAndFinishingOneMakesRoom) {
   open();
   ConsumerOptions options;
   options.concurrency = 2;
-  Consumer consumer = consume(options);
+  PortConsumer consumer = consume(options);
   publish(5);
   std::vector<std::uint64_t> numbers;
   numbers.push_back(next(Event::Kind::kDelivery).delivery.number());
@@ -109,7 +110,7 @@ TEST_F(PortTest, DeliveriesComeUpToTheConcurrencyAndFinishingOneMakesRoom) {
   numbers.push_back(second.delivery.number());
   EXPECT_NE(numbers[0], numbers[1]);
   EXPECT_EQ(port_->open_count(), 2U);
-  EXPECT_EQ(consumer.statistics().running, 2U);
+  EXPECT_EQ(consumer.statistics().value().running, 2U);
   EXPECT_FALSE(port_->poll(20ms) || !kept_.empty()) << "there is room for two";
   for (int left = 3; left > 0; --left) {
     finish(numbers.back());
@@ -117,8 +118,8 @@ TEST_F(PortTest, DeliveriesComeUpToTheConcurrencyAndFinishingOneMakesRoom) {
   }
   finish(numbers[0]);
   finish(numbers[1]);
-  EXPECT_TRUE(eventually([&] { return consumer.statistics().acked == 5; }));
-  EXPECT_EQ(consumer.statistics().running_max, 2U);
+  EXPECT_TRUE(eventually([&] { return consumer.statistics().value().acked == 5; }));
+  EXPECT_EQ(consumer.statistics().value().running_max, 2U);
   EXPECT_EQ(port_->open_count(), 0U);
 }
 
@@ -127,7 +128,7 @@ TEST_F(PortTest, AFailureIsRetriedAndFinishingTwiceCountsOnce) {
   ConsumerOptions options;
   options.retry.initial_delay = 0ms;
   options.retry.kind = BackoffKind::kFixed;
-  Consumer consumer = consume(options);
+  PortConsumer consumer = consume(options);
   publish(1);
   const Event first = next(Event::Kind::kDelivery);
   EXPECT_EQ(first.delivery.attempt(), 1U);
@@ -137,8 +138,8 @@ TEST_F(PortTest, AFailureIsRetriedAndFinishingTwiceCountsOnce) {
   EXPECT_EQ(second.delivery.attempt(), 2U);
   EXPECT_NE(second.delivery.number(), first.delivery.number());
   finish(second.delivery.number());
-  EXPECT_TRUE(eventually([&] { return consumer.statistics().acked == 1; }));
-  EXPECT_EQ(consumer.statistics().running, 0U);
+  EXPECT_TRUE(eventually([&] { return consumer.statistics().value().acked == 1; }));
+  EXPECT_EQ(consumer.statistics().value().running, 0U);
 }
 
 TEST_F(PortTest, WhatRanOutOfTimeIsToldToStopAndHoldsItsPlaceUntilItHasReturned) {
@@ -147,33 +148,33 @@ TEST_F(PortTest, WhatRanOutOfTimeIsToldToStopAndHoldsItsPlaceUntilItHasReturned)
   options.handler_timeout = 20ms;
   options.retry.initial_delay = 0ms;
   options.retry.kind = BackoffKind::kFixed;
-  Consumer consumer = consume(options);
+  PortConsumer consumer = consume(options);
   publish(1);
   const Event first = next(Event::Kind::kDelivery);
   const Event stop = next(Event::Kind::kStop);
   EXPECT_EQ(stop.id, first.delivery.number());
-  EXPECT_EQ(consumer.statistics().stuck, 1U);
+  EXPECT_EQ(consumer.statistics().value().stuck, 1U);
   EXPECT_FALSE(port_->poll(20ms) || !kept_.empty()) << "its place is taken";
   finish(first.delivery.number());
   const Event again = next(Event::Kind::kDelivery);
   EXPECT_EQ(again.delivery.attempt(), 2U) << "the late result did not count";
   finish(again.delivery.number());
-  EXPECT_TRUE(eventually([&] { return consumer.statistics().acked == 1; }));
-  EXPECT_EQ(consumer.statistics().stuck, 0U);
+  EXPECT_TRUE(eventually([&] { return consumer.statistics().value().acked == 1; }));
+  EXPECT_EQ(consumer.statistics().value().stuck, 0U);
 }
 
 TEST_F(PortTest, ManualSettlingIsApartFromReturning) {
   open();
   ConsumerOptions options;
   options.ack = AckPolicy::kManual;
-  Consumer consumer = consume(options);
+  PortConsumer consumer = consume(options);
   publish(1);
   Event event = next(Event::Kind::kDelivery);
   finish(event.delivery.number());
-  EXPECT_TRUE(eventually([&] { return consumer.statistics().running == 0; }));
-  EXPECT_EQ(consumer.statistics().in_flight, 1U) << "nobody has settled it";
+  EXPECT_TRUE(eventually([&] { return consumer.statistics().value().running == 0; }));
+  EXPECT_EQ(consumer.statistics().value().in_flight, 1U) << "nobody has settled it";
   ASSERT_TRUE(event.delivery.ack(true).ok());
-  EXPECT_EQ(consumer.statistics().acked, 1U);
+  EXPECT_EQ(consumer.statistics().value().acked, 1U);
 }
 
 TEST_F(PortTest, WhatIsKeptPastItsHandlerIsToldWhenItsTimeIsUpAndNotWhenItIsSettled) {
@@ -183,7 +184,7 @@ TEST_F(PortTest, WhatIsKeptPastItsHandlerIsToldWhenItsTimeIsUpAndNotWhenItIsSett
   options.concurrency = 2;
   options.handler_timeout = 500ms;
   options.retry.max_attempts = 1;
-  const Consumer consumer = consume(options);
+  const PortConsumer consumer = consume(options);
   publish(2);
   Event settled = next(Event::Kind::kDelivery);
   const Event kept = next(Event::Kind::kDelivery);
@@ -191,19 +192,19 @@ TEST_F(PortTest, WhatIsKeptPastItsHandlerIsToldWhenItsTimeIsUpAndNotWhenItIsSett
   finish(kept.delivery.number());
   ASSERT_TRUE(settled.delivery.ack().ok());
   EXPECT_EQ(next(Event::Kind::kStop).id, kept.delivery.number());
-  EXPECT_TRUE(eventually([&] { return consumer.statistics().in_flight == 0; }));
+  EXPECT_TRUE(eventually([&] { return consumer.statistics().value().in_flight == 0; }));
   EXPECT_FALSE(port_->poll(50ms)) << "the other one has been settled";
 }
 
 TEST_F(PortTest, ClosingTellsWhatRunsToStopAndCountsWhatDoesNot) {
   open();
-  Consumer consumer = consume();
+  PortConsumer consumer = consume();
   publish(1);
   const Event event = next(Event::Kind::kDelivery);
   EXPECT_EQ(consumer.close(10ms).value(), 1U);
   EXPECT_EQ(next(Event::Kind::kStop).id, event.delivery.number());
   finish(event.delivery.number());
-  Consumer other = consume();
+  PortConsumer other = consume();
   const Event again = next(Event::Kind::kDelivery);
   EXPECT_TRUE(again.delivery.redelivered() || again.delivery.attempt() == 1U) << "it went back";
   finish(again.delivery.number());
@@ -215,7 +216,7 @@ TEST_F(PortTest, ABatchKeepsItsPlaceUntilTheLastOfItIsFinished) {
   ConsumerOptions options;
   options.concurrency = 2;
   options.batch_count_max = 4;
-  const Consumer consumer = consume(options, true);
+  const PortConsumer consumer = consume(options, true);
   std::vector<std::uint64_t> numbers;
   std::vector<std::size_t> left;
   const auto take = [&](std::size_t count) {
@@ -229,7 +230,7 @@ TEST_F(PortTest, ABatchKeepsItsPlaceUntilTheLastOfItIsFinished) {
   EXPECT_EQ(left, (std::vector<std::size_t>{3, 2, 1, 0, 3, 2, 1, 0}));
   for (std::size_t i = 0; i < 3; ++i)
     finish(numbers[i]);
-  EXPECT_TRUE(eventually([&] { return consumer.statistics().acked == 3; }));
+  EXPECT_TRUE(eventually([&] { return consumer.statistics().value().acked == 3; }));
   EXPECT_FALSE(port_->poll(50ms)) << "one of the first batch and all of the second are not finished";
   finish(numbers[3], Outcome::fail({"E", "x", ""}));
   finish(numbers[3]);  // a second time: counts nothing
@@ -237,12 +238,12 @@ TEST_F(PortTest, ABatchKeepsItsPlaceUntilTheLastOfItIsFinished) {
   EXPECT_EQ(left.back(), 0U);
   for (std::size_t i = 4; i < 10; ++i)
     finish(numbers[i]);
-  EXPECT_TRUE(eventually([&] { return consumer.statistics().acked == 9; }));
+  EXPECT_TRUE(eventually([&] { return consumer.statistics().value().acked == 9; }));
 }
 
 TEST_F(PortTest, DroppingTheHandleOfAConsumerIsNotClosingIt) {
   open();
-  { const Consumer dropped = consume(); }
+  { const PortConsumer dropped = consume(); }
   publish(1);
   finish(next(Event::Kind::kDelivery).delivery.number());
   ASSERT_TRUE(port_->engine().settle_down(10s).ok());
@@ -259,7 +260,7 @@ TEST_F(PortTest, LogsBelowTheLevelAreDroppedWhereTheyAreMade) {
   consumer_options.breaker.throughput_min = 1;
   consumer_options.retry.initial_delay = 0ms;
   consumer_options.retry.kind = BackoffKind::kFixed;
-  Consumer consumer = consume(consumer_options);
+  PortConsumer consumer = consume(consumer_options);
   publish(1);
   finish(next(Event::Kind::kDelivery).delivery.number(), Outcome::fail({"TransientError", "no", {}}));
   const Event log = next(Event::Kind::kLog);
@@ -274,7 +275,7 @@ TEST_F(PortTest, AfterShutEveryRequestIsRefusedAndNothingComes) {
   EngineOptions engine;
   engine.drain_timeout = 0ms;  // nobody finishes what is out
   open(options, engine);
-  Consumer consumer = consume();
+  PortConsumer consumer = consume();
   publish(3);
   port_->shut();
   port_->shut();
@@ -285,9 +286,52 @@ TEST_F(PortTest, AfterShutEveryRequestIsRefusedAndNothingComes) {
             ErrorCode::kClosed);
   EXPECT_EQ(port_->consume(1, {"t"}, {}).error().code, ErrorCode::kClosed);
   EXPECT_FALSE(port_->open("memory:", {}).ok());
+  for (const Event& event : port_->drain(100))
+    EXPECT_NE(event.kind, Event::Kind::kReply);
   EXPECT_TRUE(port_->drain(10).empty());
   EXPECT_FALSE(port_->poll(1h));
   EXPECT_EQ(rings, before);
+}
+
+TEST_F(PortTest, AnswersToWhatWasAskedBeforeShutCanStillBeTaken) {
+  open();
+  for (std::uint64_t id = 1; id <= 50; ++id)
+    port_->publish(id, {Message{.topic = "t", .payload = "p"}});
+  port_->shut();
+  std::uint64_t answered = 0;
+  for (const Event& event : port_->drain(1000)) {
+    if (event.kind == Event::Kind::kReceipts) ++answered;
+  }
+  EXPECT_EQ(answered, 50U);
+}
+
+TEST_F(PortTest, ClosingDoesNotWaitBehindCallsThatTakeLong) {
+  PortOptions options;
+  options.thread_count_max = 1;
+  open(options);
+  std::promise<void> end;
+  port_->call(1, [ended = end.get_future().share()](Engine&) {
+    ended.wait();
+    return std::make_unique<Number>(1);
+  });
+  port_->call(2, [](Engine&) { return std::make_unique<Number>(2); });
+  const auto close = [](Engine& engine) {
+    (void)engine.close(0ms);
+    return std::make_unique<Number>(3);
+  };
+  port_->call(3, close, true);
+  EXPECT_EQ(next(Event::Kind::kReply).id, 3U);
+  end.set_value();
+}
+
+TEST_F(PortTest, AfterCloseAConsumerAnswersClosedAndItsHandleKeepsNothing) {
+  open();
+  PortConsumer consumer = consume();
+  EXPECT_EQ(consumer.close(0ms).value(), 0U);
+  port_->shut();
+  EXPECT_EQ(consumer.pause().error().code, ErrorCode::kClosed);
+  EXPECT_EQ(consumer.statistics().error().code, ErrorCode::kClosed);
+  EXPECT_EQ(PortConsumer().drain(1s).error().code, ErrorCode::kClosed);
 }
 
 TEST_F(PortTest, BeforeItIsOpenEveryRequestIsAnsweredWithClosed) {
@@ -303,7 +347,7 @@ TEST_F(PortTest, ShutFromManyThreadsWithPublishersAndDeliveriesUnderWay) {
   open();
   ConsumerOptions options;
   options.concurrency = 50;
-  Consumer consumer = consume(options);
+  PortConsumer consumer = consume(options);
   std::atomic<bool> stop{false};
   std::thread publisher([&] {
     for (std::uint64_t id = 1; !stop; ++id)
@@ -317,7 +361,7 @@ TEST_F(PortTest, ShutFromManyThreadsWithPublishersAndDeliveriesUnderWay) {
       }
     }
   });
-  EXPECT_TRUE(eventually([&] { return consumer.statistics().acked > 100; }));
+  EXPECT_TRUE(eventually([&] { return consumer.statistics().value().acked > 100; }));
   std::thread other([&] { port_->shut(); });
   port_->shut();
   other.join();
