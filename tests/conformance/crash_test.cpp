@@ -35,8 +35,7 @@ class Crash : public ConformanceTest {
   [[nodiscard]] Ledger& ledger() { return *ledger_; }
   /// The dead letters wait, and nothing else is left of the topic.
   static bool only_dead_letters_left(Engine& engine, std::size_t count) {
-    return dead_letters(engine, "orders").size() == count && waiting(engine, "orders") == 0 &&
-           in_flight(engine) == 0;
+    return dead_letters(engine, "orders").size() == count && is_done(engine, "orders");
   }
 
  private:
@@ -240,8 +239,7 @@ TEST_P(Crash, Conf52_EffectMessageAndRecordOfAHandlerTransactionAreOneWhereverIt
           ++deaths;
           child = start("transaction");
         }
-        return ledger().count("died") == wanted.size() && waiting(engine, "effects") == 0 &&
-               in_flight(engine) == 0;
+        return deaths == wanted.size() && is_done(engine, "effects");
       },
       40s))
       << deaths << " deaths";
@@ -273,8 +271,7 @@ TEST_P(Crash, Conf67_AProcessWhoseHandlerClosesTheEngineExitsCleanly) {
   ASSERT_TRUE(status.has_value()) << "it hangs";
   EXPECT_TRUE(status->clean()) << status->code << " " << status->signal;
   EXPECT_EQ(ledger().count("closed after"), 1U);
-  EXPECT_TRUE(eventually([&] { return waiting(engine, "orders") == 0 && in_flight(engine) == 0; }))
-      << "its message was not acknowledged";
+  EXPECT_TRUE(eventually([&] { return is_done(engine, "orders"); })) << "its message was not acknowledged";
 }
 
 TEST_P(Crash, Conf86_MessagesThatComeDueWhileTheirSchedulerIsKilledFireOnceEach) {

@@ -303,7 +303,7 @@ TEST_P(Feature, Conf80_ATransactionThatFailsLeavesNothingAndAGoodOneEverything) 
           .value();
   ASSERT_TRUE(engine.publish({.topic = "orders", .payload = "p"}).acked());
   ASSERT_TRUE(seen.reaches(1));
-  ASSERT_TRUE(eventually([&] { return in_flight(engine) == 0 && waiting(engine, "orders") == 0; }));
+  ASSERT_TRUE(eventually([&] { return is_done(engine, "orders"); }));
   ASSERT_OK(consumer.close());
   EXPECT_EQ(counts, (std::vector<std::int64_t>{1, 1})) << "the first effect was rolled back";
   Recorder follow_ups;

@@ -172,6 +172,13 @@ std::uint64_t ConformanceTest::in_flight(Engine& engine) {
   return total;
 }
 
+bool ConformanceTest::is_done(Engine& engine, std::string_view topic) {
+  for (const GroupBacklog& backlog : engine.backlog().value()) {
+    if (backlog.topic == topic && backlog.waiting + backlog.in_flight > 0) return false;
+  }
+  return true;
+}
+
 std::uint64_t ConformanceTest::waiting(Engine& engine, std::string_view topic, std::string_view group) {
   for (const GroupBacklog& backlog : engine.backlog().value()) {
     if (backlog.topic == topic && backlog.group == group) return backlog.waiting;

@@ -96,6 +96,9 @@ class ConformanceTest : public ::testing::TestWithParam<ProviderRow> {
   /// Makes the group known to the topic, with no member left behind.
   void make_group(Engine& engine, const std::string& topic, const std::string& group = "group");
   static std::uint64_t in_flight(Engine& engine);
+  /// Whether every group is through with the topic. One look: between two a lease may end, and what was in
+  /// flight waits again.
+  static bool is_done(Engine& engine, std::string_view topic);
   static std::uint64_t waiting(Engine& engine, std::string_view topic, std::string_view group = "group");
   /// Dead letters of a topic, all pages.
   static std::vector<DeadLetter> dead_letters(Engine& engine, const std::string& topic = {});

@@ -252,7 +252,7 @@ TEST_P(Lifecycle, Conf69_ManyStartsAndStopsUnderTrafficLeakNothing) {
   done = true;
   publisher.join();
   Consumer rest = engine.consume("stress", member(), handler).value();
-  EXPECT_TRUE(eventually([&] { return waiting(engine, "stress") == 0 && in_flight(engine) == 0; }, 20s));
+  EXPECT_TRUE(eventually([&] { return is_done(engine, "stress"); }, 20s));
   ASSERT_OK(rest.close());
   EXPECT_EQ(seen.times().size(), seen.count()) << "something was handled twice";
   EXPECT_TRUE(engine.health().ok);
