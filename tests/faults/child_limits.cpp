@@ -343,7 +343,10 @@ int run_stuck(const Orders& orders) {
   Notebook notes(orders.folder, orders.name);
   say("ready");
   const std::int64_t count = orders.number("count", 500);
-  const StuckRun plain = run_with_stuck(orders, notes, count, 0, "");
+  // Beside as many threads as are left when all the stuck ones keep theirs.
+  Orders alone = orders;
+  alone.options["concurrency"] = std::to_string(orders.number("concurrency", 4) - count / 50);
+  const StuckRun plain = run_with_stuck(alone, notes, count, 0, "");
   const StuckRun stuck = run_with_stuck(orders, notes, count, 50, "2");
   notes.note("baseline", static_cast<std::int64_t>(plain.per_second));
   notes.note("others", static_cast<std::int64_t>(stuck.per_second));

@@ -209,6 +209,8 @@ void Dispatcher::set_concurrency(std::int64_t concurrency) {
     const std::lock_guard lock(mutex_);
     limits_.concurrency = concurrency;
     chunks_.resize(std::max(chunks_.size(), static_cast<std::size_t>(concurrency)));
+    // Else new places stay empty until something of the old ones ends.
+    window_ = std::max(window_, 2 * static_cast<std::size_t>(concurrency));
   }
   work_.notify_all();
   more_concurrency_.notify_all();

@@ -235,6 +235,12 @@ TEST(Dispatcher, MoreConcurrencyLetsSleepingWorkersTakePart) {
     worker.join();
 }
 
+TEST(Dispatcher, MoreConcurrencyIsMoreCreditAtOnce) {
+  Desk desk;
+  desk.dispatcher.set_concurrency(100);
+  EXPECT_GE(desk.dispatcher.credit(), 100U) << "before anything of the old places has ended";
+}
+
 TEST(Dispatcher, TheLaneIsRungOnceForManyOutcomesAndLeavesItsReceive) {
   Desk desk;
   std::atomic<int> wakes = 0;
