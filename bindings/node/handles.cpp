@@ -120,7 +120,11 @@ class Gate : public std::enable_shared_from_this<Gate> {
     const Napi::HandleScope scope(env);
     const Napi::Value error = permit ? env.Undefined() : error_of(env, permit.error());
     if (permit) held_.emplace(number, std::move(*permit));
-    on_granted_.Call({Napi::Number::New(env, static_cast<double>(number)), error});
+    try {
+      on_granted_.Call({Napi::Number::New(env, static_cast<double>(number)), error});
+    } catch (const Napi::Error&) {
+      // The environment ends: nobody waits any more, and the one who gave back must not hear of it.
+    }
   }
 
   Permits permits_;

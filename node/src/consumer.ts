@@ -70,6 +70,9 @@ export class Consumer {
       this.#closing = this.host
         .call<number>(undefined, "closeConsumer", handle, options.timeoutMs)
         .finally(() => this.host.forget(this));
+    } else if (options.timeoutMs !== undefined) {
+      // Hurries the one who closes already.
+      this.host.call(undefined, "closeConsumer", this.handle, options.timeoutMs).catch(() => {});
     }
     if (!this.host.isInHandler) return this.#closing;
     this.#closing.catch(() => {});

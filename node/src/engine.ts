@@ -277,11 +277,16 @@ export class Engine extends Calls {
 
   /**
    * Stops intake, waits for handlers up to `timeoutMs` (unless given: drainTimeoutMs), gives back the rest,
-   * settles and closes the store. Idempotent. Resolves to the number of handlers that have not ended. Inside
-   * a handler it resolves at once, and the rest happens later.
+   * settles and closes the store. Idempotent; who has less time than whoever closes already hurries it.
+   * Resolves to the number of handlers that have not ended. Inside a handler it resolves at once, and the rest
+   * happens later.
    */
   async close(options: { timeoutMs?: number } = {}): Promise<number> {
-    this.#closing ??= this.#close(options.timeoutMs);
+    if (this.#closing === undefined) {
+      this.#closing = this.#close(options.timeoutMs);
+    } else if (options.timeoutMs !== undefined && !this.#isClosed) {
+      this.call(undefined, "close", options.timeoutMs).catch(() => {}); // hurries the one who closes already
+    }
     if (!this.#host.isInHandler) return this.#closing;
     this.#closing.catch(() => {});
     return 0;

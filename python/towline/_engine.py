@@ -364,12 +364,16 @@ class Engine(Calls):
 
     async def close(self, timeout: Span | None = None) -> int:
         """Stops intake, waits for handlers up to `timeout` (default: drain_timeout), gives back the rest,
-        settles and closes the store. Idempotent. Returns the number of handlers that have not ended. Inside a
-        handler it returns at once, and the rest happens later."""
+        settles and closes the store. Idempotent; who has less time than whoever closes already hurries it.
+        Returns the number of handlers that have not ended. Inside a handler it returns at once, and the rest
+        happens later."""
         if self._native is None or self._native.forked:
             return 0
         if self._closing is None:
             self._closing = self._loop.create_task(self._close(timeout))
+        elif timeout is not None and not self._native.closed:  # hurries the one who closes already
+            hurrying = self._request(self._native.port.close, records.seconds_to_us(timeout))
+            hurrying.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await self._later_inside_a_handler(self._closing)
 
     async def _close(self, timeout: Span | None) -> int:
@@ -388,8 +392,9 @@ class Engine(Calls):
             native.closed = True
             for run in list(self._running.values()):
                 run.task.cancel()
-            self._fetch()
             await asyncio.shield(self._loop.run_in_executor(None, native.shut))
+            while self._fetch():  # what was answered while its threads ended
+                pass
             if native.pump is None:
                 self._loop.remove_reader(native.port.fileno())
             for future in self._requests.values():
@@ -471,15 +476,18 @@ class Engine(Calls):
         raw = await self._request(self._check().port.publish, messages)
         return [records.receipt(one) for one in raw]
 
-    def _fetch(self) -> None:
+    def _fetch(self) -> bool:
+        """Whether there was anything."""
         native = self._native
         if native is None or native.forked:
-            return
-        for event in native.port.drain(DRAIN_COUNT):
+            return False
+        events = native.port.drain(DRAIN_COUNT)
+        for event in events:
             try:
                 self._note(event)
             except Exception:  # such as a logging handler's
                 _native.note_failure("an event could not be handled")
+        return bool(events)
 
     def _note(self, event: tuple[Any, ...]) -> None:
         kind = event[0]
@@ -502,7 +510,8 @@ class Engine(Calls):
     def _deliver(self, consumer_id: int, delivery: _core.Delivery, batch_left: int) -> None:
         consumer = self._consumers.get(consumer_id)
         try:
-            if consumer is not None:  # else whoever started it was cancelled
+            # Else whoever started it was cancelled, or all is closed.
+            if consumer is not None and not self._is_closed():
                 return consumer._handle(delivery, batch_left)
         except Exception:
             _native.note_failure("a handler could not be started")

@@ -3,6 +3,7 @@ events, and handlers run in threads."""
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import threading
 import time
@@ -263,6 +264,9 @@ class SyncEngine(_sync_calls.SyncCalls):
         with self._lock:
             first, self._is_closing = not self._is_closing, True
         if not first:
+            if timeout is not None and not self._native.closed:  # hurries the one who closes already
+                with contextlib.suppress(errors.ClosedError):
+                    self._native.port.close(None, records.seconds_to_us(timeout))
             self._closed.wait()
             return self._stuck
         for consumer in list(self._consumers.values()):

@@ -42,4 +42,3 @@ def test_a_message_goes_through_all_three(first: str, second: str, third: str, t
     handled = play(first, "handle", url)
     assert json.loads(handled.pop("payload")) == {"n": 2}
     assert handled == {**same, "attempt": 1, "redrives": 1}
-

@@ -18,6 +18,21 @@ test("closing twice, and from several places at once, is one closing", async (t)
   await until(() => closed === 1);
 });
 
+test("who closes with less time hurries the one who closes already", async (t) => {
+  const engine = await open(t, "memory:", { drainTimeoutMs: 3_600_000 });
+  let started = false;
+  const consumer = await engine.consume("a", { group: "g" }, () => {
+    started = true;
+    return new Promise(() => {});
+  });
+  await engine.publish("a", 1);
+  await until(() => started);
+  const patient = [consumer.close(), engine.close()];
+  assert.equal(await consumer.close({ timeoutMs: 0 }), 1);
+  await engine.close({ timeoutMs: 0 });
+  assert.equal((await Promise.all(patient))[0], 1);
+});
+
 test("closing inside a handler returns at once, and the rest happens later", async (t) => {
   const engine = await Engine.open("memory:");
   const closed = new Promise((resolve) => engine.events.once("closed", resolve));

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import asynchronous, eventually_async
+from conftest import asynchronous, eventually, eventually_async
 
 from towline import Engine, Message, errors
 
@@ -106,6 +106,45 @@ async def test_a_handler_that_does_not_end_is_counted_and_left(url: str) -> None
     assert await engine.close(0.05) == 1
     assert time.monotonic() - begin < 10
     release.set()
+
+
+@asynchronous
+async def test_who_closes_with_less_time_hurries_the_one_who_closes_already(url: str) -> None:
+    started = asyncio.Event()
+
+    async def handle() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    engine = Engine(url, drain_timeout=3600)
+    await engine.open()
+    await engine.consume("a", handle, group="g")
+    await engine.publish("a", b"")
+    await started.wait()
+    patient = asyncio.ensure_future(engine.close())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(engine.close(0), 20)
+    await patient
+
+
+def test_who_closes_the_twin_with_less_time_hurries_the_one_who_closes_already(url: str) -> None:
+    started, end = threading.Event(), threading.Event()
+
+    def handle() -> None:
+        started.set()
+        end.wait()
+
+    with Engine(url, drain_timeout=3600) as engine:
+        engine.consume("a", handle, group="g")
+        engine.publish("a", b"")
+        assert started.wait(20)
+        patient = threading.Thread(target=engine.close)
+        patient.start()
+        assert eventually(lambda: engine._is_closing)
+        engine.close(0)
+        patient.join(20)
+        assert not patient.is_alive()
+        end.set()
 
 
 def test_close_of_the_twin_from_four_threads_and_inside_a_handler(url: str) -> None:
@@ -220,7 +259,7 @@ def test_the_interpreter_ends_while_daemon_threads_are_inside_calls(url: str) ->
                     pass
             for _ in range(20):
                 threading.Thread(target=publish, daemon=True).start()
-            time.sleep(0.1)
+            time.sleep(0.1)  # sleeps: until they are inside their calls
             print("end")
             """,
             url,

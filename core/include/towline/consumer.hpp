@@ -202,7 +202,8 @@ class Consumer {
   Result<void> pause();
   Result<void> resume();
   /// Waits until nothing is in flight, taking in nothing new, then leaves it paused. Errors: kTimeout
-  /// (a negative timeout is over already), kInvalidArgument (inside one of its own handlers).
+  /// (real time, also with a virtual clock; a negative timeout is over already), kInvalidArgument (inside one
+  /// of its own handlers).
   Result<void> drain(Duration timeout);
   /// Changes how many handlers run at once. [1, 4096]
   Result<void> set_concurrency(std::int64_t concurrency);

@@ -169,8 +169,8 @@ class Engine {
   /// From its beginning consume() answers kClosed; other calls work until what runs has ended, so that
   /// handlers can finish. Stop intake, drain to the deadline, release the rest, settle, join, close the
   /// store. Idempotent; from several threads, of which the one with the nearest deadline decides how long it
-  /// takes, and from inside a handler (then it marks the engine and returns;
-  /// the rest happens on another thread). Returns the number of stuck handlers.
+  /// takes, and from inside a handler (then it marks the engine and returns; the rest happens on another
+  /// thread). `timeout` is real time, also with a virtual clock. Returns the number of stuck handlers.
   Result<std::uint64_t> close(std::optional<Duration> timeout = std::nullopt);
 
  private:

@@ -58,8 +58,8 @@ struct PortOptions {
   std::size_t thread_count_max = 32;
 };
 
-/// A consumer of a port, which keeps it until it is closed or the port is shut; then every call answers
-/// kClosed. Dropping it frees nothing but itself, so a garbage collector may. Thread-safe.
+/// A consumer of a port, which keeps it until it is closed or the port is shut; then every call but close()
+/// answers kClosed. Dropping it frees nothing but itself, so a garbage collector may. Thread-safe.
 class PortConsumer {
  public:
   PortConsumer() = default;

@@ -189,21 +189,23 @@ void ConsumerCore::run_remote(std::vector<DeliveryPtr>& chunk) {
 void ConsumerCore::finish_remote(std::span<Finished* const> finished) {
   std::vector<DeliveryPtr> acked;
   std::vector<Decided> others;
-  std::vector<DeliveryPtr> returned;
-  returned.reserve(finished.size());
+  std::vector<DeliveryPtr> of_batches;
+  std::size_t returned = 0;
+  const bool in_batches = std::get<RemoteHandlerPtr>(handler_)->in_batches;
   Duration busy_for{0};
   const MonotonicTime now = context_->clock->monotonic();
   for (Finished* one : finished) {
     DeliveryPtr state = one->delivery.state_;
     // Only the first counts; it gives the place back.
     if (!state->occupies_worker.exchange(false, std::memory_order_acq_rel)) continue;
-    returned.push_back(state);
+    ++returned;
+    if (in_batches) of_batches.push_back(state);
     busy_for += now - state->started_at.load(std::memory_order_relaxed);
     note_result(state, std::move(one->outcome), acked, others);
   }
-  if (returned.empty()) return;
-  if (std::get<RemoteHandlerPtr>(handler_)->in_batches) dispatcher_.leave_batches(returned);
-  dispatcher_.hand_back(SIZE_MAX, acked, others, returned.size(), busy_for);
+  if (returned == 0) return;
+  if (in_batches) dispatcher_.leave_batches(of_batches);
+  dispatcher_.hand_back(SIZE_MAX, acked, others, returned, busy_for);
 }
 
 std::optional<Delivery> ConsumerCore::take_one() {

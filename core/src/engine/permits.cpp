@@ -124,6 +124,7 @@ bool PermitGate::withdraw(std::uint64_t request) {
 }
 
 void PermitGate::call_told(std::unique_lock<std::mutex>& lock) noexcept {
+  if (told_.empty()) return lock.unlock();
   // Who is told may release at once, and so on: the outermost call works through all of it, however many.
   struct Told {
     std::unique_ptr<Waiter> waiter;

@@ -237,7 +237,7 @@ Result<ConsumerStatistics> PortConsumer::statistics() const {
 
 Result<std::uint64_t> PortConsumer::close(std::optional<Duration> timeout) {
   const auto consumer = consumer_.lock();
-  return consumer ? consumer->close(timeout) : consumer_gone();
+  return consumer ? consumer->close(timeout) : std::uint64_t{0};
 }
 
 }  // namespace towline

@@ -88,6 +88,18 @@ scenario("CONF-07", "a message goes to another consumer when the lease of its ho
   await holdsFor(() => seen.count === 1, LEASE_MS);
 });
 
+/** A holder whose lease ended while it stood still, and what its rival handled meanwhile. */
+async function overtaken(stage) {
+  const holder = await holderOn(stage, "leases");
+  holder.freeze();
+  holder.lapse();
+  const seen = new Recorder();
+  await holder.rival.consume("leases", member(), seen.handler);
+  await seen.reaches(1);
+  holder.thaw();
+  return { holder, seen };
+}
+
 scenario("CONF-08", "a late acknowledgement is refused and changes nothing", async (stage) => {
   const holder = await holderOn(stage, "leases");
   holder.freeze();
@@ -105,13 +117,7 @@ scenario("CONF-08", "a late acknowledgement is refused and changes nothing", asy
 });
 
 scenario("CONF-08", "the holder is told that its result no longer counts", async (stage) => {
-  const holder = await holderOn(stage, "leases");
-  holder.freeze();
-  holder.lapse();
-  const seen = new Recorder();
-  await holder.rival.consume("leases", member(), seen.handler);
-  await seen.reaches(1);
-  holder.thaw();
+  const { holder } = await overtaken(stage);
   assert.equal(await holder.ask("signal"), "ok");
 });
 
@@ -186,13 +192,7 @@ scenario("CONF-09", "a handler past its timeout has failed and its late result i
 });
 
 scenario("CONF-10", "extending a lost lease is refused", async (stage) => {
-  const holder = await holderOn(stage, "leases");
-  holder.freeze();
-  holder.lapse();
-  const seen = new Recorder();
-  await holder.rival.consume("leases", member(), seen.handler);
-  await seen.reaches(1);
-  holder.thaw();
+  const { holder, seen } = await overtaken(stage);
   assert.equal(await holder.ask("signal"), "ok");
   assert.equal(await holder.ask("extend"), "ERR_LEASE_LOST");
   assert.equal(await holder.ask("progress"), "ERR_LEASE_LOST");

@@ -19,7 +19,6 @@ from conformance.suite import (
     dead_letters,
     failure,
     holds,
-
     make_dead_letters,
     make_group,
     member,

@@ -85,7 +85,7 @@ def test_conf_66_closing_twice_and_from_four_threads_is_one_closing(store: Store
                 started.set()
                 if closed.is_set():
                     late.append(1)
-                time.sleep(0)
+                time.sleep(0)  # lets other threads run
 
         def close() -> None:
             assert engine.close() == 0

@@ -332,6 +332,7 @@ TEST_F(PortTest, AfterCloseAConsumerAnswersClosedAndItsHandleKeepsNothing) {
   EXPECT_EQ(consumer.pause().error().code, ErrorCode::kClosed);
   EXPECT_EQ(consumer.statistics().error().code, ErrorCode::kClosed);
   EXPECT_EQ(PortConsumer().drain(1s).error().code, ErrorCode::kClosed);
+  EXPECT_EQ(consumer.close().value(), 0U) << "closed it is, as was asked for";
 }
 
 TEST_F(PortTest, BeforeItIsOpenEveryRequestIsAnsweredWithClosed) {

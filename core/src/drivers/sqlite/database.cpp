@@ -305,7 +305,13 @@ bool Database::run_transaction(std::span<Op* const> ops, Failure& failure) {
     expire(tx);
     deal_partitions(tx);
   }
-  const Error* full = room_.full(std::chrono::steady_clock::now(), [this] { return own_room(); });
+  const auto growth = wal_frames_.load(std::memory_order_relaxed) * settings_.page_size;
+  const auto free_inside = [this] {
+    const std::int64_t pages = select_integer(sql_, "PRAGMA freelist_count").value_or(0);
+    return static_cast<std::uint64_t>(pages * settings_.page_size);
+  };
+  const Error* full =
+      room_.full(std::chrono::steady_clock::now(), static_cast<std::uint64_t>(growth), free_inside);
   for (const bool late : {false, true}) {
     for (Op* op : ops) {
       if (op->late != late || op->looked_ == Look::kDone || !sql_.ok()) continue;
@@ -323,14 +329,6 @@ bool Database::run_transaction(std::span<Op* const> ops, Failure& failure) {
   failure = sql_.failure();
   roll_back(tx, ops);
   return false;
-}
-
-DiskRoom::Store Database::own_room() {
-  // Asked for only when the reserve is to be made again.
-  const std::int64_t unused =
-      room_.is_missing() ? select_integer(sql_, "PRAGMA freelist_count").value_or(0) : 0;
-  return {static_cast<std::uint64_t>(wal_frames_.load(std::memory_order_relaxed) * settings_.page_size),
-          static_cast<std::uint64_t>(unused * settings_.page_size)};
 }
 
 void Database::write(Writer::Batch& batch, const Op& own) {
@@ -452,20 +450,31 @@ Failure Database::checkpoint(Connection& connection, int mode, int* in_log, int*
   return is_fatal(failure) ? failure : Failure{};
 }
 
+Failure Database::give_log_back() {
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next_give_back_) return {};
+  next_give_back_ = now + kCheckpointInterval;
+  int in_log = -1;
+  sqlite3_busy_timeout(sql_.raw(), 0);
+  Failure failure = checkpoint(sql_, SQLITE_CHECKPOINT_TRUNCATE, &in_log, nullptr);
+  sqlite3_busy_timeout(sql_.raw(), kBusyTimeoutMs);
+  if (in_log == 0) wal_frames_.store(0);
+  return failure;
+}
+
 void Database::checkpoint_if_large() {
+  // After a checkpoint has failed only the log has everything.
+  if (has_stopped_.load()) return;
   const std::int64_t frames = wal_frames_.load(std::memory_order_relaxed);
   Failure failure;
   if (room_.is_full() && settings_.vfs.empty()) {
-    // The log keeps its size on the disk, also when nothing in it is needed any more: give that back.
-    sqlite3_busy_timeout(sql_.raw(), 0);
-    failure = checkpoint(sql_, SQLITE_CHECKPOINT_TRUNCATE, nullptr, nullptr);
-    sqlite3_busy_timeout(sql_.raw(), kBusyTimeoutMs);
+    failure = give_log_back();
   } else if (!settings_.threads) {
     if (frames < kInlineCheckpointFrames) return;
     failure = checkpoint(sql_, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
     wal_frames_.store(0);
   } else {
-    if (frames * settings_.page_size < kWalBytesMax || has_stopped_.load()) return;
+    if (frames * settings_.page_size < kWalBytesMax) return;
     // Waits for nobody: a reader that is in the way now will be gone a few batches later.
     sqlite3_busy_timeout(sql_.raw(), 0);
     failure = checkpoint(sql_, SQLITE_CHECKPOINT_RESTART, nullptr, nullptr);

@@ -124,8 +124,8 @@ class Database {
   void wake_due_waiters();
   /// A failure that leaves open what the disk holds; others are left for the next time.
   [[nodiscard]] static Failure checkpoint(Connection& connection, int mode, int* in_log, int* done);
-  /// Under leadership, with a transaction open.
-  [[nodiscard]] DiskRoom::Store own_room();
+  /// For a full disk: the log keeps its size there, also when nothing in it is needed any more.
+  [[nodiscard]] Failure give_log_back();
   void checkpoint_if_large();
   void checkpoint_loop();
   void hear_loop();
@@ -145,6 +145,7 @@ class Database {
   Writer writer_;
   std::optional<Error> stopped_;  ///< written by the leader
   std::atomic<bool> has_stopped_{false};
+  std::chrono::steady_clock::time_point next_give_back_{};
   std::atomic<std::int64_t> wal_frames_{0};
 
   std::mutex readers_mutex_;

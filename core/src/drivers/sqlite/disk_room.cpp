@@ -57,25 +57,30 @@ bool DiskRoom::keep(std::uint64_t inside_bytes) {
   return made;
 }
 
-const Error* DiskRoom::full(std::chrono::steady_clock::time_point now, const std::function<Store()>& store) {
+const Error* DiskRoom::full(std::chrono::steady_clock::time_point now, std::uint64_t growth_bytes,
+                            const FreeInside& free_inside) {
   if (bytes_ == 0) {
     // Nobody looks at the disk, so this holds for the transaction that is tried again, and no longer.
     if (!std::exchange(given_up_, false)) full_.reset();
     return full_ ? &*full_ : nullptr;
   }
+  const bool is_time = now >= next_look_;
+  if (is_time) next_look_ = now + kLookInterval;
   // While there is room, every time: a quick disk is full between two looks, and then the reserve has to pay
   // for what was written.
-  if (full_ && now < next_look_) return &*full_;
-  next_look_ = now + kLookInterval;
-  const Store own = store ? store() : Store{};
+  if (full_ && !is_time) return &*full_;
   const std::uint64_t free = free_bytes();
-  if (free < bytes_ + own.growth_bytes) {
+  if (free < bytes_ + growth_bytes) {
+    next_look_ = now + kLookInterval;
     full_ = Error{ErrorCode::kStorageFull,
                   "the disk of " + directory_ + " has " + std::to_string(free) +
                       " bytes left, less than disk_reserve_bytes=" + std::to_string(bytes_) + " and " +
-                      std::to_string(own.growth_bytes) +
+                      std::to_string(growth_bytes) +
                       " for what the log still holds; make room: publishing is refused, settling goes on"};
-  } else if (!missing_ || keep(own.free_bytes) || !given_up_) {
+    return &*full_;
+  }
+  if (missing_ && is_time) (void)keep(free_inside ? free_inside() : 0);
+  if (!missing_ || !given_up_) {
     given_up_ = false;
     full_.reset();
   }

@@ -17,22 +17,20 @@ namespace towline::drivers::sqlite {
 /// Under leadership, except open().
 class DiskRoom {
  public:
-  struct Store {
-    std::uint64_t growth_bytes = 0;  ///< by which the main file may grow to take in what the log holds
-    std::uint64_t free_bytes = 0;    ///< in pages that it will use before it grows further
-  };
+  /// What the store has free in pages that it will use before it grows.
+  using FreeInside = std::function<std::uint64_t()>;
 
   /// `bytes` 0: looks at nothing and keeps nothing.
   DiskRoom(std::string store_path, std::uint64_t bytes);
 
   /// Makes the reserve where it is missing and fits; false: there is none.
   bool keep(std::uint64_t inside_bytes = 0);
-  /// Set while less than the reserve is free, beside what the store has to grow by: with what growing is
-  /// refused, until it is looked at again.
-  [[nodiscard]] const Error* full(std::chrono::steady_clock::time_point now,
-                                  const std::function<Store()>& store = {});
+  /// Set while less than the reserve is free, beside `growth_bytes` that the main file may grow by to take in
+  /// what the log holds: with what growing is refused, until it is looked at again. `free_inside` is asked
+  /// now and then, for a reserve that is missing.
+  [[nodiscard]] const Error* full(std::chrono::steady_clock::time_point now, std::uint64_t growth_bytes = 0,
+                                  const FreeInside& free_inside = {});
   [[nodiscard]] bool is_full() const noexcept { return full_.has_value(); }
-  [[nodiscard]] bool is_missing() const noexcept { return missing_; }
   /// The disk refused a write. Gives up the reserve and counts as full until there is room again; without a
   /// reserve, for the next full() only.
   void give_up();

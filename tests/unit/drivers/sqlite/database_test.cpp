@@ -4,6 +4,7 @@
 #include "drivers/sqlite/database.hpp"
 
 #include <atomic>
+#include <filesystem>
 #include <thread>
 
 #include <sys/wait.h>
@@ -119,6 +120,21 @@ TEST_F(SqliteDatabase, AFullDiskIsTriedOnceMoreWithoutWhatGrowsAndEndsNothing) {
   EXPECT_FALSE(op.error) << op.error->to_string();
   EXPECT_EQ(was_full, (std::vector<bool>{false, true}));
   EXPECT_TRUE(insert(1).ok());
+}
+
+TEST_F(SqliteDatabase, OnAFullDiskTheRoomOfTheLogIsGivenBack) {
+  Settings full = settings();
+  full.path = folder.file("full.db");
+  full.disk_reserve_bytes = std::uint64_t{1} << 60;
+  Database small(full);
+  ASSERT_TRUE(small.open(now()).ok());
+  auto op = write_op<bool>(now(), [](Tx& tx, const Error* refused) {
+    execute(tx.sql, "CREATE TABLE mine(a INTEGER PRIMARY KEY)");
+    return refused != nullptr;
+  });
+  small.run(op);
+  EXPECT_TRUE(op.result) << "what grows is refused";
+  EXPECT_EQ(std::filesystem::file_size(full.path + "-wal"), 0U);
 }
 
 TEST_F(SqliteDatabase, AReadThatFailsIsItsCallersAloneAndItsConnectionIsUsedAgain) {

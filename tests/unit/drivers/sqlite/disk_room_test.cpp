@@ -72,7 +72,7 @@ TEST_F(SqliteDiskRoom, MoreThanTheDiskHasCountsAsFullAndIsNotTried) {
 TEST_F(SqliteDiskRoom, WhatTheFileMayHaveToGrowByIsNotFree) {
   DiskRoom room(store(), 100'000);
   ASSERT_TRUE(room.keep());
-  const Error* full = room.full(now, [] { return DiskRoom::Store{.growth_bytes = std::uint64_t{1} << 60}; });
+  const Error* full = room.full(now, std::uint64_t{1} << 60);
   ASSERT_NE(full, nullptr);
   EXPECT_NE(full->message.find("what the log still holds"), std::string::npos) << full->message;
   EXPECT_TRUE(room.is_full());
