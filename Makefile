@@ -21,9 +21,7 @@ help:
 # By the environment, where no character of a file's name means anything to the shell.
 demo: export TOWLINE_DEMO_INPUT = $(value INPUT)
 demo:
-	@scripts/bootstrap core </dev/null
-	@scripts/build release towline_demo
-	@build/release/demo/towline_demo $(if $(value INPUT),--input "$$TOWLINE_DEMO_INPUT") $(ARGS)
+	@scripts/run-demo $(if $(value INPUT),--input "$$TOWLINE_DEMO_INPUT") $(ARGS)
 
 test:
 	@scripts/bootstrap test

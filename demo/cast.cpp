@@ -4,47 +4,59 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fmt/format.h>
 #include <thread>
+
+#include <fmt/format.h>
 
 namespace towline::demo {
 
 Cast::Cast(CastOptions options) : options_(std::move(options)) {
   for (std::uint32_t i = 0; i < options_.publisher_rates.size(); ++i) {
-    seats_.push_back({Role::kPublisher, i, 0, std::nullopt, false, std::nullopt});
+    seats_.push_back({Role::kPublisher, i, "publisher", fmt::format("publisher {}", i), 0, std::nullopt,
+                      false, std::nullopt});
   }
   for (std::uint32_t i = 0; i < options_.workers; ++i) {
-    seats_.push_back({Role::kWorker, i, 0, std::nullopt, false, std::nullopt});
+    const auto& language = options_.languages[i % options_.languages.size()];
+    seats_.push_back({Role::kWorker, i, language.name, fmt::format("worker {} in {}", i, language.title), 0,
+                      std::nullopt, false, std::nullopt});
   }
 }
 
-std::vector<std::string> Cast::arguments_of(const Seat& seat) const {
-  std::vector<std::string> words = {seat.role == Role::kPublisher ? "run-publisher" : "run-worker",
-                                    "--database",
-                                    options_.place.database,
-                                    "--folder",
-                                    options_.place.folder,
-                                    "--name",
-                                    seat.name()};
+std::vector<std::string> Cast::command_of(const Seat& seat) const {
+  const bool publishes = seat.role == Role::kPublisher;
+  const auto& language = options_.languages[seat.index % options_.languages.size()];
+  std::vector<std::string> words = publishes ? options_.publisher : language.command;
   const auto add = [&](const char* option, std::string value) {
     words.emplace_back(option);
     words.push_back(std::move(value));
   };
-  if (seat.role == Role::kPublisher) {
+  const auto ms = [](std::chrono::milliseconds span) { return std::to_string(span.count()); };
+  add("--name", seat.name());
+  if (publishes) {
+    add("--database", options_.place.database);
+    add("--folder", options_.place.folder);
     add("--index", std::to_string(seat.index));
     add("--rate", fmt::format("{}", options_.publisher_rates[seat.index]));
-  } else {
-    add("--concurrency", std::to_string(options_.concurrency));
-    add("--work-ms", std::to_string(options_.work_ms));
-    add("--seed", std::to_string(options_.seed));
+    return words;
   }
+  add("--store", options_.place.url());
+  add("--ledger", options_.place.ledger_of(seat.name()));
+  add("--topic", std::string(kTopic));
+  add("--group", std::string(kGroup));
+  add("--lease-ms", ms(kLease));
+  add("--concurrency", std::to_string(options_.concurrency));
+  add("--attempts", std::to_string(kAttemptsMax));
+  add("--retry-ms", ms(kRetryFirst));
+  add("--retry-max-ms", ms(kRetryMax));
+  add("--work-ms", std::to_string(options_.work_ms));
+  add("--seed", std::to_string(options_.seed));
   return words;
 }
 
 Result<void> Cast::start(Seat& seat) {
   ++seat.lives;
   seat.start_at_s.reset();
-  auto child = Child::start(arguments_of(seat), options_.place.log_of(seat.name()));
+  auto child = Child::start(command_of(seat), options_.place.log_of(seat.name()));
   if (!child.ok()) return child.error();
   seat.child = std::move(*child);
   return {};

@@ -2,14 +2,15 @@
 // The cast: the publishers and workers of one run, each a seat that is filled by one process life after
 // another.
 
-#include "common.hpp"
-#include "processes.hpp"
-
 #include <csignal>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "common.hpp"
+#include "languages.hpp"
+#include "processes.hpp"
 
 namespace towline::demo {
 
@@ -21,25 +22,25 @@ struct CastOptions {
   std::uint64_t seed = 0;
   std::int64_t concurrency = 0;
   std::int64_t work_ms = 0;
+  std::vector<std::string> publisher;   ///< the command of a publisher
   std::vector<double> publisher_rates;  ///< one publisher each, orders per second
   std::uint32_t workers = 0;
+  std::vector<Language> languages;  ///< dealt to the workers in turn
 };
 
 struct Seat {
   Role role = Role::kWorker;
   std::uint32_t index = 0;
+  std::string kind;   ///< "publisher", or the name of the worker's language
+  std::string title;  ///< for people
   std::uint32_t lives = 0;
   std::optional<Child> child;
   bool done = false;                 ///< a publisher that has published everything
   std::optional<double> start_at_s;  ///< killed, and to be started again then
 
-  [[nodiscard]] std::string title() const {
-    return (role == Role::kPublisher ? "publisher " : "worker ") + std::to_string(index);
-  }
   /// Of the present life, or of the last one.
   [[nodiscard]] std::string name() const {
-    return (role == Role::kPublisher ? "publisher-" : "worker-") + std::to_string(index) + "." +
-           std::to_string(lives);
+    return kind + "-" + std::to_string(index) + "." + std::to_string(lives);
   }
 };
 
@@ -57,7 +58,7 @@ class Cast {
   std::vector<std::string> stop_all(double patience_s);
 
  private:
-  [[nodiscard]] std::vector<std::string> arguments_of(const Seat& seat) const;
+  [[nodiscard]] std::vector<std::string> command_of(const Seat& seat) const;
   CastOptions options_;
   std::vector<Seat> seats_;
 };

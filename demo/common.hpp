@@ -1,16 +1,16 @@
 #pragma once
 // What every process of the demo agrees on: names, times, the retry policy, and how an engine is opened.
 //
-// The coordinator, the publishers and the workers are the same executable; they share nothing but files.
-// Whatever two of them must agree on is written here once.
-
-#include <towline/towline.hpp>
+// They share nothing but files. Whatever two of them must agree on is written here once, and workers, which
+// are written in several languages, are told it on their command line.
 
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <string>
 #include <string_view>
+
+#include <towline/towline.hpp>
 
 namespace towline::demo {
 
@@ -52,6 +52,10 @@ struct Place {
 
   [[nodiscard]] std::string plan() const { return folder + "/plan.jsonl"; }
   [[nodiscard]] std::string ledgers() const { return folder + "/ledgers"; }
+  [[nodiscard]] std::string ledger_of(std::string_view name) const {
+    return ledgers() + "/" + std::string(name) + ".jsonl";
+  }
+  [[nodiscard]] std::string url() const { return "sqlite:" + database; }
   [[nodiscard]] std::string log_of(std::string_view name) const {
     return folder + "/" + std::string(name) + ".log";
   }
@@ -59,16 +63,17 @@ struct Place {
 
 /// Opens the shared file; warnings and errors of the engine go to standard error, which is a log file in the
 /// children.
-[[nodiscard]] inline Result<Engine> open_engine(const Place& place, std::string_view name) {
+[[nodiscard]] inline Result<Engine> open_engine(const std::string& url, std::string_view name,
+                                                std::chrono::milliseconds lease = kLease) {
   EngineOptions options;
   options.name = std::string(name);
-  options.lease = kLease;
+  options.lease = lease;
   options.log = [](const LogRecord& record) {
     if (record.level < LogLevel::kWarning) return;
     std::fprintf(stderr, "%.*s: %.*s\n", static_cast<int>(record.station.size()), record.station.data(),
                  static_cast<int>(record.text.size()), record.text.data());
   };
-  return Engine::open("sqlite:" + place.database, std::move(options));
+  return Engine::open(url, std::move(options));
 }
 
 }  // namespace towline::demo

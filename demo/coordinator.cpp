@@ -8,25 +8,27 @@
 
 #include "coordinator.hpp"
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <utility>
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <unistd.h>
+
 #include "cast.hpp"
 #include "common.hpp"
 #include "effects.hpp"
+#include "languages.hpp"
 #include "ledger.hpp"
 #include "plan.hpp"
 #include "progress.hpp"
 #include "screen.hpp"
 #include "stage.hpp"
 #include "verdict.hpp"
-
-#include <algorithm>
-#include <atomic>
-#include <chrono>
-#include <csignal>
-#include <cstring>
-#include <fmt/format.h>
-#include <poll.h>
-#include <unistd.h>
-#include <utility>
 
 namespace towline::demo {
 namespace {
@@ -49,7 +51,7 @@ std::atomic<int> stop_signal{0};
 extern "C" void note_signal(int signal) { stop_signal.store(signal); }
 
 void catch_signals() {
-  struct sigaction action{};
+  struct sigaction action {};
   action.sa_handler = note_signal;
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE})
     ::sigaction(signal, &action, nullptr);
@@ -63,8 +65,9 @@ struct Stop {
 
 class Coordinator {
  public:
-  Coordinator(const CoordinatorOptions& options, Plan plan, Stage stage)
+  Coordinator(const CoordinatorOptions& options, std::vector<Language> languages, Plan plan, Stage stage)
       : options_(options),
+        languages_(std::move(languages)),
         plan_(std::move(plan)),
         stage_(std::move(stage)),
         progress_(plan_),
@@ -98,12 +101,14 @@ class Coordinator {
   [[nodiscard]] double deadline_s() const;
   [[nodiscard]] std::uint32_t worker_kills() const { return few_orders() ? 0 : options_.worker_kills; }
   [[nodiscard]] std::uint32_t publisher_kills() const { return few_orders() ? 0 : options_.publisher_kills; }
+  [[nodiscard]] std::string title_of(const std::string& language) const;
   [[nodiscard]] bool few_orders() const { return plan_.orders.size() < kFewOrders; }
   [[nodiscard]] bool all_kills_done() const { return kills_.size() == worker_kills() + publisher_kills(); }
   [[nodiscard]] std::size_t kill_count(bool worker) const;
   static Stop stop_for(const Error& error) { return {kExitBreach, error.to_string()}; }
 
   CoordinatorOptions options_;
+  std::vector<Language> languages_;  ///< of the workers; no more than there are workers
   Plan plan_;
   Stage stage_;
   Progress progress_;
@@ -145,11 +150,18 @@ std::optional<Stop> Coordinator::prepare() {
   if (!written.ok()) return stop_for(written.error());
   auto prepared = stage_.prepare_database();
   if (!prepared.ok()) return stop_for(prepared.error());
-  auto ledger = Ledger::create(stage_.place().ledgers(), "coordinator");
+  auto ledger = Ledger::create(stage_.place().ledger_of("coordinator"));
   if (!ledger.ok()) return stop_for(ledger.error());
   ledger_.emplace(std::move(*ledger));
 
-  CastOptions cast{stage_.place(), plan_.seed, options_.concurrency, options_.work_ms, {}, options_.workers};
+  CastOptions cast{.place = stage_.place(),
+                   .seed = plan_.seed,
+                   .concurrency = options_.concurrency,
+                   .work_ms = options_.work_ms,
+                   .publisher = own_command("run-publisher"),
+                   .publisher_rates = {},
+                   .workers = options_.workers,
+                   .languages = languages_};
   std::vector<std::size_t> shares(options_.publishers, 0);
   for (const auto& planned : plan_.orders)
     ++shares[planned.publisher];
@@ -204,7 +216,7 @@ void Coordinator::kill(Seat& seat) {
     }
   }
   progress_.forget(seat.name());
-  screen_->event(elapsed_s(), fmt::format("kill -9 {} (process {}){}", seat.title(), pid, detail));
+  screen_->event(elapsed_s(), fmt::format("kill -9 {} (process {}){}", seat.title, pid, detail));
 }
 
 void Coordinator::kill_a_publisher() {
@@ -229,13 +241,15 @@ std::string Coordinator::interruption() const {
                      plan_.orders.size());
 }
 
-/// Waits for a moment when a worker has orders in hand, then strikes somewhere in the next dozen
-/// milliseconds, so that over many kills every point of a handling is hit.
+/// The languages take turns in being killed. Waits for a moment when a worker has orders in hand, then
+/// strikes somewhere in the next dozen milliseconds, so that over many kills every point of a handling is
+/// hit.
 void Coordinator::hunt_a_worker() {
   if (hunt_since_s_ < 0) hunt_since_s_ = elapsed_s();
+  const auto& language = languages_[kill_count(true) % languages_.size()];
   Seat* victim = nullptr;
   for (auto& seat : cast_->seats()) {
-    if (seat.role != Role::kWorker || !seat.child) continue;
+    if (seat.role != Role::kWorker || seat.kind != language.name || !seat.child) continue;
     if (victim == nullptr || progress_.open_count(seat.name()) > progress_.open_count(victim->name()))
       victim = &seat;
   }
@@ -271,7 +285,7 @@ std::optional<Stop> Coordinator::reap() {
     seat.child.reset();
     if (seat.role == Role::kPublisher && ending->clean()) {
       seat.done = true;
-      screen_->event(elapsed_s(), seat.title() + " has published everything");
+      screen_->event(elapsed_s(), seat.title + " has published everything");
       continue;
     }
     const auto log = last_lines(stage_.place().log_of(seat.name()), 10);
@@ -289,7 +303,7 @@ std::optional<Stop> Coordinator::start_again() {
     if (!started.ok()) return stop_for(started.error());
     last_start_s_ = elapsed_s();
     screen_->event(last_start_s_,
-                   fmt::format("{} started again (process {})", seat.title(), seat.child->pid()));
+                   fmt::format("{} started again (process {})", seat.title, seat.child->pid()));
   }
   return std::nullopt;
 }
@@ -297,8 +311,7 @@ std::optional<Stop> Coordinator::start_again() {
 /// One look at everything; says why the run cannot go on, if so.
 std::optional<Stop> Coordinator::watch() {
   ::poll(nullptr, 0, hunt_since_s_ >= 0 ? 2 : 10);
-  if (stop_signal.load() != 0)
-    return Stop{kExitInterrupted, interruption()};
+  if (stop_signal.load() != 0) return Stop{kExitInterrupted, interruption()};
   const auto read =
       reader_.poll([&](const std::string& source, const Record& record) { progress_.note(source, record); });
   if (!read.ok()) return stop_for(read.error());
@@ -319,8 +332,16 @@ std::optional<Stop> Coordinator::watch() {
 
 std::optional<Stop> Coordinator::play() {
   screen_.emplace();
-  screen_->event(0, fmt::format("{} orders of {} publishers for {} workers, seed {}, {}", plan_.orders.size(),
-                                options_.publishers, options_.workers, plan_.seed, stage_.place().database));
+  std::string titles;
+  for (const auto& language : languages_)
+    titles += (titles.empty() ? "" : ", ") + language.title;
+  screen_->event(
+      0, fmt::format("{} orders of {} publishers for {} workers ({}), seed {}, {}", plan_.orders.size(),
+                     options_.publishers, options_.workers, titles, plan_.seed, stage_.place().database));
+  for (const auto& language : known_languages()) {
+    if (options_.languages.empty() && !language.missing.empty())
+      screen_->event(0, fmt::format("NO WORKERS IN {}: {}", language.title, language.missing));
+  }
   auto started = cast_->start_all();
   if (!started.ok()) return stop_for(started.error());
   last_start_s_ = elapsed_s();
@@ -337,7 +358,7 @@ std::optional<Stop> Coordinator::settle() {
   screen_->event(
       elapsed_s(),
       "every order has reached its end; waiting longer than a lease for anything that comes twice");
-  auto engine = open_engine(stage_.place(), "coordinator");
+  auto engine = open_engine(stage_.place().url(), "coordinator");
   if (!engine.ok()) return stop_for(engine.error());
   engine_ = std::move(*engine);
   const double since_s = elapsed_s();
@@ -355,6 +376,12 @@ std::optional<Stop> Coordinator::settle() {
   return std::nullopt;
 }
 
+std::string Coordinator::title_of(const std::string& language) const {
+  const auto found = std::find_if(languages_.begin(), languages_.end(),
+                                  [&](const Language& one) { return one.name == language; });
+  return found == languages_.end() ? language : found->title;
+}
+
 void Coordinator::tell(const Verdict& verdict, std::size_t torn) {
   Figures f = progress_.figures(wall_us());
   fmt::print(
@@ -369,6 +396,10 @@ void Coordinator::tell(const Verdict& verdict, std::size_t torn) {
       "{} of {} killed workers had orders in hand; {} attempts began again elsewhere; {} ledgers end in half "
       "a line\n",
       verdict.kills_into_work, kill_count(true), f.redelivered, torn);
+  for (const auto& share : verdict.languages) {
+    fmt::print("{} booked {} orders, killed {} times\n", title_of(share.name), share.effects, share.kills);
+  }
+  fmt::print("{} orders were begun in one language and booked in another\n", verdict.handed_over);
   if (few_orders()) fmt::print("fewer than {} orders: nothing was killed on the way\n", kFewOrders);
   for (const auto& line : verdict.first_findings(kFindingsPerKind))
     fmt::print("  {}\n", line);
@@ -385,6 +416,10 @@ std::optional<Stop> Coordinator::conclude(int& status) {
   evidence->kills = kills_;
   evidence->kills_planned = worker_kills() + publisher_kills();
   evidence->kills_must_hit = plan_.orders.size() >= kHitCountMin && options_.work_ms > 0;
+  evidence->languages_must_act = plan_.orders.size() >= kHitCountMin;
+  evidence->languages_known = known_languages().size();
+  for (const auto& language : languages_)
+    evidence->languages.push_back(language.name);
   for (const auto& complaint : complaints)
     evidence->left_over.push_back(complaint);
   const Verdict verdict = judge(*evidence);
@@ -448,8 +483,14 @@ int run_coordinator(const CoordinatorOptions& options) {
     fmt::print(stderr, "towline_demo: {}\n", stage.error().message);
     return kExitUsage;
   }
-  return Coordinator(options, make_plan(std::move(*orders), options.seed, options.publishers),
-                     std::move(*stage))
+  auto languages = choose_languages(known_languages(), options.languages);
+  if (!languages.ok()) {
+    fmt::print(stderr, "towline_demo: {}\n", languages.error().message);
+    return kExitUsage;
+  }
+  if (languages->size() > options.workers) languages->resize(options.workers);
+  return Coordinator(options, std::move(*languages),
+                     make_plan(std::move(*orders), options.seed, options.publishers), std::move(*stage))
       .run();
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace towline::demo {
 
@@ -17,7 +18,8 @@ struct CoordinatorOptions {
   bool keep = false;
   std::uint32_t publishers = 2;
   std::uint32_t workers = 3;
-  std::int64_t concurrency = 16;  ///< handlers at once per worker
+  std::vector<std::string> languages;  ///< of the workers, in turn; empty: all that this build has
+  std::int64_t concurrency = 16;       ///< handlers at once per worker
   std::int64_t work_ms = 10;
   std::uint32_t worker_kills = 4;
   std::uint32_t publisher_kills = 1;

@@ -5,11 +5,11 @@
 // unique index on the order: an order that was handled twice shows as two rows instead of being hidden by a
 // constraint.
 
-#include <towline/result.hpp>
-
 #include <cstdint>
 #include <string>
 #include <vector>
+
+#include <towline/result.hpp>
 
 namespace towline::demo {
 
@@ -21,7 +21,7 @@ struct EffectRow {
   std::int64_t total_cents = 0;
   std::uint32_t attempt = 0;
   std::int64_t payload_hash = 0;
-  std::string worker;  ///< the process life that committed it, e.g. "worker-2.1"
+  std::string worker;  ///< the process life that committed it, e.g. "python-2.1"
   std::int64_t at_us = 0;
 };
 

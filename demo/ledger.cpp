@@ -6,13 +6,14 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <fcntl.h>
 #include <filesystem>
+#include <utility>
+
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <utility>
 
 namespace towline::demo {
 namespace {
@@ -80,8 +81,7 @@ Result<Record> parse_record(std::string_view line) {
   }
 }
 
-Result<Ledger> Ledger::create(const std::string& folder, const std::string& name) {
-  const std::string path = folder + "/" + name + std::string(kSuffix);
+Result<Ledger> Ledger::create(const std::string& path) {
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
   if (fd < 0) return io_error(path, "be created");
   return Ledger(fd);

@@ -6,14 +6,14 @@
 // yet, or tear the last line of a file that nobody continues. The verdict reads these files and nothing the
 // engine counted.
 
-#include <towline/result.hpp>
-
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
+
+#include <towline/result.hpp>
 
 namespace towline::demo {
 
@@ -55,7 +55,8 @@ struct Record {
 /// nothing that happens afterwards could be judged.
 class Ledger {
  public:
-  static Result<Ledger> create(const std::string& folder, const std::string& name);
+  /// Makes the file, which must not exist.
+  static Result<Ledger> create(const std::string& path);
   Ledger(Ledger&& other) noexcept;
   Ledger& operator=(Ledger&&) = delete;
   ~Ledger();
@@ -72,7 +73,7 @@ class LedgerReader {
  public:
   using Sink = std::function<void(const std::string& source, const Record& record)>;
   explicit LedgerReader(std::string folder) : folder_(std::move(folder)) {}
-  /// `source` is the name of the process life, e.g. "worker-2.1". Errors: kIoError; kInvalidArgument for a
+  /// `source` is the name of the process life, e.g. "python-2.1". Errors: kIoError; kInvalidArgument for a
   /// whole line that is not a record, naming file and line.
   Result<void> poll(const Sink& sink);
   /// Files that end in half a line.

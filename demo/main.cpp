@@ -34,9 +34,13 @@ void add_coordinator_options(CLI::App& app, CoordinatorOptions& options) {
   app.add_option("--publishers", options.publishers, "Publisher processes")
       ->check(CLI::Range(1, 16))
       ->capture_default_str();
-  app.add_option("--workers", options.workers, "Worker processes")
+  app.add_option("--workers", options.workers, "Worker processes, dealt to the languages in turn")
       ->check(CLI::Range(1, 32))
       ->capture_default_str();
+  app.add_option("--languages", options.languages,
+                 "What the workers are written in: cpp, python, node (default: all that this build has)")
+      ->delimiter(',')
+      ->type_name("LIST");
   app.add_option("--concurrency", options.concurrency, "Handlers at once per worker")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
@@ -57,10 +61,19 @@ void add_coordinator_options(CLI::App& app, CoordinatorOptions& options) {
       ->check(CLI::Range(1.0, 86400.0));
 }
 
-void add_child_options(CLI::App& app, Place& place, std::string& name) {
-  app.add_option("--database", place.database)->required();
-  app.add_option("--folder", place.folder)->required();
-  app.add_option("--name", name)->required();
+void add_worker_options(CLI::App& app, WorkerOptions& options) {
+  app.add_option("--store", options.store)->required();
+  app.add_option("--ledger", options.ledger)->required();
+  app.add_option("--name", options.name)->required();
+  app.add_option("--topic", options.topic)->required();
+  app.add_option("--group", options.group)->required();
+  app.add_option("--lease-ms", options.lease_ms)->required();
+  app.add_option("--concurrency", options.concurrency)->required();
+  app.add_option("--attempts", options.attempts)->required();
+  app.add_option("--retry-ms", options.retry_ms)->required();
+  app.add_option("--retry-max-ms", options.retry_max_ms)->required();
+  app.add_option("--work-ms", options.work_ms)->required();
+  app.add_option("--seed", options.seed)->required();
 }
 
 int run(int argc, char** argv) {
@@ -73,16 +86,15 @@ int run(int argc, char** argv) {
 
   PublisherOptions publisher;
   CLI::App* as_publisher = app.add_subcommand("run-publisher")->group("");
-  add_child_options(*as_publisher, publisher.place, publisher.name);
+  as_publisher->add_option("--database", publisher.place.database)->required();
+  as_publisher->add_option("--folder", publisher.place.folder)->required();
+  as_publisher->add_option("--name", publisher.name)->required();
   as_publisher->add_option("--index", publisher.index)->required();
   as_publisher->add_option("--rate", publisher.rate_per_second)->required();
 
   WorkerOptions worker;
   CLI::App* as_worker = app.add_subcommand("run-worker")->group("");
-  add_child_options(*as_worker, worker.place, worker.name);
-  as_worker->add_option("--concurrency", worker.concurrency)->required();
-  as_worker->add_option("--work-ms", worker.work_ms)->required();
-  as_worker->add_option("--seed", worker.seed)->required();
+  add_worker_options(*as_worker, worker);
 
   try {
     app.parse(argc, argv);

@@ -5,14 +5,15 @@
 #include <cerrno>
 #include <cstring>
 #include <deque>
+#include <fstream>
+#include <utility>
+
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <fstream>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <utility>
 
 namespace towline::demo {
 namespace {
@@ -33,7 +34,7 @@ Ending ending_of(int status) {
   sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
   ::signal(SIGPIPE, SIG_DFL);
-  ::execv("/proc/self/exe", arguments);
+  ::execvp(arguments[0], arguments);
   ::_exit(127);
 }
 
@@ -44,11 +45,9 @@ std::string Ending::to_string() const {
                    : fmt::format("ended with status {}", code);
 }
 
-Result<Child> Child::start(const std::vector<std::string>& arguments, const std::string& log) {
-  std::vector<std::string> words = {"towline_demo"};
-  words.insert(words.end(), arguments.begin(), arguments.end());
+Result<Child> Child::start(std::vector<std::string> command, const std::string& log) {
   std::vector<char*> pointers;
-  for (auto& word : words)
+  for (auto& word : command)
     pointers.push_back(word.data());
   pointers.push_back(nullptr);
   const int fd = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);

@@ -1,17 +1,18 @@
 #pragma once
-// Child processes, each known by its process id and by the name of its life ("worker-2.1": the first life of
-// worker 2).
+// Child processes, each known by its process id and by the name of its life ("python-2.1": the first life of
+// worker 2, which is written in Python).
 //
 // No child outlives the coordinator: it is stopped by its id when the run ends, however it ends, and the
 // kernel kills it should the coordinator itself be killed.
 
-#include <towline/result.hpp>
-
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <sys/types.h>
 #include <vector>
+
+#include <sys/types.h>
+
+#include <towline/result.hpp>
 
 namespace towline::demo {
 
@@ -27,8 +28,8 @@ struct Ending {
 /// A child that runs. Move-only; dropping it kills and reaps it.
 class Child {
  public:
-  /// Starts this executable again with `arguments`; its output goes to the file `log`.
-  static Result<Child> start(const std::vector<std::string>& arguments, const std::string& log);
+  /// Starts a command, its program looked for on the path; its output goes to the file `log`.
+  static Result<Child> start(std::vector<std::string> command, const std::string& log);
   Child(Child&& other) noexcept;
   Child& operator=(Child&& other) noexcept;
   ~Child();

@@ -3,10 +3,6 @@
 // receipt and publishes again; the dedup id makes that harmless. The due time of a delayed order is drawn
 // once, with the first intention.
 
-#include "ledger.hpp"
-#include "plan.hpp"
-#include "roles.hpp"
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -15,6 +11,10 @@
 #include <thread>
 #include <unordered_map>
 #include <vector>
+
+#include "ledger.hpp"
+#include "plan.hpp"
+#include "roles.hpp"
 
 namespace towline::demo {
 namespace {
@@ -213,9 +213,9 @@ int fail(const Error& error) {
 }  // namespace
 
 int run_publisher(const PublisherOptions& options) {
-  auto ledger = Ledger::create(options.place.ledgers(), options.name);
+  auto ledger = Ledger::create(options.place.ledger_of(options.name));
   if (!ledger.ok()) return fail(ledger.error());
-  auto engine = open_engine(options.place, options.name);
+  auto engine = open_engine(options.place.url(), options.name);
   if (!engine.ok()) return fail(engine.error());
   Publisher publisher(options, *engine, std::move(*ledger));
   auto result = publisher.prepare();

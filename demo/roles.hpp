@@ -1,11 +1,12 @@
 #pragma once
-// The two kinds of child process. Each runs to its end and returns the exit status of the process: 0 done, 1
+// The two kinds of child process that this executable can be; workers in other languages take the same
+// options as this one (README.md). Each runs to its end and returns the exit status of the process: 0 done, 1
 // not.
-
-#include "common.hpp"
 
 #include <cstdint>
 #include <string>
+
+#include "common.hpp"
 
 namespace towline::demo {
 
@@ -20,9 +21,16 @@ struct PublisherOptions {
 int run_publisher(const PublisherOptions& options);
 
 struct WorkerOptions {
-  Place place;
-  std::string name;  ///< of this life, e.g. "worker-2.1"
+  std::string store;   ///< URL
+  std::string ledger;  ///< the file to make and to write
+  std::string name;    ///< of this life, e.g. "cpp-2.1"
+  std::string topic;
+  std::string group;
+  std::int64_t lease_ms = 0;
   std::int64_t concurrency = 0;
+  std::uint32_t attempts = 0;  ///< handlings of an order in all, then it becomes a dead letter
+  std::int64_t retry_ms = 0;   ///< the first wait; each further one is twice as long
+  std::int64_t retry_max_ms = 0;
   std::int64_t work_ms = 0;  ///< how long a handler works, about
   std::uint64_t seed = 0;
 };

@@ -5,6 +5,7 @@
 #include "self_test.hpp"
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -14,6 +15,7 @@
 #include <fmt/format.h>
 
 #include "common.hpp"
+#include "languages.hpp"
 #include "verdict.hpp"
 
 namespace towline::demo {
@@ -21,7 +23,8 @@ namespace {
 
 constexpr std::size_t kOrderCount = 400;
 constexpr std::int64_t kEpochUs = 1'767'225'600'000'000;
-constexpr const char* kKilledWorker = "worker-0.1";
+constexpr const char* kKilledWorker = "cpp-0.1";
+constexpr std::array<const char*, 3> kWorkers = {"cpp-1.1", "python-2.1", "node-3.1"};
 
 std::vector<Order> make_orders() {
   std::vector<Order> orders;
@@ -59,6 +62,9 @@ CleanRun::CleanRun(const Plan& plan) {
   evidence_.kills = {{kKilledWorker, true}};
   evidence_.kills_planned = 1;
   evidence_.kills_must_hit = true;
+  evidence_.languages = {"cpp", "python", "node"};
+  evidence_.languages_known = 3;
+  evidence_.languages_must_act = true;
   std::vector<const PlannedOrder*> late;
   std::int64_t now_us = kEpochUs;
   for (const auto& planned : plan.orders) {
@@ -106,9 +112,12 @@ void CleanRun::handle(const PlannedOrder& planned, std::int64_t at_us) {
                      .attempt = attempt,
                      .payload_hash = hash});
   };
+  const auto worker_of = [&](std::uint32_t attempt) {
+    return kWorkers.at((planned.number + attempt) % kWorkers.size());
+  };
   for (std::uint32_t attempt = 1; attempt <= failures; ++attempt, at_us += 200) {
-    start("worker-1.1", attempt, at_us);
-    testify("worker-1.1",
+    start(worker_of(attempt), attempt, at_us);
+    testify(worker_of(attempt),
             {.what = What::kFail, .number = planned.number, .at_us = at_us + 50, .attempt = attempt});
   }
   if (planned.fate.dead()) {
@@ -116,7 +125,7 @@ void CleanRun::handle(const PlannedOrder& planned, std::int64_t at_us) {
     return;
   }
   const bool is_last_of_killed = !killed_ && planned.number > kOrderCount / 2;
-  const char* worker = is_last_of_killed ? kKilledWorker : "worker-1.1";
+  const char* worker = is_last_of_killed ? kKilledWorker : worker_of(failures + 1);
   start(worker, failures + 1, at_us);
   evidence_.effects.push_back({static_cast<std::int64_t>(evidence_.effects.size()) + 1, planned.number,
                                planned.order.id, planned.order.customer, planned.order.total_cents,
@@ -284,6 +293,27 @@ std::vector<Case> more_cases() {
          e.left_over.push_back("3 messages wait");
          return std::string();
        }},
+      {"a language that did nothing", Breach::kInconclusive,
+       [](Evidence& e) {
+         e.languages.emplace_back("cobol");
+         return std::string();
+       }},
+      {"a language that was spared", Breach::kInconclusive,
+       [](Evidence& e) {
+         e.kills.resize(3, e.kills.front());
+         return std::string();
+       }},
+      {"languages that never meet", Breach::kInconclusive,
+       [](Evidence& e) {
+         std::erase_if(e.testimonies, [&](const Testimony& testimony) {
+           const auto row = std::find_if(e.effects.begin(), e.effects.end(), [&](const EffectRow& one) {
+             return one.number == testimony.record.number;
+           });
+           return testimony.record.what == What::kStart && row != e.effects.end() &&
+                  language_of(row->worker) != language_of(testimony.source);
+         });
+         return std::string();
+       }},
       {"a kill that did not happen", Breach::kInconclusive,
        [](Evidence& e) {
          ++e.kills_planned;
@@ -318,7 +348,7 @@ Result<std::vector<Testimony>> through_ledgers(const std::vector<Testimony>& tes
   for (const auto& [source, record] : testimonies) {
     auto found = ledgers.find(source);
     if (found == ledgers.end()) {
-      auto ledger = Ledger::create(folder.path(), source);
+      auto ledger = Ledger::create(folder.path() + "/" + source + ".jsonl");
       if (!ledger.ok()) return ledger.error();
       found = ledgers.emplace(source, std::move(*ledger)).first;
     }
@@ -347,6 +377,7 @@ class SelfTest {
   }
   void check_case(const Evidence& clean, const Case& planted);
   void check_lines();
+  void check_languages();
   [[nodiscard]] int end() const {
     fmt::print("self-test: {} cases, {} failed\n", count_, failed_);
     return failed_ == 0 ? 0 : 1;
@@ -400,6 +431,20 @@ void SelfTest::check_lines() {
         orders.ok() ? "" : orders.error().message);
 }
 
+void SelfTest::check_languages() {
+  const std::vector<Language> known = {{"cpp", "C++", {"a"}}, {"node", "Node", {}, "there is no Node"}};
+  const auto refuses = [&](const std::string& name, const std::string& expected) {
+    const auto chosen = choose_languages(known, {"cpp", name});
+    const std::string said = chosen.ok() ? "was accepted" : chosen.error().message;
+    check(!chosen.ok() && said.find(expected) != std::string::npos, "a language " + expected, said);
+  };
+  refuses("node", "there are no workers in Node: there is no Node");
+  refuses("cobol", "there are no workers in \"cobol\"");
+  const auto all = choose_languages(known, {});
+  check(all.ok() && all->size() == 1 && all->front().name == "cpp",
+        "unless languages are named, those that are there take part", "");
+}
+
 }  // namespace
 
 int run_self_test() {
@@ -420,6 +465,7 @@ int run_self_test() {
   for (const auto& planted : more_cases())
     test.check_case(clean, planted);
   test.check_lines();
+  test.check_languages();
   return test.end();
 }
 

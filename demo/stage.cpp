@@ -8,10 +8,11 @@
 #include <charconv>
 #include <cstring>
 #include <filesystem>
-#include <fmt/format.h>
 #include <limits>
-#include <sys/stat.h>
 #include <utility>
+
+#include <fmt/format.h>
+#include <sys/stat.h>
 
 namespace towline::demo {
 namespace {
@@ -104,7 +105,7 @@ Stage::~Stage() {
 }
 
 Result<void> Stage::prepare_database() const {
-  auto engine = open_engine(place_, "coordinator");
+  auto engine = open_engine(place_.url(), "coordinator");
   if (!engine.ok()) return engine.error();
   auto declared = engine->declare_topic(kTopic);
   if (!declared.ok()) return declared;

@@ -2,13 +2,15 @@
 
 #include "verdict.hpp"
 
-#include "common.hpp"
-
 #include <algorithm>
 #include <array>
-#include <fmt/format.h>
 #include <unordered_map>
 #include <utility>
+
+#include <fmt/format.h>
+
+#include "common.hpp"
+#include "languages.hpp"
 
 namespace towline::demo {
 namespace {
@@ -59,6 +61,7 @@ class Judge {
   void judge_dead_letter(const PlannedOrder& planned, const Story& story);
   void judge_order();
   void judge_run();
+  void judge_languages(std::size_t worker_kills);
   [[nodiscard]] std::size_t kills_into_work() const;
 
   void find(Breach breach, const PlannedOrder& planned, std::string text) {
@@ -310,6 +313,33 @@ void Judge::judge_run() {
     find(Breach::kInconclusive, fmt::format("only {} of {} killed workers had an order in hand",
                                             verdict_.kills_into_work, worker_kills));
   }
+  judge_languages(worker_kills);
+}
+
+/// What workers in one language could do alone would show nothing of the others.
+void Judge::judge_languages(std::size_t worker_kills) {
+  verdict_.languages_known = evidence_.languages_known;
+  for (const auto& story : stories_) {
+    const bool handed_over =
+        std::any_of(story.starts.begin(), story.starts.end(), [&](const Testimony* start) {
+          return !story.rows.empty() && language_of(start->source) != language_of(story.rows[0]->worker);
+        });
+    verdict_.handed_over += handed_over ? 1 : 0;
+  }
+  for (const auto& name : evidence_.languages) {
+    LanguageShare share{name, 0, 0};
+    for (const auto& row : evidence_.effects)
+      share.effects += language_of(row.worker) == name ? 1 : 0;
+    for (const auto& kill : evidence_.kills)
+      share.kills += kill.worker && language_of(kill.name) == name ? 1 : 0;
+    if (evidence_.languages_must_act && share.effects == 0)
+      find(Breach::kInconclusive, fmt::format("the workers in {} booked nothing", name));
+    if (evidence_.languages_must_act && share.kills == 0 && worker_kills >= evidence_.languages.size())
+      find(Breach::kInconclusive, fmt::format("no worker in {} was killed", name));
+    verdict_.languages.push_back(std::move(share));
+  }
+  if (evidence_.languages_must_act && evidence_.languages.size() > 1 && verdict_.handed_over == 0)
+    find(Breach::kInconclusive, "no order was begun in one language and booked in another");
 }
 
 Verdict Judge::run() {
@@ -350,7 +380,8 @@ std::string Verdict::line() const {
     const std::size_t found = count(static_cast<Breach>(i));
     if (found != 0) text += fmt::format("  {} {}", kBreachNames[i], found);
   }
-  return text + fmt::format("  kills {}  {}", kills, pass() ? "PASS" : "FAIL");
+  return text + fmt::format("  languages {}/{}  kills {}  {}", languages.size(), languages_known, kills,
+                            pass() ? "PASS" : "FAIL");
 }
 
 std::vector<std::string> Verdict::first_findings(std::size_t per_kind) const {

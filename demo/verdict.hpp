@@ -12,20 +12,21 @@
 //   dead letters       exactly the orders whose handlers always fail, each once, with the bytes that were
 //   published, its
 //                      customer as key, and the attempts of the retry policy
-// and what must hold for the evidence to be worth anything: ledgers and table agree (a row without a ledger
+// and what must hold for the evidence to be worth anything: workers in every language booked orders and were
+// killed, orders were begun in one and booked in another, ledgers and table agree (a row without a ledger
 // record is explained by a kill only), payloads arrived as sent, attempts were counted, second publishes
 // answered with the first id, nothing waits at the end, no order came from nowhere, and every planned kill
 // happened, most of them into work in progress.
-
-#include "effects.hpp"
-#include "ledger.hpp"
-#include "plan.hpp"
 
 #include <cstdint>
 #include <map>
 #include <set>
 #include <string>
 #include <vector>
+
+#include "effects.hpp"
+#include "ledger.hpp"
+#include "plan.hpp"
 
 namespace towline::demo {
 
@@ -59,6 +60,10 @@ struct Evidence {
   std::size_t kills_planned = 0;
   /// Whether half of the worker kills must have hit a handler that ran. Not with a handful of orders.
   bool kills_must_hit = false;
+  std::vector<std::string> languages;  ///< of the workers of this run
+  std::size_t languages_known = 0;     ///< of the demo
+  /// Whether each of them must have booked an order and have been killed. Not with a handful of orders.
+  bool languages_must_act = false;
 };
 
 enum class Breach : std::uint8_t {
@@ -88,12 +93,22 @@ struct Finding {
   std::string text;
 };
 
+/// What the workers in one language did.
+struct LanguageShare {
+  std::string name;
+  std::size_t effects = 0;
+  std::size_t kills = 0;
+};
+
 struct Verdict {
   std::vector<Finding> findings;
   std::size_t dead_letters_found = 0;  ///< of those that must be there
   std::size_t dead_letters_planned = 0;
   std::size_t kills = 0;
   std::size_t kills_into_work = 0;  ///< worker kills that left a handler unfinished
+  std::vector<LanguageShare> languages;
+  std::size_t languages_known = 0;
+  std::size_t handed_over = 0;  ///< orders that were begun in one language and booked in another
 
   [[nodiscard]] bool pass() const { return findings.empty(); }
   [[nodiscard]] std::size_t count(Breach breach) const;

@@ -1,21 +1,23 @@
-// A worker. For every delivery: the start is written to the ledger, the handler works for a moment, then it
-// books the order in one transaction with the acknowledgement, and only after that transaction has committed
-// the effect is written to the ledger. Handlers that must fail do so either before the transaction or inside
-// it, after the row was inserted; then the row must not be there afterwards.
+// A worker in C++; workers/worker.py and workers/worker.mjs are the same in their languages. For every
+// delivery: the start is written to the ledger, the handler works for a moment, then it books the order in
+// one transaction with the acknowledgement, and only after that transaction has committed the effect is
+// written to the ledger. Handlers that must fail do so either before the transaction or inside it, after the
+// row was inserted; then the row must not be there afterwards.
+
+#include <charconv>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <thread>
+#include <vector>
+
+#include <nlohmann/json.hpp>
 
 #include "effects.hpp"
 #include "ledger.hpp"
 #include "orders.hpp"
 #include "plan.hpp"
 #include "roles.hpp"
-
-#include <charconv>
-#include <chrono>
-#include <csignal>
-#include <cstdio>
-#include <nlohmann/json.hpp>
-#include <thread>
-#include <vector>
 
 namespace towline::demo {
 namespace {
@@ -123,15 +125,15 @@ void Worker::handle(Delivery& delivery) const {
 
 ConsumerOptions consumer_options(const WorkerOptions& options) {
   ConsumerOptions consumer;
-  consumer.group = std::string(kGroup);
+  consumer.group = options.group;
   consumer.name = options.name;
   consumer.concurrency = options.concurrency;
   consumer.order = towline::Order::kKeyOrdered;
   consumer.on_key_failure = KeyFailure::kBlockKey;
   consumer.handler_timeout = std::chrono::seconds(20);
-  consumer.retry.max_attempts = kAttemptsMax;
-  consumer.retry.initial_delay = kRetryFirst;
-  consumer.retry.delay_max = kRetryMax;
+  consumer.retry.max_attempts = options.attempts;
+  consumer.retry.initial_delay = std::chrono::milliseconds(options.retry_ms);
+  consumer.retry.delay_max = std::chrono::milliseconds(options.retry_max_ms);
   // The planned failures are the orders' and not the payment service's: intake must not pause for them.
   consumer.breaker.enabled = false;
   // An order may be in the hands of every worker that is killed and still must not count as the killer.
@@ -154,12 +156,12 @@ int run_worker(const WorkerOptions& options) {
   sigaddset(&stop, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &stop, nullptr);
 
-  auto ledger = Ledger::create(options.place.ledgers(), options.name);
+  auto ledger = Ledger::create(options.ledger);
   if (!ledger.ok()) return fail(ledger.error());
   const Worker worker(options, std::move(*ledger));
-  auto engine = open_engine(options.place, options.name);
+  auto engine = open_engine(options.store, options.name, std::chrono::milliseconds(options.lease_ms));
   if (!engine.ok()) return fail(engine.error());
-  auto consumer = engine->consume(kTopic, consumer_options(options),
+  auto consumer = engine->consume(options.topic, consumer_options(options),
                                   [&](Delivery& delivery) { worker.handle(delivery); });
   if (!consumer.ok()) return fail(consumer.error());
 
