@@ -78,6 +78,8 @@ struct AddonData {
 [[nodiscard]] MessageId id_from(const Napi::Value& value);
 /// [topic, payload, key, content type, others]; see native.ts.
 [[nodiscard]] Message message_from(const Napi::Value& fields);
+/// The options of a message that are rarely given, by their names in calls.ts.
+void set_others(Message& message, const Napi::Value& others);
 /// undefined, or [kind, delay in milliseconds or undefined, type, message, stack].
 [[nodiscard]] Outcome outcome_from(const Napi::Value& fields);
 [[nodiscard]] DeadLetterQuery query_from(const Napi::Value& fields);

@@ -468,7 +468,11 @@ Message message_from(const Napi::Value& fields) {
   if (!key.IsUndefined() && !key.IsNull()) message.key = text_from(key, "key");
   message.content_type = text_from(all.Get(std::uint32_t{3}), "contentType");
   const Napi::Value others = all.Get(std::uint32_t{4});
-  if (!others.IsObject()) return message;
+  if (others.IsObject()) set_others(message, others);
+  return message;
+}
+
+void set_others(Message& message, const Napi::Value& others) {
   if (const auto given = field(others, "headers")) {
     if (!given->IsObject()) raise_wrong(*given, "headers", "an object of strings");
     const auto object = given->As<Napi::Object>();
@@ -492,7 +496,6 @@ Message message_from(const Napi::Value& fields) {
   set(others, "dueAt", message.due_at);
   set(others, "skipIfLateByMs", message.misfire.skip_if_late_by);
   if (const auto id = field(others, "id")) message.id = id_from(*id);
-  return message;
 }
 
 Outcome outcome_from(const Napi::Value& fields) {

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <tuple>
 #include <utility>
 
 #include "binding.hpp"
@@ -116,12 +117,13 @@ class Shutting final : public Napi::AsyncWorker {
 /// Events as [bytes, numbers, values, deliveries]: a call into JavaScript for each field would cost more than
 /// the message. The payloads lie in one buffer behind each other, the fields that are numbers in one array of
 /// doubles, and so do the places of the others in the list of values; the layout is in native.ts. Names that
-/// are those of the message before are put once.
+/// are those of the message before are put once, so most messages make no value at all.
 class EventList {
  public:
   EventList(Napi::Env env, std::size_t count)
       : env_(env), values_(Napi::Array::New(env)), deliveries_(std::make_shared<std::vector<Delivery>>()) {
     numbers_.reserve(count * 11);
+    deliveries_->reserve(count);
   }
 
   void put(Event& event) {
@@ -138,10 +140,12 @@ class EventList {
         return number(static_cast<double>(event.id));
       case Event::Kind::kLog:
         number(static_cast<double>(event.level));
-        value(text(env_, event.station));
-        return value(text(env_, event.text));
-      case Event::Kind::kAlert:
+        string(event.station);
+        return string(event.text);
+      case Event::Kind::kAlert: {
+        const Napi::HandleScope scope(env_);
         return value(to_js(env_, event.alert));
+      }
     }
   }
 
@@ -172,13 +176,18 @@ class EventList {
     values_.Set(value_count_, given);
     number(static_cast<double>(value_count_++));
   }
+  void string(std::string_view given) {
+    const Napi::HandleScope scope(env_);
+    value(text(env_, given));
+  }
   void name(Name& last, std::string_view given) {
     if (last.place >= 0 && last.name == given) return number(last.place);
     last = {std::string(given), static_cast<double>(value_count_)};
-    value(text(env_, given));
+    string(given);
   }
 
   void put_answer(Event& event) {
+    const Napi::HandleScope scope(env_);
     Napi::Value answer;
     bool ok = !event.error;
     if (event.error) {
@@ -203,7 +212,7 @@ class EventList {
     number(static_cast<double>(event.batch_left));
     name(topic_, delivery.topic());
     if (delivery.key()) {
-      value(text(env_, *delivery.key()));
+      string(*delivery.key());
     } else {
       number(-1);
     }
@@ -212,6 +221,7 @@ class EventList {
     number(static_cast<double>(offset_));
     offset_ += delivery.payload().size();
     number(static_cast<double>(offset_));
+    number(static_cast<double>(deliveries_->size()));
     deliveries_->push_back(std::move(delivery));
   }
 
@@ -229,36 +239,83 @@ Napi::Value drain(NodePort& self, const Napi::CallbackInfo& info) {
   std::vector<Event> events =
       self.port().drain(static_cast<std::size_t>(whole_from(info[0], "countMax", 1, 1'000'000)));
   EventList list(env, events.size());
-  for (Event& event : events) {
-    const Napi::HandleScope scope(env);
+  for (Event& event : events)
     list.put(event);
-  }
   return list.take();
 }
 
 // ---- requests -----------------------------------------------------------------------------------
 
-/// ([id, [message ...], id, [message ...] ...], refuse): what was published in one turn of the loop;
-/// refuse(id, error) is called for what cannot be converted.
+/// Messages as outgoing.ts lays them out: bytes behind each other, six numbers for each message, and the list
+/// of values that some of them point into. Names that come again and again are converted once.
+class Packed {
+ public:
+  static constexpr std::size_t kNumbersEach = 6;
+
+  Packed(const Napi::Value& bytes, const Napi::Value& values)
+      : bytes_(bytes.As<Napi::Uint8Array>()), values_(values.As<Napi::Array>()) {}
+
+  [[nodiscard]] Message message(const double* numbers) {
+    const auto [topic, from, to, key, content_type, others] =
+        std::tuple(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]);
+    Message message;
+    message.topic = name(topic_, topic, "topic");
+    message.payload.assign(reinterpret_cast<const char*>(bytes_.Data()) + static_cast<std::size_t>(from),
+                           static_cast<std::size_t>(to - from));
+    message.content_type = name(content_type_, content_type, "contentType");
+    if (key < 0 && others < 0) return message;
+    const Napi::HandleScope scope(values_.Env());
+    if (key >= 0) message.key = text_from(value(key), "key");
+    if (others >= 0) set_others(message, value(others));
+    return message;
+  }
+
+ private:
+  struct Name {
+    std::string text;
+    double place = -1;
+  };
+
+  [[nodiscard]] Napi::Value value(double place) const {
+    return values_.Get(static_cast<std::uint32_t>(place));
+  }
+
+  [[nodiscard]] const std::string& name(Name& last, double place, std::string_view what) {
+    if (last.place == place) return last.text;
+    const Napi::HandleScope scope(values_.Env());
+    last = {text_from(value(place), what), place};
+    return last.text;
+  }
+
+  Napi::Uint8Array bytes_;
+  Napi::Array values_;
+  Name topic_, content_type_;
+};
+
+/// (bytes, numbers, how many numbers, values, refuse): what was published in one turn of the loop, see
+/// outgoing.ts; refuse(id, error) is called for a request with a message that cannot be converted.
 Napi::Value publish(NodePort& self, const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  const auto all = info[0].As<Napi::Array>();
-  const std::uint32_t count = all.Length();
-  for (std::uint32_t i = 0; i + 1 < count; i += 2) {
-    const Napi::HandleScope scope(env);
-    const Napi::Value id = all.Get(i);
-    const Napi::Value given = all.Get(i + 1);
-    const auto messages = given.As<Napi::Array>();
+  Packed packed(info[0], info[3]);
+  const auto numbers = info[1].As<Napi::Float64Array>();
+  const auto end = static_cast<std::size_t>(
+      whole_from(info[2], "the count", 0, static_cast<std::int64_t>(numbers.ElementLength())));
+  for (std::size_t at = 0; at + 1 < end;) {
+    const double* request = numbers.Data() + at;
+    const auto id = static_cast<std::uint64_t>(request[0]);
+    const auto count = static_cast<std::size_t>(request[1]);
+    at += 2 + count * Packed::kNumbersEach;
     std::vector<Message> batch;
     try {
-      batch.reserve(messages.Length());
-      for (std::uint32_t k = 0; k < messages.Length(); ++k)
-        batch.push_back(message_from(messages.Get(k)));
+      batch.reserve(count);
+      for (std::size_t i = 0; i < count; ++i)
+        batch.push_back(packed.message(request + 2 + i * Packed::kNumbersEach));
     } catch (const Napi::Error& error) {
-      info[1].As<Napi::Function>().Call({id, error.Value()});
+      const Napi::HandleScope scope(env);
+      info[4].As<Napi::Function>().Call({Napi::Number::New(env, static_cast<double>(id)), error.Value()});
       continue;
     }
-    self.port().publish(static_cast<std::uint64_t>(id.As<Napi::Number>().Int64Value()), std::move(batch));
+    self.port().publish(id, std::move(batch));
   }
   return env.Undefined();
 }

@@ -64,17 +64,26 @@ const POLL_MS = 50;
 
 /** Reads each option once. `signal` is the caller's. */
 export function fieldsOf(topic: string, value: unknown, options: MessageOptions): Fields {
+  return read(topic, value, options, false);
+}
+
+/** Without an object for each message that has none of the rare options. */
+function read(topic: string, value: unknown, options: MessageOptions, isWhole: boolean): Fields {
   const [payload, known] = encode(value);
-  const { key, contentType, signal: _, ...others } = options as PublishOptions;
-  let isPlain = true;
-  for (const name in others) {
+  const { key, contentType } = options;
+  let others: Record<string, unknown> | undefined;
+  for (const name in options) {
+    if (name === "key" || name === "contentType" || name === "signal") continue;
+    if (isWhole && (name === "topic" || name === "value")) continue;
+    if (!Object.hasOwn(options, name)) continue;
     if (!PUBLISH_OPTIONS.has(name)) {
       throw new errors.InvalidArgumentError(
         `unknown option '${name}' of publish; known are ${[...PUBLISH_OPTIONS].join(", ")}`);
     }
-    isPlain = false;
+    others ??= {};
+    others[name] = options[name as keyof MessageOptions];
   }
-  return [topic, payload, key, contentType ?? known, isPlain ? undefined : others];
+  return [topic, payload, key, contentType ?? known, others];
 }
 
 interface IdempotencyAnswer {
@@ -125,7 +134,7 @@ export abstract class Calls {
    * `receipt.outcome`. The valid ones are stored together.
    */
   async publishBatch(messages: readonly OutgoingMessage[], options: Cancellable = {}): Promise<Receipt[]> {
-    const fields = messages.map(({ topic, value, ...others }) => fieldsOf(topic, value, others));
+    const fields = messages.map((one) => read(one.topic, one.value, one, true));
     return this.send(fields, options.signal);
   }
 

@@ -13,6 +13,8 @@ export interface Host {
   call<T>(signal: AbortSignal | undefined, name: keyof Port, ...values: unknown[]): Promise<T>;
   /** The handler of this delivery has returned. */
   finish(number: number, outcome: Outcome): void;
+  /** All of them are acknowledged. */
+  finishAll(numbers: readonly number[]): void;
   forget(consumer: Consumer): void;
   /** Throws when the engine is closed. */
   check(): void;

@@ -11,6 +11,7 @@ import { type Message, RELEASED } from "./message.js";
 import * as bridge from "./native.js";
 import { type Fields, type Handle, native, type Outcome, type Port, textsOf } from "./native.js";
 import type { ConsumerOptions, EngineOptions } from "./options.js";
+import { Outgoing } from "./outgoing.js";
 import { type DeadLetterAlert, type LogLevel, type PackedReceipts, type Receipt, receiptsOf } from "./records.js";
 import { type Cancellable, cancelled, checkSignal } from "./signals.js";
 import {
@@ -19,7 +20,8 @@ import {
 import type { VirtualClock } from "./testing.js";
 import { tracePublish } from "./tracing.js";
 
-const DRAIN_COUNT = 512;
+// A batch of the usual size is fetched at once.
+const DRAIN_COUNT = 1_024;
 const LEVELS: readonly LogLevel[] = ["debug", "info", "warning", "error"];
 const ORDERINGS = { none: "unordered", key: "key_ordered", partition: "partition_ordered" } as const;
 
@@ -138,7 +140,9 @@ export class Engine extends Calls {
   readonly #listening = new Map<number, () => void>();
   #ids = 0;
   #held = 0;
-  #publishes: unknown[] = [];
+  #outgoing = new Outgoing();
+  /** The other one, while one goes down: what runs meanwhile may publish. */
+  #spare: Outgoing | undefined;
   /** What has returned in this turn of the loop: numbers, and numbers with their outcomes. */
   #acked: number[] = [];
   #finished: unknown[] = [];
@@ -175,6 +179,7 @@ export class Engine extends Calls {
       },
       call: (signal, name, ...values) => this.call(signal, name, ...values),
       finish: (number, outcome) => this.#finish(number, outcome),
+      finishAll: (numbers) => this.#finishAll(numbers),
       forget: (consumer) => this.#forget(consumer.number),
       check: () => this.#check(),
     };
@@ -361,23 +366,36 @@ export class Engine extends Calls {
   protected send(messages: Fields[], signal: AbortSignal | undefined): Promise<Receipt[]> {
     const sent = () =>
       this.#wait<Receipt[]>(signal, (id) => {
-        if (this.#publishes.length === 0) process.nextTick(() => this.#flushPublishes());
-        this.#publishes.push(id, messages);
+        if (this.#outgoing.isFull) this.#flushPublishes();
+        const isFirst = this.#outgoing.isEmpty;
+        this.#outgoing.add(id, messages);
+        if (isFirst) process.nextTick(() => this.#flushPublishes());
       });
     return tracePublish(sent, () => messages.map((one) => one[0]));
   }
 
   #flushPublishes(): void {
-    const requests = this.#publishes;
-    if (requests.length === 0 || this.#isClosed) return;
-    this.#publishes = [];
-    this.#port.publish(requests, (id, error) => this.#answer(id, false, error));
+    const outgoing = this.#outgoing;
+    if (outgoing.isEmpty || this.#isClosed) return;
+    this.#outgoing = this.#spare ?? new Outgoing();
+    this.#spare = undefined;
+    outgoing.send(this.#port, (id, error) => this.#answer(id, false, error));
+    this.#spare = outgoing;
   }
 
   #finish(number: number, outcome: Outcome): void {
-    if (this.#acked.length === 0 && this.#finished.length === 0) setImmediate(() => this.#flushFinished());
+    this.#planFinish();
     if (outcome === undefined) this.#acked.push(number);
     else this.#finished.push(number, outcome);
+  }
+
+  #finishAll(numbers: readonly number[]): void {
+    this.#planFinish();
+    for (const number of numbers) this.#acked.push(number);
+  }
+
+  #planFinish(): void {
+    if (this.#acked.length === 0 && this.#finished.length === 0) setImmediate(() => this.#flushFinished());
   }
 
   #flushFinished(): void {
@@ -385,7 +403,7 @@ export class Engine extends Calls {
     if (acked.length === 0 && finished.length === 0) return;
     this.#acked = [];
     this.#finished = [];
-    this.#port.finish(Float64Array.from(acked), finished);
+    this.#port.finish(new Float64Array(acked), finished);
   }
 
   #answer(id: number, ok: boolean, value: unknown): void {
@@ -414,11 +432,10 @@ export class Engine extends Calls {
       return false;
     }
     const numbers = drained[1];
-    let place = 0;
     for (let at = 0; at < numbers.length; ) {
       const kind = numbers[at] as bridge.EventKind;
       try {
-        if (kind === bridge.DELIVERY) this.#deliver(drained, at, place++);
+        if (kind === bridge.DELIVERY) this.#deliver(drained, at);
         else this.#take(kind, drained, at);
       } catch (error) {
         throwLater(error);
@@ -446,13 +463,13 @@ export class Engine extends Calls {
     }
   }
 
-  #deliver(drained: bridge.Drained, at: number, place: number): void {
+  #deliver(drained: bridge.Drained, at: number): void {
     const numbers = drained[1];
     const sink = this.#sinks.get(numbers[at + bridge.CONSUMER] as number);
     if (sink === undefined) {
       this.#finish(numbers[at + bridge.NUMBER] as number, RELEASED); // it was closed meanwhile
     } else {
-      sink.deliver(drained, at, place);
+      sink.deliver(drained, at);
     }
   }
 

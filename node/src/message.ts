@@ -1,5 +1,7 @@
 // A message in the hands of a handler, and what a handler may throw.
 
+import { inspect, type InspectOptions } from "node:util";
+
 import type { Host } from "./consumer.js";
 import { CancelledError, InvalidArgumentError } from "./errors.js";
 import * as bridge from "./native.js";
@@ -15,6 +17,7 @@ const DEAD_LETTER = 4;
 export const RELEASED: Outcome = [5, undefined, "", "", ""];
 
 const STACK_LENGTH_MAX = 16_384;
+const UNREAD = Symbol("unread");
 
 /** Throw it to be tried again after `afterMs` (left out: as the retry policy says). Counts as an attempt. */
 export class Retry extends Error {
@@ -132,53 +135,51 @@ interface NakOptions {
  * `LeaseLostError` (with `wait: true` the promise rejects); both change nothing.
  */
 export class Message<T = unknown> {
-  readonly topic: string;
-  readonly key: string | null;
-  readonly contentType: string;
-  /** 1 on the first handling, one more for each failure. Durable. */
-  readonly attempt: number;
+  // Few fields, and what is asked for is looked up: thousands of them come at once.
   readonly #host: Host;
-  readonly #bytes: Buffer;
-  readonly #from: number;
-  readonly #to: number;
-  readonly #deliveries: Handle;
-  readonly #place: number;
+  readonly #drained: bridge.Drained;
+  readonly #at: number;
   #onSettled: (() => void) | undefined;
-  #details: Details | undefined;
-  #value: T | undefined;
-  #isDecoded = false;
-  #controller: AbortController | undefined;
+  #details: Details | undefined = undefined;
+  #value: T | typeof UNREAD = UNREAD;
+  #controller: AbortController | undefined = undefined;
   #isStopped = false;
 
-  /** @internal From the fields of a delivery event. */
-  constructor(host: Host, drained: bridge.Drained, at: number, place: number, onSettled?: () => void) {
-    const [bytes, numbers, values, deliveries] = drained;
-    const key = numbers[at + bridge.KEY] as number;
+  /** @internal The delivery event that begins at `at`. */
+  constructor(host: Host, drained: bridge.Drained, at: number, onSettled: (() => void) | undefined) {
     this.#host = host;
-    this.topic = values[numbers[at + bridge.TOPIC] as number] as string;
-    this.key = key < 0 ? null : (values[key] as string);
-    this.contentType = values[numbers[at + bridge.CONTENT_TYPE] as number] as string;
-    this.attempt = numbers[at + bridge.ATTEMPT] as number;
-    this.#bytes = bytes;
-    this.#from = numbers[at + bridge.FROM] as number;
-    this.#to = numbers[at + bridge.TO] as number;
-    this.#deliveries = deliveries as Handle;
-    this.#place = place;
+    this.#drained = drained;
+    this.#at = at;
     this.#onSettled = onSettled;
+  }
+
+  get topic(): string {
+    return this.#drained[2][this.#number(bridge.TOPIC)] as string;
+  }
+  get key(): string | null {
+    const place = this.#number(bridge.KEY);
+    return place < 0 ? null : (this.#drained[2][place] as string);
+  }
+  get contentType(): string {
+    return this.#drained[2][this.#number(bridge.CONTENT_TYPE)] as string;
+  }
+  /** 1 on the first handling, one more for each failure. Durable. */
+  get attempt(): number {
+    return this.#number(bridge.ATTEMPT);
   }
 
   /** The payload by its content type: JSON, text, else bytes. Throws PayloadError. */
   get value(): T {
-    if (!this.#isDecoded) {
-      this.#value = decode(this.#bytes, this.#from, this.#to, this.contentType) as T;
-      this.#isDecoded = true;
+    if (this.#value === UNREAD) {
+      const [from, to] = [this.#number(bridge.FROM), this.#number(bridge.TO)];
+      this.#value = decode(this.#drained[0], from, to, this.contentType) as T;
     }
-    return this.#value as T;
+    return this.#value;
   }
 
   /** The bytes, a copy each time. */
   get payload(): Buffer {
-    return Buffer.from(this.#bytes.subarray(this.#from, this.#to));
+    return Buffer.from(this.#drained[0].subarray(this.#number(bridge.FROM), this.#number(bridge.TO)));
   }
 
   /** The identity of the message: a UUIDv7. The same over retry and redrive. */
@@ -256,17 +257,17 @@ export class Message<T = unknown> {
    * LeaseLostError, InvalidArgumentError, and what `body` throws.
    */
   transaction(body: (transaction: Transaction) => void): void {
-    runTransaction(this.#deliveries, this.#place, body);
+    runTransaction(this.#deliveries(), this.#number(bridge.PLACE), body);
     this.#onSettled?.();
   }
 
   /** Gives the handler so many milliseconds more, from now. At most 24 hours. */
   extend(byMs: number): void {
-    native.extend(this.#deliveries, this.#place, byMs);
+    native.extend(this.#deliveries(), this.#number(bridge.PLACE), byMs);
   }
   /** Notes how far the handler is; also gives it its whole time again. */
   progress(note = ""): void {
-    native.progress(this.#deliveries, this.#place, note);
+    native.progress(this.#deliveries(), this.#number(bridge.PLACE), note);
   }
 
   /** Whether `signal` has fired, without making one. */
@@ -280,6 +281,21 @@ export class Message<T = unknown> {
     if (this.#controller !== undefined) this.#abort();
   }
 
+  /** What console.log shows. */
+  [inspect.custom](_depth: number, options: InspectOptions): string {
+    const { topic, id, key, contentType, attempt } = this;
+    return `Message ${inspect({ topic, id, key, contentType, attempt }, options)}`;
+  }
+
+  /** The field of its event. */
+  #number(field: number): number {
+    return this.#drained[1][this.#at + field] as number;
+  }
+
+  #deliveries(): Handle {
+    return this.#drained[3] as Handle;
+  }
+
   #abort(): void {
     this.#controller?.abort(
       new CancelledError("the result does not count any more: its time is up, its lease lost, or all closes"),
@@ -287,16 +303,16 @@ export class Message<T = unknown> {
   }
 
   #more(): Details {
-    return (this.#details ??= native.details(this.#deliveries, this.#place));
+    return (this.#details ??= native.details(this.#deliveries(), this.#number(bridge.PLACE)));
   }
 
   #settle(outcome: Outcome, { wait = false }: Settling): void | Promise<void> {
     if (wait) {
       return this.#host
-        .call<void>(undefined, "settleDurably", this.#deliveries, this.#place, outcome)
+        .call<void>(undefined, "settleDurably", this.#deliveries(), this.#number(bridge.PLACE), outcome)
         .then(() => this.#onSettled?.());
     }
-    native.settle(this.#deliveries, this.#place, outcome);
+    native.settle(this.#deliveries(), this.#number(bridge.PLACE), outcome);
     this.#onSettled?.();
   }
 }

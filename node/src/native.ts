@@ -20,7 +20,11 @@ export type Answering = (id: number, ...values: unknown[]) => void;
 /** One engine's mailbox. A call's first argument is the number under which its answer comes as an event. */
 export interface Port {
   open: Answering;
-  publish(requests: unknown[], refuse: (id: number, error: unknown) => void): void;
+  /** Laid out as in outgoing.ts; `count` of the numbers count. */
+  publish(
+    bytes: Uint8Array, numbers: Float64Array, count: number, values: readonly unknown[],
+    refuse: (id: number, error: unknown) => void,
+  ): void;
   /** Numbers that are acknowledged, and [number, outcome, number, outcome ...] of the others. */
   finish(acked: Float64Array, others: unknown[]): void;
   drain(countMax: number): Drained;
@@ -143,7 +147,7 @@ export const LOG = 4; // level, station, text
 export const ALERT = 5; // alert
 export type EventKind = 0 | 1 | 2 | 3 | 4 | 5;
 /** How many numbers an event takes, its kind included. */
-export const EVENT_LENGTHS: Record<EventKind, number> = [4, 4, 10, 2, 4, 2];
+export const EVENT_LENGTHS: Record<EventKind, number> = [4, 4, 11, 2, 4, 2];
 
 /** Where the fields of a delivery are, from its kind on. */
 export const CONSUMER = 1;
@@ -155,6 +159,7 @@ export const CONTENT_TYPE = 6;
 export const ATTEMPT = 7;
 export const FROM = 8;
 export const TO = 9;
+export const PLACE = 10; // among the deliveries that were drained together
 
 /** Options by their names here, as [name, value, name, value ...] of the engine's. */
 export function textsOf(group: string, options: object, wherePrefix = "", prefix = ""): string[] {

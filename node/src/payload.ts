@@ -13,15 +13,12 @@ export class PayloadError extends TypeError {
   }
 }
 
-/** Bytes stay bytes (a copy: yours may change), strings are UTF-8, everything else is JSON. */
+/** Bytes stay bytes (the same: who keeps them copies them), strings are UTF-8, everything else is JSON. */
 export function encode(value: unknown): [string | Uint8Array, string] {
   if (typeof value === "string") return [value, TEXT_TYPE];
-  // Small buffers share memory, which is cheaper than an ArrayBuffer each; the other way throws for bytes whose
-  // memory is gone.
-  if (value instanceof Uint8Array) {
-    return [value.length > 0 ? Buffer.from(value) : new Uint8Array(value), BYTES_TYPE];
-  }
-  if (value instanceof ArrayBuffer) return [new Uint8Array(value.slice(0)), BYTES_TYPE];
+  // A copy throws for bytes whose memory is gone; they look as if there were none.
+  if (value instanceof Uint8Array) return [value.length > 0 ? value : new Uint8Array(value), BYTES_TYPE];
+  if (value instanceof ArrayBuffer) return [new Uint8Array(value), BYTES_TYPE];
   if (ArrayBuffer.isView(value) || value instanceof SharedArrayBuffer) {
     throw new PayloadError("bytes must be a Uint8Array or an ArrayBuffer: how others are laid out depends");
   }

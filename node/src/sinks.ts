@@ -29,8 +29,8 @@ export abstract class Sink {
     this.number = number;
   }
 
-  /** The delivery event that begins at `at`; `place`: which one of those that were drained together. */
-  abstract deliver(drained: Drained, at: number, place: number): void;
+  /** The delivery event that begins at `at`. */
+  abstract deliver(drained: Drained, at: number): void;
 
   /** What comes of this one does not count any more. */
   stop(number: number): void {
@@ -49,9 +49,9 @@ export class Inbox extends Sink {
   #wake: (() => void) | undefined;
   #isEnded = false;
 
-  deliver(drained: Drained, at: number, place: number): void {
+  deliver(drained: Drained, at: number): void {
     const number = drained[1][at + NUMBER] as number;
-    const message = new Message(this.host, drained, at, place, () => this.#finish(number, undefined));
+    const message = new Message(this.host, drained, at, () => this.#finish(number, undefined));
     this.open.set(number, message);
     this.#waiting.push(message);
     this.#wake?.();
@@ -86,29 +86,23 @@ export class Inbox extends Sink {
 /** Runs handlers. */
 abstract class Runner extends Sink {
   /** A message may outlive its handler: until it is settled its signal may fire. */
-  readonly #isManual: boolean;
+  protected readonly isManual: boolean;
 
   constructor(host: Host, number: number, isManual: boolean) {
     super(host, number);
-    this.#isManual = isManual;
+    this.isManual = isManual;
   }
 
   override stop(number: number): void {
     super.stop(number);
-    if (this.#isManual) this.open.delete(number);
+    if (this.isManual) this.open.delete(number);
   }
 
-  protected arrived(drained: Drained, at: number, place: number, number: number): Message {
-    const onSettled = this.#isManual ? () => void this.open.delete(number) : undefined;
-    const message = new Message(this.host, drained, at, place, onSettled);
+  /** A message that is open until it is settled. */
+  protected manual(drained: Drained, at: number, number: number): Message {
+    const message = new Message(this.host, drained, at, () => void this.open.delete(number));
     this.open.set(number, message);
     return message;
-  }
-
-  /** Its handler has returned. */
-  protected finish(number: number, outcome: Outcome): void {
-    if (!this.#isManual) this.open.delete(number);
-    this.host.finish(number, outcome);
   }
 
   /** Calls `handle`, then one of the others. */
@@ -136,47 +130,85 @@ export class MessageRunner extends Runner {
     this.#handler = handler;
   }
 
-  deliver(drained: Drained, at: number, place: number): void {
+  deliver(drained: Drained, at: number): void {
     const number = drained[1][at + NUMBER] as number;
-    const message = this.arrived(drained, at, place, number);
+    const message = this.isManual
+      ? this.manual(drained, at, number) : new Message(this.host, drained, at, undefined);
+    if (!this.isManual) this.open.set(number, message);
     this.run(
       () => this.#handler(message), { message },
-      () => this.finish(number, undefined),
-      (error) => this.finish(number, outcomeOf(error, message)));
+      () => this.#finish(number, undefined),
+      (error) => this.#finish(number, outcomeOf(error, message)));
   }
+
+  /** Its handler has returned. */
+  #finish(number: number, outcome: Outcome): void {
+    if (!this.isManual) this.open.delete(number);
+    this.host.finish(number, outcome);
+  }
+}
+
+/** Messages that are handled together, and their numbers. */
+class Batch {
+  readonly numbers: number[] = [];
+  readonly messages: Message[] = [];
 }
 
 export class BatchRunner extends Runner {
   readonly #handler: BatchHandler;
-  /** Those of a batch that has not come whole: it may be longer than what is fetched at a time. */
-  #batch = new Map<number, Message>();
+  /** It has not come whole: it may be longer than what is fetched at a time. */
+  #coming = new Batch();
+  /** Those whose handlers run; a stop is rare, so they are searched for it. */
+  readonly #running = new Set<Batch>();
 
   constructor(host: Host, number: number, isManual: boolean, handler: BatchHandler) {
     super(host, number, isManual);
     this.#handler = handler;
   }
 
-  deliver(drained: Drained, at: number, place: number): void {
+  deliver(drained: Drained, at: number): void {
     const number = drained[1][at + NUMBER] as number;
-    this.#batch.set(number, this.arrived(drained, at, place, number));
+    const batch = this.#coming;
+    batch.numbers.push(number);
+    batch.messages.push(this.isManual
+      ? this.manual(drained, at, number) : new Message(this.host, drained, at, undefined));
     if ((drained[1][at + BATCH_LEFT] as number) > 0) return;
-    const batch = this.#batch;
-    this.#batch = new Map();
-    const messages = [...batch.values()];
-    this.run(
-      () => this.#handler(messages), { messages },
-      () => {
-        for (const one of batch.keys()) this.finish(one, undefined);
-      },
-      (error) => {
-        for (const [one, its] of batch) this.finish(one, outcomeOf(error, its));
-      });
+    this.#coming = new Batch();
+    this.#handle(batch);
+  }
+
+  override stop(number: number): void {
+    super.stop(number);
+    for (const batch of [this.#coming, ...this.#running]) {
+      const place = batch.numbers.indexOf(number);
+      if (place >= 0) batch.messages[place]?.stop();
+    }
   }
 
   /** Closed in the middle of a batch: nobody handles what came of it. */
   override end(): void {
     super.end();
-    for (const number of this.#batch.keys()) this.finish(number, RELEASED);
-    this.#batch.clear();
+    for (const batch of this.#running) {
+      for (const message of batch.messages) message.stop();
+    }
+    for (const number of this.#coming.numbers) this.host.finish(number, RELEASED);
+    this.#coming = new Batch();
+  }
+
+  #handle(batch: Batch): void {
+    const messages = [...batch.messages]; // the handler's own: it may change the list
+    this.#running.add(batch);
+    this.run(
+      () => this.#handler(messages), { messages },
+      () => {
+        this.#running.delete(batch);
+        this.host.finishAll(batch.numbers);
+      },
+      (error) => {
+        this.#running.delete(batch);
+        for (const [place, number] of batch.numbers.entries()) {
+          this.host.finish(number, outcomeOf(error, batch.messages[place] as Message));
+        }
+      });
   }
 }

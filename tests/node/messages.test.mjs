@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { test } from "node:test";
+import { inspect } from "node:util";
 
 import * as towline from "towline";
 import { Defer, Engine, Reject, Retry } from "towline";
@@ -181,6 +182,72 @@ for (const [provider, urlOf] of Object.entries(providers)) {
     towline.KeyMismatchError);
   });
 }
+
+test("each message of a turn arrives as it was at its call, however many and however long they are", async (t) => {
+  const engine = await open(t, "memory:");
+  const seen = new Map();
+  await engine.consume("#", { group: "g", concurrency: 100 }, (m) => {
+    seen.set(m.headers.n, [m.topic, m.key, m.contentType, m.value]);
+  });
+  const wanted = new Map();
+  const publish = (n, topic, value, key, contentType) => {
+    wanted.set(String(n), [topic, key ?? null, contentType ?? kindOf(value), value]);
+    return engine.publish(topic, value, { key, contentType, headers: { n: String(n) } });
+  };
+  const kindOf = (value) => typeof value === "string" ? "text/plain; charset=utf-8"
+    : value instanceof Buffer ? "application/octet-stream" : "application/json";
+  const long = ["\u20ac".repeat(70_000), "\ud800 alone", Buffer.alloc(900_000, 7), { text: "ü".repeat(100_000) }];
+  const asked = long.map((value, i) => publish(`long ${i}`, "long", value));
+  for (let i = 0; i < 5_000; i += 1) {
+    const bytes = Buffer.from(`bytes ${i}`);
+    const value = i % 3 === 0 ? { i } : i % 3 === 1 ? `text ${i}` : bytes;
+    asked.push(publish(i, `t${i % 7 === 0 ? "x" : "y"}`, value, i % 2 === 0 ? `key ${i}` : undefined,
+      i % 11 === 0 ? "text/x-other" : undefined));
+    if (i % 3 === 2) {
+      wanted.get(String(i))[3] = Buffer.from(bytes);
+      bytes.fill(0); // it was copied
+    }
+  }
+  assert.equal(new Set((await Promise.all(asked)).map((one) => one.id)).size, asked.length);
+  await until(() => seen.size === wanted.size, "all handled");
+  wanted.get("long 1")[3] = "\ufffd alone";
+  for (const [n, [topic, key, contentType, value]] of wanted) {
+    const got = seen.get(n);
+    assert.deepEqual(got.slice(0, 3), [topic, key, contentType], n);
+    if (contentType === kindOf(value)) assert.deepEqual(got[3], value, n);
+  }
+});
+
+test("a message that is published while another one is read goes its own way", async (t) => {
+  const engine = await open(t, "memory:");
+  const seen = [];
+  await engine.consume("orders", { group: "g" }, (m) => seen.push(m.value));
+  const inner = [];
+  const also = (value) => void inner.push(engine.publish("orders", value));
+  const value = { toJSON: () => (also("in toJSON"), "outer") };
+  // Its headers are read when the turn goes down, so the one inside belongs to the next.
+  const headers = { get a() { also("in a header"); return "1"; } };
+  const receipts = await engine.publishBatch([
+    { topic: "orders", value, headers }, { topic: "orders", value: "second", get key() { also("in a key"); return "k"; } },
+  ]);
+  assert.deepEqual(receipts.map((one) => one.outcome), ["acked", "acked"]);
+  assert.equal(inner.length, 3);
+  await Promise.all(inner);
+  const all = ["in a header", "in a key", "in toJSON", "outer", "second"];
+  await until(() => seen.length === all.length, "all handled");
+  assert.deepEqual(seen.sort(), all);
+});
+
+test("a message shows itself", async (t) => {
+  const engine = await open(t, "memory:");
+  const seen = [];
+  await engine.consume("orders", { group: "g" }, (m) => seen.push(m));
+  const { id } = await engine.publish("orders", { n: 1 }, { key: "k" });
+  await until(() => seen.length === 1);
+  const shown = inspect(seen[0], { breakLength: Infinity });
+  assert.equal(shown,
+    `Message { topic: 'orders', id: '${id}', key: 'k', contentType: 'application/json', attempt: 1 }`);
+});
 
 test("a batch has a receipt for each message, and bad ones do not keep the others away", async (t) => {
   const engine = await open(t, "memory:");

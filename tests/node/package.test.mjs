@@ -12,7 +12,7 @@ const environment = { ...process.env, npm_config_update_notifier: "false", npm_c
 delete environment.TOWLINE_NODE_BINARY;
 
 const SOURCES = ["calls", "cli", "consumer", "engine", "errors", "index", "limiter", "message", "native",
-  "options", "payload", "records", "signals", "sinks", "supervisor", "testing", "tracing", "transaction"];
+  "options", "outgoing", "payload", "records", "signals", "sinks", "supervisor", "testing", "tracing", "transaction"];
 const EXPECTED = [
   "LICENSE",
   "README.md",
