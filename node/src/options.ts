@@ -232,6 +232,32 @@ export interface TopicOptions {
   retentionMs?: number;
 }
 
+export interface EventSubscriptionOptions {
+  /** Under it the place is kept; of all that follow under one name one is active. */
+  name?: string;
+  /** Follows this stream alone; empty: all events. */
+  stream?: string;
+  /**
+   * Only events of these types, which may be patterns as those of topics; the others are passed over.
+   * Empty: all.
+   */
+  types?: readonly string[];
+  /**
+   * Where a name that is new begins: at the first event, or behind the newest. A known name goes on
+   * where it was.
+   */
+  fromEnd?: boolean;
+  /** Most events given to a handler, or published, at once. [1, 10000] */
+  batchCountMax?: number;
+  /** stream_to(): how long an event may wait for its batch to fill. [0, 3600000] */
+  intervalMs?: number;
+  /**
+   * How long to wait after a failure. Attempts are not counted: the same events come until they are
+   * handled.
+   */
+  retry?: RetryOptions;
+}
+
 export interface IdempotencyOptions {
   /** Keys of different scopes never meet. */
   scope?: string;
@@ -338,6 +364,15 @@ export const TABLE: Record<string, Record<string, readonly [string, string, stri
     type: ["type", "enum"],
     partitionCount: ["partition_count", "count"],
     retentionMs: ["retention_ms", "ms"],
+  },
+  EventSubscription: {
+    name: ["name", "text"],
+    stream: ["stream", "text"],
+    types: ["types", "texts"],
+    fromEnd: ["from_end", "bool"],
+    batchCountMax: ["batch_count_max", "count"],
+    intervalMs: ["interval_ms", "ms"],
+    retry: ["retry", "struct", "Retry"],
   },
   Idempotency: {
     scope: ["scope", "text"],

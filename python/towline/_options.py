@@ -221,6 +221,28 @@ class TopicOptions(TypedDict, total=False):
     retention: Seconds
 
 
+class EventSubscriptionOptions(TypedDict, total=False):
+    """Times are seconds, or timedeltas."""
+
+    # Under it the place is kept; of all that follow under one name one is active.
+    name: str
+    # Follows this stream alone; empty: all events.
+    stream: str
+    # Only events of these types, which may be patterns as those of topics; the others are passed over.
+    # Empty: all.
+    types: Sequence[str]
+    # Where a name that is new begins: at the first event, or behind the newest. A known name goes on where
+    # it was.
+    from_end: bool
+    # Most events given to a handler, or published, at once. [1, 10000]
+    batch_count_max: int
+    # stream_to(): how long an event may wait for its batch to fill. [0, 3600]
+    interval: Seconds
+    # How long to wait after a failure. Attempts are not counted: the same events come until they are
+    # handled.
+    retry: RetryOptions
+
+
 class IdempotencyOptions(TypedDict, total=False):
     """Times are seconds, or timedeltas."""
 
@@ -329,6 +351,15 @@ TABLE: dict[str, dict[str, tuple[str, str, str | None]]] = {
         "type": ("type", "enum", None),
         "partition_count": ("partition_count", "count", None),
         "retention": ("retention_ms", "ms", None),
+    },
+    "EventSubscription": {
+        "name": ("name", "text", None),
+        "stream": ("stream", "text", None),
+        "types": ("types", "texts", None),
+        "from_end": ("from_end", "bool", None),
+        "batch_count_max": ("batch_count_max", "count", None),
+        "interval": ("interval_ms", "ms", None),
+        "retry": ("retry", "struct", "Retry"),
     },
     "Idempotency": {
         "scope": ("scope", "text", None),

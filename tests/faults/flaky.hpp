@@ -172,6 +172,25 @@ class FlakyStore final : public spi::Store {
     return with_mischief(*mischief_, "find_idempotency",
                          [&] { return inner_->find_idempotency(scope, key); });
   }
+  Result<spi::StreamSlice> read_stream(const spi::StreamRead& read) override {
+    return with_mischief(*mischief_, "read_stream", [&] { return inner_->read_stream(read); });
+  }
+  Result<Page<StreamInfo>> list_streams(spi::StreamSpace space, std::string_view prefix,
+                                        std::size_t count_max, std::string_view cursor) override {
+    return with_mischief(*mischief_, "list_streams",
+                         [&] { return inner_->list_streams(space, prefix, count_max, cursor); });
+  }
+  Result<std::optional<Snapshot>> find_snapshot(std::string_view stream) override {
+    return with_mischief(*mischief_, "find_snapshot", [&] { return inner_->find_snapshot(stream); });
+  }
+  Result<std::optional<spi::EventCursor>> find_event_cursor(std::string_view name) override {
+    return with_mischief(*mischief_, "find_event_cursor", [&] { return inner_->find_event_cursor(name); });
+  }
+  Result<std::uint64_t> wait_for_events(spi::StreamSpace space, std::uint64_t after, spi::Deadline deadline,
+                                        const std::stop_token& stop) override {
+    return with_mischief(*mischief_, "wait_for_events",
+                         [&] { return inner_->wait_for_events(space, after, deadline, stop); });
+  }
   Result<spi::StoreStatistics> statistics() override { return inner_->statistics(); }
   Result<spi::SweepReport> sweep(const spi::SweepRequest& request) override {
     return with_mischief(*mischief_, "sweep", [&] { return inner_->sweep(request); });

@@ -498,6 +498,23 @@ class FaultyStore final : public spi::Store {
                                                                  std::string_view key) override {
     return desk_.run(Call::kRead, [&] { return inner_->find_idempotency(scope, key); });
   }
+  Result<spi::StreamSlice> read_stream(const spi::StreamRead& read) override {
+    return desk_.run(Call::kRead, [&] { return inner_->read_stream(read); });
+  }
+  Result<Page<StreamInfo>> list_streams(spi::StreamSpace space, std::string_view prefix,
+                                        std::size_t count_max, std::string_view cursor) override {
+    return desk_.run(Call::kRead, [&] { return inner_->list_streams(space, prefix, count_max, cursor); });
+  }
+  Result<std::optional<Snapshot>> find_snapshot(std::string_view stream) override {
+    return desk_.run(Call::kRead, [&] { return inner_->find_snapshot(stream); });
+  }
+  Result<std::optional<spi::EventCursor>> find_event_cursor(std::string_view name) override {
+    return desk_.run(Call::kRead, [&] { return inner_->find_event_cursor(name); });
+  }
+  Result<std::uint64_t> wait_for_events(spi::StreamSpace space, std::uint64_t after, spi::Deadline deadline,
+                                        const std::stop_token& stop) override {
+    return desk_.run(Call::kRead, [&] { return inner_->wait_for_events(space, after, deadline, stop); });
+  }
   Result<spi::StoreStatistics> statistics() override {
     return desk_.run(Call::kRead, [&] { return inner_->statistics(); });
   }

@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include <towline/event_store.hpp>
 #include <towline/message.hpp>
 #include <towline/options.hpp>
 #include <towline/result.hpp>
@@ -144,6 +145,10 @@ class SqlTransaction {
   virtual Result<std::vector<std::vector<Value>>> execute(std::string_view sql,
                                                           std::span<const Value> parameters = {}) = 0;
   virtual Result<MessageId> publish(Message message) = 0;
+  /// Appends events when the body has returned, as EventStore::append(): another version than `expected` then
+  /// fails the transaction with kConflict. Once per stream, else kInvalidArgument does.
+  virtual Result<void> append(std::string_view stream, std::vector<NewEvent> events,
+                                  std::optional<std::uint64_t> expected = std::nullopt) = 0;
   /// Stores the result of an idempotency key with the effect. Errors: kInvalidKey, kInvalidName,
   /// kPayloadTooLarge.
   virtual Result<void> complete(std::string_view scope, std::string_view key, Bytes result) = 0;

@@ -13,6 +13,7 @@
 #include <towline/clock.hpp>
 #include <towline/consumer.hpp>
 #include <towline/dead_letter.hpp>
+#include <towline/event_store.hpp>
 #include <towline/idempotency.hpp>
 #include <towline/message.hpp>
 #include <towline/options.hpp>
@@ -156,6 +157,11 @@ class Engine {
   /// kLeaseLost.
   Result<IdempotencyResult> once(std::string_view key, const std::function<Bytes()>& f,
                                  const IdempotencyOptions& options = {});
+
+  // ---- events -----------------------------------------------------------------------------------
+
+  /// The event store. The handle does not keep the engine open.
+  [[nodiscard]] EventStore events() const;
 
   // ---- operation --------------------------------------------------------------------------------
 

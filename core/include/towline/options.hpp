@@ -251,6 +251,28 @@ struct TopicOptions {
 /// Checks every bound of the table. Errors: kInvalidConfig naming the option, its value and its bound.
 [[nodiscard]] Result<void> validate(const TopicOptions& options);
 
+struct EventSubscriptionOptions {
+  /// Under it the place is kept; of all that follow under one name one is active.
+  std::string name = {};
+  /// Follows this stream alone; empty: all events.
+  std::string stream = {};
+  /// Only events of these types, which may be patterns as those of topics; the others are passed over. Empty:
+  /// all.
+  std::vector<std::string> types = {};
+  /// Where a name that is new begins: at the first event, or behind the newest. A known name goes on where it
+  /// was.
+  bool from_end = false;
+  /// Most events given to a handler, or published, at once. [1, 10000]
+  std::int64_t batch_count_max = 100;
+  /// stream_to(): how long an event may wait for its batch to fill. [0, 3600000] Milliseconds in the table.
+  Duration interval = std::chrono::milliseconds(1000);
+  /// How long to wait after a failure. Attempts are not counted: the same events come until they are handled.
+  RetryOptions retry = {};
+};
+
+/// Checks every bound of the table. Errors: kInvalidConfig naming the option, its value and its bound.
+[[nodiscard]] Result<void> validate(const EventSubscriptionOptions& options);
+
 struct IdempotencyOptions {
   /// Keys of different scopes never meet.
   std::string scope = {};
@@ -301,6 +323,8 @@ struct OptionRow {
 [[nodiscard]] Result<void> set_option(ConsumerOptions& options, std::string_view name,
                                       std::string_view value);
 [[nodiscard]] Result<void> set_option(TopicOptions& options, std::string_view name,
+                                      std::string_view value);
+[[nodiscard]] Result<void> set_option(EventSubscriptionOptions& options, std::string_view name,
                                       std::string_view value);
 [[nodiscard]] Result<void> set_option(IdempotencyOptions& options, std::string_view name,
                                       std::string_view value);

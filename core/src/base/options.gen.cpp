@@ -121,6 +121,13 @@ Result<void> validate(const TopicOptions& options) {
   return {};
 }
 
+Result<void> validate(const EventSubscriptionOptions& options) {
+  if (auto bad = check_count("event_subscription.batch_count_max", options.batch_count_max, 1, 10000); !bad) return bad;
+  if (auto bad = check_duration("event_subscription.interval_ms", options.interval, 0, 3600000); !bad) return bad;
+  if (auto bad = validate(options.retry); !bad) return bad;
+  return {};
+}
+
 Result<void> validate(const IdempotencyOptions& options) {
   if (auto bad = check_duration("idempotency.lease_ms", options.lease, 100, 86400000); !bad) return bad;
   if (auto bad = check_duration("idempotency.ttl_ms", options.ttl, 1000, 31622400000); !bad) return bad;
@@ -211,6 +218,13 @@ std::span<const detail::OptionRow> detail::option_table() noexcept {
       {"Topic", "type", "enum", "kQueue", "-", "-"},
       {"Topic", "partition_count", "count", "64", "1", "1024"},
       {"Topic", "retention_ms", "ms", "0", "0", "315360000000"},
+      {"EventSubscription", "name", "text", "", "-", "-"},
+      {"EventSubscription", "stream", "text", "", "-", "-"},
+      {"EventSubscription", "types", "texts", "-", "-", "-"},
+      {"EventSubscription", "from_end", "bool", "false", "-", "-"},
+      {"EventSubscription", "batch_count_max", "count", "100", "1", "10000"},
+      {"EventSubscription", "interval_ms", "ms", "1000", "0", "3600000"},
+      {"EventSubscription", "retry", "struct", "-", "-", "-"},
       {"Idempotency", "scope", "text", "", "-", "-"},
       {"Idempotency", "fingerprint", "text", "", "-", "-"},
       {"Idempotency", "lease_ms", "ms", "60000", "100", "86400000"},
@@ -326,6 +340,17 @@ Result<void> set_option(TopicOptions& options, std::string_view name, std::strin
   if (name == "partition_count") return base::set_count("topic.partition_count", value, options.partition_count);
   if (name == "retention_ms") return base::set_duration("topic.retention_ms", value, options.retention);
   return base::unknown_option("Topic", name);
+}
+
+Result<void> set_option(EventSubscriptionOptions& options, std::string_view name, std::string_view value) {
+  if (name == "name") return base::set_text("event_subscription.name", value, options.name);
+  if (name == "stream") return base::set_text("event_subscription.stream", value, options.stream);
+  if (name == "types") return base::add_text("event_subscription.types", value, options.types);
+  if (name == "from_end") return base::set_bool("event_subscription.from_end", value, options.from_end);
+  if (name == "batch_count_max") return base::set_count("event_subscription.batch_count_max", value, options.batch_count_max);
+  if (name == "interval_ms") return base::set_duration("event_subscription.interval_ms", value, options.interval);
+  if (name.starts_with("retry.")) return set_option(options.retry, name.substr(6), value);
+  return base::unknown_option("EventSubscription", name);
 }
 
 Result<void> set_option(IdempotencyOptions& options, std::string_view name, std::string_view value) {

@@ -8,8 +8,10 @@
 
 #include "base/validate.hpp"
 #include "engine/consumer_core.hpp"
+#include "engine/events.hpp"
 #include "engine/idempotency.hpp"
 #include "engine/publisher.hpp"
+#include "engine/thrown.hpp"
 #include "policy/classify.hpp"
 
 namespace towline::engine {
@@ -18,37 +20,6 @@ namespace {
 thread_local ConsumerCore* t_current = nullptr;
 
 constexpr Duration kExtendMax = std::chrono::hours(24);
-
-std::string type_name(const std::type_info* type) {
-  if (type == nullptr) return "unknown";
-  int status = 0;
-  char* text = abi::__cxa_demangle(type->name(), nullptr, nullptr, &status);
-  std::string name = status == 0 && text != nullptr ? text : type->name();
-  std::free(text);
-  return name;
-}
-
-/// Whatever is being handled becomes an outcome; nothing leaves the worker.
-Outcome outcome_of_current_exception() {
-  try {
-    throw;
-  } catch (const HandlerError& error) {
-    Outcome outcome = Outcome::fail(error.info());
-    outcome.delay = error.retry_after();
-    return outcome;
-  } catch (const Exception& error) {
-    return Outcome::fail({std::string(error.error().wire_code()), error.error().message, {}});
-  } catch (const std::exception& error) {
-    const char* what = error.what();
-    return Outcome::fail({type_name(&typeid(error)), what != nullptr ? what : "", {}});
-  } catch (const std::string& text) {
-    return Outcome::fail({"std::string", text, {}});
-  } catch (const char* text) {
-    return Outcome::fail({"const char*", text != nullptr ? text : "", {}});
-  } catch (...) {
-    return Outcome::fail({type_name(abi::__cxa_current_exception_type()), "not an exception class", {}});
-  }
-}
 
 Result<void> refused(const DeliveryState& state) {
   if (state.timed_out.load()) {
@@ -85,7 +56,7 @@ Outcome ConsumerCore::call(Delivery& delivery) {
   } catch (abi::__forced_unwind&) {
     throw;  // the thread is being cancelled: not ours to stop
   } catch (...) {
-    return outcome_of_current_exception();
+    return outcome_of_thrown();
   }
 }
 
@@ -148,7 +119,7 @@ void ConsumerCore::run_batch(std::vector<DeliveryPtr>& chunk, std::vector<Delive
   } catch (abi::__forced_unwind&) {
     throw;
   } catch (...) {
-    outcome = outcome_of_current_exception();
+    outcome = outcome_of_thrown();
   }
   acked.reserve(chunk.size());
   for (DeliveryPtr& state : chunk) {
@@ -293,6 +264,13 @@ class TransactionBody final : public SqlTransaction {
                              : std::get<spi::PutSchedule>(*write).record.id;
     if (auto done = session_.write(*write); !done) return std::move(done).error();
     return id;
+  }
+
+  Result<void> append(std::string_view stream, std::vector<NewEvent> events,
+                      std::optional<std::uint64_t> expected) override {
+    auto write = Events::as_write(context_, stream, std::move(events), expected);
+    if (!write) return std::move(write).error();
+    return session_.write(std::move(*write));
   }
 
   Result<void> complete(std::string_view scope, std::string_view key, Bytes result) override {

@@ -13,6 +13,7 @@ namespace towline::engine {
 namespace {
 
 constexpr std::size_t kConsumersMax = 10000;
+constexpr std::size_t kFollowersMax = 1000;
 constexpr Duration kSafetyPoll = std::chrono::seconds(1);
 
 thread_local const Core* t_engine_thread = nullptr;
@@ -26,6 +27,7 @@ Core::Core(EngineOptions options, spi::Provider provider, std::shared_ptr<spi::C
       scheduler_(context_),
       dead_letters_(context_),
       idempotency_(context_),
+      events_(context_),
       janitor_(context_, dead_letters_) {}
 
 std::shared_ptr<Core> Core::create(EngineOptions options, spi::Provider provider,
@@ -110,6 +112,8 @@ void Core::step_scheduler() { (void)scheduler_.step(context_->clock->monotonic()
 void Core::step_keeper() {
   for (const auto& consumer : consumers())
     consumer->renew();
+  for (const auto& follower : followers())
+    follower->renew();
 }
 
 void Core::step_janitor() { (void)janitor_.step(context_->clock->monotonic()); }
@@ -146,6 +150,31 @@ Result<std::shared_ptr<ConsumerCore>> Core::consume(std::vector<std::string> pat
   // close() may have come between: then it starts nothing.
   if (!threads_.empty()) (*consumer)->start();
   return consumer;
+}
+
+std::vector<std::shared_ptr<EventFollower>> Core::followers() {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(followers_, [](const auto& follower) { return follower->ended(); });
+  return followers_;
+}
+
+Result<std::shared_ptr<EventFollower>> Core::follow(const EventSubscriptionOptions& options,
+                                                    EventFollower::Work work, bool fill) {
+  auto follower = EventFollower::create(context_, options, std::move(work), fill);
+  if (!follower) return follower;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!closing_ && !closer_.joinable() && followers_.size() < kFollowersMax) {
+      followers_.push_back(*follower);
+      if (!threads_.empty()) (*follower)->start();
+      return follower;
+    }
+  }
+  (void)(*follower)->close(MonotonicTime::min());
+  if (followers().size() >= kFollowersMax) {
+    return Error{ErrorCode::kLimitExceeded, "this engine has 1,000 event subscriptions already; close some"};
+  }
+  return Error{ErrorCode::kClosed, "the engine is closing"};
 }
 
 Result<void> Core::enlist(const std::shared_ptr<ConsumerCore>& consumer, bool named) {
@@ -260,6 +289,9 @@ Result<bool> Core::is_busy() {
   for (const auto& consumer : consumers()) {
     if (!consumer->idle()) return true;
   }
+  for (const auto& follower : followers()) {
+    if (follower->busy()) return true;
+  }
   spi::ScheduleQuery query;
   query.count_max = 1;
   auto due = context_->store->list_schedule(query);
@@ -321,10 +353,13 @@ Result<std::uint64_t> Core::close(std::optional<Duration> timeout) {
     const Duration left = std::max(Duration{0}, deadline - clock->monotonic());
     if (auto closed = consumer->close(left)) stuck += *closed;
   }
+  for (const auto& follower : followers())
+    stuck += follower->close(deadline) ? 1 : 0;
   context_->mark_closed();
   stop_threads();
   lock.lock();
   consumers_.clear();
+  followers_.clear();
   stuck_ = stuck;
   closed_ = true;
   changed_.notify_all();
@@ -333,14 +368,18 @@ Result<std::uint64_t> Core::close(std::optional<Duration> timeout) {
 
 void Core::abandon() {
   std::vector<std::shared_ptr<ConsumerCore>> consumers;
+  std::vector<std::shared_ptr<EventFollower>> followers;
   {
     const std::lock_guard lock(mutex_);
     if (closed_) return;
     closing_ = closed_ = true;
     consumers.swap(consumers_);
+    followers.swap(followers_);
   }
   context_->mark_closed();
   stop_threads();
+  for (const auto& follower : followers)
+    follower->abandon();
   for (const auto& consumer : consumers)
     consumer->abandon();
 }

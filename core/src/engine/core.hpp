@@ -6,6 +6,7 @@
 //     janitor          expiry, alerts, automatic redrives
 //     usher            closes the consumers that asked for it from inside a handler
 //     per consumer     one lane and `concurrency` workers
+//     per subscription with a handler, to events: one thread
 //
 // Without threads (a simulation) nothing runs by itself: the owner calls the step functions in any order it
 // likes.
@@ -22,6 +23,8 @@
 #include "engine/consumer_core.hpp"
 #include "engine/context.hpp"
 #include "engine/dead_letters.hpp"
+#include "engine/event_follower.hpp"
+#include "engine/events.hpp"
 #include "engine/idempotency.hpp"
 #include "engine/janitor.hpp"
 #include "engine/publisher.hpp"
@@ -41,9 +44,13 @@ class Core : public std::enable_shared_from_this<Core> {
   Scheduler& scheduler() noexcept { return scheduler_; }
   DeadLetters& dead_letters() noexcept { return dead_letters_; }
   Idempotency& idempotency() noexcept { return idempotency_; }
+  Events& events() noexcept { return events_; }
 
   Result<std::shared_ptr<ConsumerCore>> consume(std::vector<std::string> patterns, ConsumerOptions options,
                                                 AnyHandler handler);
+  /// Errors: those of EventStore::subscribe.
+  Result<std::shared_ptr<EventFollower>> follow(const EventSubscriptionOptions& options,
+                                                EventFollower::Work work, bool fill);
   Result<void> declare_topic(std::string_view topic, const TopicOptions& options);
   Result<void> release_key(std::string_view group, std::string_view topic, std::string_view key);
   Result<EngineStatistics> statistics();
@@ -58,6 +65,7 @@ class Core : public std::enable_shared_from_this<Core> {
   void step_keeper();
   void step_janitor();
   [[nodiscard]] std::vector<std::shared_ptr<ConsumerCore>> consumers();
+  [[nodiscard]] std::vector<std::shared_ptr<EventFollower>> followers();
   /// What a crash does: everything in memory is gone, nothing is settled or released.
   void abandon();
 
@@ -84,10 +92,12 @@ class Core : public std::enable_shared_from_this<Core> {
   Scheduler scheduler_;
   DeadLetters dead_letters_;
   Idempotency idempotency_;
+  Events events_;
   Janitor janitor_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<std::shared_ptr<ConsumerCore>> consumers_;
+  std::vector<std::shared_ptr<EventFollower>> followers_;
   std::vector<std::thread> threads_;
   std::thread closer_;
   bool stopping_ = false, closing_ = false, closed_ = false, somebody_leaves_ = false;

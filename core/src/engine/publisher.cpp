@@ -288,6 +288,38 @@ Result<spi::Write> Publisher::as_write(Message message) {
   return spi::Write(spi::PutSchedule{std::move(record)});
 }
 
+Result<std::vector<spi::Write>> Publisher::as_writes(
+    std::span<const RecordedEvent> events, const std::function<std::string(const RecordedEvent&)>& topic_of) {
+  const TimePoint now = context_->clock->now();
+  std::vector<spi::Write> writes;
+  writes.reserve(events.size());
+  for (const RecordedEvent& event : events) {
+    Message message;
+    message.topic = topic_of(event);
+    message.payload = event.payload;
+    message.key = event.stream;
+    message.headers = event.headers;
+    message.content_type = event.content_type;
+    auto prepared = prepare(std::move(message), event.id, now);
+    if (!prepared) return std::move(prepared).error();
+    Headers& headers = prepared->envelope.headers;
+    headers.emplace_back("towline-stream", event.stream);
+    headers.emplace_back("towline-version", std::to_string(event.version));
+    headers.emplace_back("towline-position", std::to_string(event.position));
+    headers.emplace_back("towline-event-type", event.type);
+    if (context_->capabilities.is_store) {
+      writes.emplace_back(spi::Publish{std::move(prepared->envelope)});
+    } else {
+      spi::ScheduleRecord record;
+      record.id = event.id;
+      record.envelope = std::move(prepared->envelope);
+      record.due_at = now;
+      writes.emplace_back(spi::PutSchedule{std::move(record)});
+    }
+  }
+  return writes;
+}
+
 Receipt Publisher::publish_with_retry(Message message, const RetryOptions& retry,
                                       std::optional<Duration> timeout) {
   Receipt receipt;

@@ -1,11 +1,14 @@
 #pragma once
 // Publisher: validates a message, gives it its identity and partition, and stores it.
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
+#include <towline/event_store.hpp>
 #include <towline/message.hpp>
 #include <towline/options.hpp>
 #include <towline/spi/store.hpp>
@@ -26,6 +29,11 @@ class Publisher {
                                            std::optional<Duration> timeout);
   /// The write that publishing the message is, for somebody else's transaction.
   [[nodiscard]] Result<spi::Write> as_write(Message message);
+  /// The same for events of the store, each under its own id and with where it is from; in a commit of the
+  /// store, whatever the transport is.
+  [[nodiscard]] Result<std::vector<spi::Write>> as_writes(
+      std::span<const RecordedEvent> events,
+      const std::function<std::string(const RecordedEvent&)>& topic_of);
 
  private:
   struct Prepared {

@@ -134,9 +134,10 @@ class Script {
 /// "Settle+PutSchedule": the names of a unit's writes.
 [[nodiscard]] inline std::string names_of(const spi::Unit& unit) {
   static constexpr const char* kNames[] = {
-      "PutSchedule",   "EraseSchedule",    "MoveSchedule",    "UnparkNext",     "PutKeyBlock",
-      "PutDeadLetter", "UpdateDeadLetter", "EraseDeadLetter", "PutIdempotency", "EraseIdempotency",
-      "PutInbox",      "ForgetDedup",      "Publish",         "Settle"};
+      "PutSchedule",    "EraseSchedule",    "MoveSchedule",    "UnparkNext",     "PutKeyBlock",
+      "PutDeadLetter",  "UpdateDeadLetter", "EraseDeadLetter", "PutIdempotency", "EraseIdempotency",
+      "PutInbox",       "ForgetDedup",      "Publish",         "Settle",         "AppendEvents",
+      "TruncateStream", "PutSnapshot",      "PutEventCursor"};
   static_assert(std::size(kNames) == std::variant_size_v<spi::Write>);
   std::string names;
   for (const spi::Write& write : unit.writes)
@@ -370,6 +371,25 @@ class FakeStore final : public spi::Store {
     TOWLINE_FAKE_BEGIN("find_idempotency");
     auto found = inner_->find_idempotency(scope, key);
     TOWLINE_FAKE_END(found);
+  }
+  Result<spi::StreamSlice> read_stream(const spi::StreamRead& read) override {
+    return inner_->read_stream(read);
+  }
+  Result<Page<StreamInfo>> list_streams(spi::StreamSpace space, std::string_view prefix,
+                                        std::size_t count_max, std::string_view cursor) override {
+    return inner_->list_streams(space, prefix, count_max, cursor);
+  }
+  Result<std::optional<Snapshot>> find_snapshot(std::string_view stream) override {
+    return inner_->find_snapshot(stream);
+  }
+  Result<std::optional<spi::EventCursor>> find_event_cursor(std::string_view name) override {
+    return inner_->find_event_cursor(name);
+  }
+  Result<std::uint64_t> wait_for_events(spi::StreamSpace space, std::uint64_t after, spi::Deadline deadline,
+                                        const std::stop_token& stop) override {
+    TOWLINE_FAKE_BEGIN("wait_for_events");
+    auto last = inner_->wait_for_events(space, after, deadline, stop);
+    TOWLINE_FAKE_END(last);
   }
   Result<spi::StoreStatistics> statistics() override {
     TOWLINE_FAKE_BEGIN("statistics");

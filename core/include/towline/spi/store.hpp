@@ -11,6 +11,7 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <variant>
 #include <vector>
@@ -19,6 +20,7 @@
 #include <towline/message.hpp>
 #include <towline/result.hpp>
 #include <towline/spi/envelope.hpp>
+#include <towline/spi/streams.hpp>
 #include <towline/spi/transport.hpp>
 
 namespace towline::spi {
@@ -164,9 +166,10 @@ struct Settle {
   Settlement settlement;
 };
 
-using Write = std::variant<PutSchedule, EraseSchedule, MoveSchedule, UnparkNext, PutKeyBlock, PutDeadLetter,
-                           UpdateDeadLetter, EraseDeadLetter, PutIdempotency, EraseIdempotency, PutInbox,
-                           ForgetDedup, Publish, Settle>;
+using Write =
+    std::variant<PutSchedule, EraseSchedule, MoveSchedule, UnparkNext, PutKeyBlock, PutDeadLetter,
+                 UpdateDeadLetter, EraseDeadLetter, PutIdempotency, EraseIdempotency, PutInbox, ForgetDedup,
+                 Publish, Settle, AppendEvents, TruncateStream, PutSnapshot, PutEventCursor>;
 
 /// All-or-nothing. When one write fails its error is the unit's error and none of them happened.
 struct Unit {
@@ -267,6 +270,16 @@ class Store {
                                                    std::span<const MessageId> ids) = 0;
   virtual Result<std::optional<IdempotencyRecord>> find_idempotency(std::string_view scope,
                                                                     std::string_view key) = 0;
+  virtual Result<StreamSlice> read_stream(const StreamRead& read) = 0;
+  /// By name. Errors: kInvalidCursor.
+  virtual Result<Page<StreamInfo>> list_streams(StreamSpace space, std::string_view prefix,
+                                                std::size_t count_max, std::string_view cursor) = 0;
+  virtual Result<std::optional<Snapshot>> find_snapshot(std::string_view stream) = 0;
+  virtual Result<std::optional<EventCursor>> find_event_cursor(std::string_view name) = 0;
+  /// Returns the greatest position of the space as soon as it is greater than `after`, at the deadline or
+  /// when `stop` is requested what it is then.
+  virtual Result<std::uint64_t> wait_for_events(StreamSpace space, std::uint64_t after, Deadline deadline,
+                                                const std::stop_token& stop) = 0;
   virtual Result<StoreStatistics> statistics() = 0;
   virtual Result<SweepReport> sweep(const SweepRequest& request) = 0;
   /// Capabilities::runs_sql only. Runs `body` and then `units` in one transaction; an error of the body or of

@@ -13,6 +13,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include <towline/spi/store.hpp>
@@ -23,6 +24,7 @@
 #include "drivers/memory/queue.hpp"
 #include "drivers/memory/records.hpp"
 #include "drivers/memory/schedule.hpp"
+#include "drivers/memory/streams.hpp"
 
 namespace towline::drivers::memory {
 
@@ -59,6 +61,13 @@ class Hub {
   Expiring<spi::IdempotencyRecord> idempotency{meter};
   Expiring<char> inbox{meter};
   Expiring<MessageId> dedup_ids{meter};
+  Streams events{meter};
+  Streams conversations{meter};
+  [[nodiscard]] Streams& streams(spi::StreamSpace space) noexcept {
+    return space == spi::StreamSpace::kEvents ? events : conversations;
+  }
+  std::unordered_map<std::string, spi::EventCursor> event_cursors;
+  std::condition_variable streams_changed;
   std::vector<DueWaiter*> due_waiters;
 
  private:

@@ -86,6 +86,13 @@ class MemoryStore final : public spi::Store {
   Result<std::vector<bool>> inbox_contains(std::string_view group, std::span<const MessageId> ids) override;
   Result<std::optional<spi::IdempotencyRecord>> find_idempotency(std::string_view scope,
                                                                  std::string_view key) override;
+  Result<spi::StreamSlice> read_stream(const spi::StreamRead& read) override;
+  Result<Page<StreamInfo>> list_streams(spi::StreamSpace space, std::string_view prefix,
+                                        std::size_t count_max, std::string_view cursor) override;
+  Result<std::optional<Snapshot>> find_snapshot(std::string_view stream) override;
+  Result<std::optional<spi::EventCursor>> find_event_cursor(std::string_view name) override;
+  Result<std::uint64_t> wait_for_events(spi::StreamSpace space, std::uint64_t after, spi::Deadline deadline,
+                                        const std::stop_token& stop) override;
   Result<spi::StoreStatistics> statistics() override;
   Result<spi::SweepReport> sweep(const spi::SweepRequest& request) override;
   Result<void> transact(const std::function<Result<void>(spi::SqlSession&)>& body,

@@ -142,6 +142,44 @@ Result<std::optional<spi::IdempotencyRecord>> MemoryStore::find_idempotency(std:
   return record == nullptr ? std::nullopt : std::optional(*record);
 }
 
+Result<spi::StreamSlice> MemoryStore::read_stream(const spi::StreamRead& read) {
+  const std::lock_guard lock(handle_.hub->mutex);
+  return handle_.hub->streams(read.space).read(read);
+}
+
+Result<Page<StreamInfo>> MemoryStore::list_streams(spi::StreamSpace space, std::string_view prefix,
+                                                   std::size_t count_max, std::string_view cursor) {
+  const std::lock_guard lock(handle_.hub->mutex);
+  return handle_.hub->streams(space).list(prefix, count_max, cursor);
+}
+
+Result<std::optional<Snapshot>> MemoryStore::find_snapshot(std::string_view stream) {
+  const std::lock_guard lock(handle_.hub->mutex);
+  return handle_.hub->events.find_snapshot(stream);
+}
+
+Result<std::optional<spi::EventCursor>> MemoryStore::find_event_cursor(std::string_view name) {
+  const std::lock_guard lock(handle_.hub->mutex);
+  const auto it = handle_.hub->event_cursors.find(std::string(name));
+  return it == handle_.hub->event_cursors.end() ? std::nullopt : std::optional(it->second);
+}
+
+Result<std::uint64_t> MemoryStore::wait_for_events(spi::StreamSpace space, std::uint64_t after,
+                                                   spi::Deadline deadline, const std::stop_token& stop) {
+  Hub& hub = *handle_.hub;
+  // Takes the mutex, so that it cannot come between looking at `stop` and waiting.
+  const std::stop_callback wake(stop, [&hub] {
+    const std::lock_guard lock(hub.mutex);
+    hub.streams_changed.notify_all();
+  });
+  std::unique_lock lock(hub.mutex);
+  while (handle_.waits && !stop.stop_requested() && hub.streams(space).position_last() <= after &&
+         handle_.clock->monotonic() < deadline) {
+    handle_.clock->wait_until(lock, hub.streams_changed, deadline);
+  }
+  return hub.streams(space).position_last();
+}
+
 Result<spi::StoreStatistics> MemoryStore::statistics() {
   const TimePoint now = handle_.clock->now();
   const std::lock_guard lock(handle_.hub->mutex);

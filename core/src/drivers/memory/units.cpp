@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "base/streams.hpp"
 #include "drivers/memory/hub.hpp"
 
 namespace towline::drivers::memory {
@@ -128,11 +129,33 @@ class Hub::UnitCheck {
     if (hub_.queue.holds(*settle_, write.settlement.token)) return {};
     return Error{ErrorCode::kLeaseLost, "the lease ended before this settlement"};
   }
+  Result<void> check(const spi::AppendEvents& write) {
+    if (!appended_.emplace(write.space, write.stream).second) return base::second_append(write.stream);
+    auto repeated = hub_.streams(write.space).check(write);
+    if (!repeated) return std::move(repeated).error();
+    if (!*repeated) bytes_ += size_of(write);
+    return {};
+  }
+  Result<void> check(const spi::TruncateStream& write) {
+    if (hub_.streams(write.space).contains(write.stream)) return {};
+    return not_found("stream", write.stream);
+  }
+  Result<void> check(const spi::PutSnapshot& write) {
+    if (hub_.events.contains(write.stream, write.snapshot.version)) return {};
+    return base::no_such_version(write.stream, write.snapshot.version);
+  }
+  Result<void> check(const spi::PutEventCursor& write) {
+    const auto it = hub_.event_cursors.find(write.cursor.name);
+    const spi::Version has = it == hub_.event_cursors.end() ? 0 : it->second.version;
+    if (has == write.expected) return {};
+    return conflict("the cursor", write.cursor.name, has, write.expected);
+  }
 
   Hub& hub_;
   Session* settle_;
   const Moment now_;
   std::uint64_t bytes_ = 0;
+  std::set<std::pair<spi::StreamSpace, std::string>> appended_;
   std::set<MessageId> put_;
   std::set<std::tuple<std::string, std::string, std::uint32_t, std::string>> put_blocks_;
   std::set<std::string> put_dedup_;
@@ -192,6 +215,21 @@ class Hub::UnitApply {
     hub_.outbox_.push_back(write.envelope);
   }
   void apply(const spi::Settle& write) { (void)hub_.queue.settle(*settle_, write.settlement, now_); }
+  void apply(const spi::AppendEvents& write) {
+    Streams& streams = hub_.streams(write.space);
+    // Asked again rather than remembered: nothing has come between.
+    const auto repeated = streams.check(write);
+    const Appended appended = repeated && *repeated ? **repeated : streams.append(write);
+    if (write.appended != nullptr) *write.appended = appended;
+    if (!appended.duplicate) hub_.streams_changed.notify_all();
+  }
+  void apply(const spi::TruncateStream& write) { hub_.streams(write.space).truncate(write); }
+  void apply(const spi::PutSnapshot& write) { hub_.events.put_snapshot(write); }
+  void apply(const spi::PutEventCursor& write) {
+    spi::EventCursor& cursor = hub_.event_cursors[write.cursor.name];
+    cursor = write.cursor;
+    cursor.version = write.expected + 1;
+  }
 
   Hub& hub_;
   Session* settle_;

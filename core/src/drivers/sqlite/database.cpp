@@ -406,9 +406,9 @@ void Database::publish_effects(Tx& tx) {
     }
     if (wake) signal(*session);
   }
-  if (tx.due_earlier) wake_due_waiters();
+  if (tx.due_earlier || tx.events_appended) wake_due_waiters();
   // What others may wait for; a commit that only settles is news to nobody.
-  const bool news = tx.due_earlier || !tx.appended.empty() || !tx.stirred.empty();
+  const bool news = tx.due_earlier || tx.events_appended || !tx.appended.empty() || !tx.stirred.empty();
   if (news && page_ != nullptr) page_->ring();
 }
 

@@ -40,7 +40,7 @@ struct Settings {
 /// Where incidents go, as long as the engine that gave it is there.
 using Log = std::function<void(std::string_view)>;
 
-/// Somebody who waits for records to come due.
+/// Somebody who waits for records to come due, or for events.
 struct DueWaiter {
   std::mutex mutex;
   std::condition_variable changed;

@@ -289,7 +289,56 @@ CREATE TABLE dedup_recent(        -- dedup ids in the order they came; older one
 INSERT INTO counter VALUES('dedup', 0);
 )sql";
 
-constexpr Migration kMigrations[] = {{kVersion1}, {kVersion2}, {kVersion3}};
+/// Two spaces of streams with the same columns: events, and the messages of conversations. The newest entry
+/// of a stream is never removed, so neither a version nor a position is given out twice.
+constexpr const char* kVersion4 = R"sql(
+CREATE TABLE event_stream(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+
+CREATE TABLE event_record(
+  position INTEGER PRIMARY KEY,
+  stream_id INTEGER NOT NULL,
+  version INTEGER NOT NULL,
+  recorded_us INTEGER NOT NULL,
+  id BLOB NOT NULL,
+  type TEXT NOT NULL,
+  payload BLOB NOT NULL,
+  content_type TEXT,
+  headers TEXT);                  -- as in dead_letter
+CREATE UNIQUE INDEX event_record_version ON event_record(stream_id, version);
+CREATE INDEX event_record_id ON event_record(id);
+
+CREATE TABLE event_snapshot(
+  stream_id INTEGER PRIMARY KEY,
+  version INTEGER NOT NULL,
+  saved_us INTEGER NOT NULL,
+  content_type TEXT NOT NULL,
+  state BLOB NOT NULL);
+
+CREATE TABLE event_cursor(        -- how far somebody who follows has come
+  name TEXT PRIMARY KEY,
+  stream TEXT NOT NULL,           -- '': all events
+  place INTEGER NOT NULL,
+  owner TEXT NOT NULL,            -- whose turn it is, '': nobody's
+  lease_until_us INTEGER NOT NULL,
+  version INTEGER NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE conversation_stream(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+
+CREATE TABLE conversation_record(
+  position INTEGER PRIMARY KEY,
+  stream_id INTEGER NOT NULL,     -- conversation_stream.id
+  version INTEGER NOT NULL,       -- the number of the message in its conversation
+  recorded_us INTEGER NOT NULL,
+  id BLOB NOT NULL,
+  type TEXT NOT NULL,             -- who sent it
+  payload BLOB NOT NULL,
+  content_type TEXT,
+  headers TEXT);
+CREATE UNIQUE INDEX conversation_record_version ON conversation_record(stream_id, version);
+CREATE INDEX conversation_record_id ON conversation_record(id);
+)sql";
+
+constexpr Migration kMigrations[] = {{kVersion1}, {kVersion2}, {kVersion3}, {kVersion4}};
 
 std::int64_t number(const std::optional<std::string>& text) {
   return text ? std::strtoll(text->c_str(), nullptr, 10) : 0;

@@ -16,6 +16,7 @@
 #include "drivers/sqlite/publish.hpp"
 #include "drivers/sqlite/records.hpp"
 #include "drivers/sqlite/schedule.hpp"
+#include "drivers/sqlite/streams.hpp"
 #include "drivers/sqlite/trim.hpp"
 #include "drivers/sqlite/units.hpp"
 
@@ -34,6 +35,10 @@ std::size_t bytes_of(const spi::Unit& unit) {
     if (const auto* put = std::get_if<spi::PutSchedule>(&write)) bytes += put->record.envelope.payload.size();
     if (const auto* publish = std::get_if<spi::Publish>(&write)) bytes += publish->envelope.payload.size();
     if (const auto* letter = std::get_if<spi::PutDeadLetter>(&write)) bytes += letter->record.payload.size();
+    if (const auto* append = std::get_if<spi::AppendEvents>(&write)) {
+      for (const RecordedEvent& event : append->events)
+        bytes += event.payload.size();
+    }
   }
   return bytes;
 }
@@ -225,6 +230,74 @@ Result<std::optional<spi::IdempotencyRecord>> SqliteStore::find_idempotency(std:
   const TimePoint now = handle_.clock->now();
   return handle_.database->read<Found>(
       [&](Connection& sql) -> Result<Found> { return sqlite::find_idempotency(sql, scope, key, now); });
+}
+
+Result<spi::StreamSlice> SqliteStore::read_stream(const spi::StreamRead& read) {
+  return handle_.database->read<spi::StreamSlice>(
+      [&](Connection& sql) -> Result<spi::StreamSlice> { return sqlite::read_stream(sql, read); });
+}
+
+Result<Page<StreamInfo>> SqliteStore::list_streams(spi::StreamSpace space, std::string_view prefix,
+                                                   std::size_t count_max, std::string_view cursor) {
+  return handle_.database->read<Page<StreamInfo>>([&](Connection& sql) -> Result<Page<StreamInfo>> {
+    return sqlite::list_streams(sql, space, prefix, count_max, cursor);
+  });
+}
+
+Result<std::optional<Snapshot>> SqliteStore::find_snapshot(std::string_view stream) {
+  using Found = std::optional<Snapshot>;
+  return handle_.database->read<Found>(
+      [&](Connection& sql) -> Result<Found> { return sqlite::find_snapshot(sql, stream); });
+}
+
+Result<std::optional<spi::EventCursor>> SqliteStore::find_event_cursor(std::string_view name) {
+  using Found = std::optional<spi::EventCursor>;
+  return handle_.database->read<Found>(
+      [&](Connection& sql) -> Result<Found> { return sqlite::find_event_cursor(sql, name); });
+}
+
+namespace {
+
+/// Hears of every commit with news while it is there.
+class Listening {
+ public:
+  explicit Listening(Database& database) : database_(database) { database_.add_due_waiter(waiter); }
+  ~Listening() { database_.remove_due_waiter(waiter); }
+  Listening(const Listening&) = delete;
+  Listening& operator=(const Listening&) = delete;
+  DueWaiter waiter;
+
+ private:
+  Database& database_;
+};
+
+}  // namespace
+
+Result<std::uint64_t> SqliteStore::wait_for_events(spi::StreamSpace space, std::uint64_t after,
+                                                   spi::Deadline deadline, const std::stop_token& stop) {
+  Listening listening(*handle_.database);
+  DueWaiter& waiter = listening.waiter;
+  const std::stop_callback wake(stop, [&waiter] {
+    const std::lock_guard lock(waiter.mutex);
+    waiter.signalled = true;
+    waiter.changed.notify_all();
+  });
+  for (;;) {
+    {
+      const std::lock_guard lock(waiter.mutex);
+      waiter.signalled = false;
+    }
+    handle_.database->want_ring();
+    auto last = handle_.database->read<std::uint64_t>(
+        [&](Connection& sql) -> Result<std::uint64_t> { return last_position(sql, space); });
+    const MonotonicTime now = handle_.clock->monotonic();
+    if (!last || *last > after || now >= deadline || !handle_.waits) return last;
+    const MonotonicTime until = std::min(deadline, sqlite::after(now, kLookInterval));
+    std::unique_lock lock(waiter.mutex);
+    while (!waiter.signalled && !stop.stop_requested() && handle_.clock->monotonic() < until)
+      handle_.clock->wait_until(lock, waiter.changed, until);
+    if (stop.stop_requested()) return last;
+  }
 }
 
 Result<spi::StoreStatistics> SqliteStore::statistics() {

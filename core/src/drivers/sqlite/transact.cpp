@@ -45,6 +45,12 @@ constexpr std::string_view kOwnTables[] = {"meta",
                                            "dedup",
                                            "dedup_recent",
                                            "counter",
+                                           "event_stream",
+                                           "event_record",
+                                           "event_snapshot",
+                                           "event_cursor",
+                                           "conversation_stream",
+                                           "conversation_record",
                                            "sqlite_master"};
 
 bool is_own(const char* table) {

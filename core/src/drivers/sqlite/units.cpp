@@ -10,12 +10,14 @@
 #include <type_traits>
 #include <utility>
 
+#include "base/streams.hpp"
 #include "drivers/sqlite/claims.hpp"
 #include "drivers/sqlite/dead_letters.hpp"
 #include "drivers/sqlite/dedup.hpp"
 #include "drivers/sqlite/publish.hpp"
 #include "drivers/sqlite/records.hpp"
 #include "drivers/sqlite/schedule.hpp"
+#include "drivers/sqlite/streams.hpp"
 #include "drivers/sqlite/topics.hpp"
 
 namespace towline::drivers::sqlite {
@@ -101,6 +103,27 @@ class Check {
     if (holds(tx_, *settle_, write.settlement.token)) return {};
     return Error{ErrorCode::kLeaseLost, "the lease ended before this settlement"};
   }
+  Result<void> operator()(const spi::AppendEvents& write) {
+    if (!appended_.emplace(write.space, write.stream).second) return base::second_append(write.stream);
+    auto repeated = check_append(tx_.sql, write);
+    return repeated ? Result<void>{} : Result<void>(std::move(repeated).error());
+  }
+  Result<void> operator()(const spi::TruncateStream& write) {
+    if (has_version(tx_.sql, write.space, write.stream)) return {};
+    return Error{ErrorCode::kNotFound, "stream " + write.stream + " does not exist"};
+  }
+  Result<void> operator()(const spi::PutSnapshot& write) {
+    const std::uint64_t version = write.snapshot.version;
+    if (has_version(tx_.sql, spi::StreamSpace::kEvents, write.stream, version)) return {};
+    return base::no_such_version(write.stream, version);
+  }
+  Result<void> operator()(const spi::PutEventCursor& write) {
+    const std::uint64_t has = event_cursor_version(tx_.sql, write.cursor.name);
+    if (has == write.expected) return {};
+    return Error{ErrorCode::kConflict, "the cursor " + write.cursor.name + " has version " +
+                                           std::to_string(has) + ", but the write expects " +
+                                           std::to_string(write.expected)};
+  }
 
  private:
   bool is_blocked_by_now(const spi::Envelope& envelope, const std::string& key) {
@@ -122,6 +145,7 @@ class Check {
   std::set<MessageId> put_;
   std::vector<const spi::KeyBlock*> put_blocks_;
   std::set<std::pair<std::string, std::string>> put_dedup_;
+  std::set<std::pair<spi::StreamSpace, std::string>> appended_;
 };
 
 class Apply {
@@ -146,6 +170,15 @@ class Apply {
     append(tx_, envelope);
   }
   void operator()(const spi::Settle& write) { (void)settle(tx_, *settle_, write.settlement); }
+  void operator()(const spi::AppendEvents& write) {
+    // Asked again rather than remembered: nothing has come between.
+    const auto repeated = check_append(tx_.sql, write);
+    const Appended appended = repeated && *repeated ? **repeated : append_events(tx_, write);
+    if (write.appended != nullptr) *write.appended = appended;
+  }
+  void operator()(const spi::TruncateStream& write) { truncate_stream(tx_, write); }
+  void operator()(const spi::PutSnapshot& write) { put_snapshot(tx_, write); }
+  void operator()(const spi::PutEventCursor& write) { put_event_cursor(tx_, write); }
 
  private:
   Tx& tx_;
@@ -174,7 +207,8 @@ bool grows(const spi::Unit& unit) noexcept {
   return std::any_of(unit.writes.begin(), unit.writes.end(), [](const spi::Write& write) {
     if (const auto* put = std::get_if<spi::PutSchedule>(&write)) return put->record.envelope.group.empty();
     if (const auto* publish = std::get_if<spi::Publish>(&write)) return publish->envelope.group.empty();
-    return false;
+    return std::holds_alternative<spi::AppendEvents>(write) ||
+           std::holds_alternative<spi::PutSnapshot>(write);
   });
 }
 
