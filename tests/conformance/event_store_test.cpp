@@ -132,6 +132,18 @@ TEST_P(EventStoreSuite, Conf95_ASubscriptionGoesOnBehindItsCheckpointInAnotherEn
   EXPECT_EQ(rest->back().payload, "9");
 }
 
+TEST_P(EventStoreSuite, Conf95_WhoDropsASubscriptionGivesItsTurnAway) {
+  Engine engine = open();
+  ASSERT_OK(engine.events().append("order-1", {event("one")}));
+  EventSubscriptionOptions options;
+  options.name = "reader";
+  { ASSERT_OK(engine.events().subscribe(options)); }
+  auto next = engine.events().subscribe(options);
+  ASSERT_OK(next);
+  // Well within the lease, which outlives the test.
+  EXPECT_EQ(next->receive(10, 10s)->size(), 1U);
+}
+
 TEST_P(EventStoreSuite, Conf95_AHandlerGetsWhatFailedAgainAndNothingIsPassedOver) {
   Engine engine = open();
   std::mutex mutex;

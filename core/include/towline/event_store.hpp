@@ -97,7 +97,8 @@ struct EventSubscriptionStatistics {
 /// it dies another goes on after its lease, from the last checkpoint: so each event is handled at least once.
 ///
 /// Either the engine calls a handler (EventStore::subscribe with one), or the owner takes events with
-/// receive() and says checkpoint() when they are handled. Thread-safe. Copies share it; the last one closes.
+/// receive() and says checkpoint() when they are handled. Thread-safe. Copies share it; the last one closes
+/// it: with a handler it waits for that, else the engine does it soon after.
 class EventSubscription {
  public:
   EventSubscription() = default;

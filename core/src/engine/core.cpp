@@ -82,6 +82,10 @@ void Core::usher_main() {
     for (const auto& consumer : consumers()) {
       if (consumer->close_requested() && !consumer->closed()) (void)consumer->close(std::nullopt);
     }
+    for (const auto& follower : followers()) {
+      if (follower->left())
+        (void)follower->close(system_clock()->monotonic() + context_->options.drain_timeout);
+    }
   }
 }
 
@@ -162,6 +166,9 @@ Result<std::shared_ptr<EventFollower>> Core::follow(const EventSubscriptionOptio
                                                     EventFollower::Work work, bool fill) {
   auto follower = EventFollower::create(context_, options, std::move(work), fill);
   if (!follower) return follower;
+  (*follower)->set_leave_listener([weak = weak_from_this()] {
+    if (const auto core = weak.lock()) core->note_leaver();
+  });
   {
     const std::lock_guard lock(mutex_);
     if (!closing_ && !closer_.joinable() && followers_.size() < kFollowersMax) {

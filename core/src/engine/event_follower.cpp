@@ -434,6 +434,12 @@ bool EventFollower::close(MonotonicTime deadline) {
   return stuck;
 }
 
+void EventFollower::leave() {
+  if (left_.exchange(true)) return;
+  stop_.request_stop();
+  if (leave_listener_) leave_listener_();
+}
+
 void EventFollower::abandon() {
   {
     const std::lock_guard lock(mutex_);

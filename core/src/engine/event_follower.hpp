@@ -53,6 +53,11 @@ class EventFollower : public std::enable_shared_from_this<EventFollower> {
   /// at once.
   bool close(MonotonicTime deadline);
   [[nodiscard]] bool ended() const noexcept { return ended_.load(); }
+  /// Its owner is gone: somebody who may wait will close it. Never waits itself.
+  void leave();
+  [[nodiscard]] bool left() const noexcept { return left_.load(); }
+  /// Told of leave(); set once, before start().
+  void set_leave_listener(std::function<void()> listener) { leave_listener_ = std::move(listener); }
   [[nodiscard]] Duration drain_timeout() const noexcept { return context_->options.drain_timeout; }
 
   /// Of the keeper: keeps the turn.
@@ -121,7 +126,9 @@ class EventFollower : public std::enable_shared_from_this<EventFollower> {
   std::thread thread_;
   bool runs_ = false;  ///< the thread has not come to its end
   std::atomic<bool> working_{false};
+  std::atomic<bool> left_{false};
   std::atomic<bool> ended_{false};
+  std::function<void()> leave_listener_;
 };
 
 }  // namespace towline::engine

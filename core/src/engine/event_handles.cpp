@@ -24,7 +24,8 @@ std::string topic_of(std::string topic, std::string_view type) {
   return topic;
 }
 
-/// The handle's copies share this pointer: the last one to go closes the subscription.
+/// The handle's copies share this pointer. With a handler the last one to go waits for it, since it may use
+/// what goes next; without one nobody has to wait.
 std::shared_ptr<engine::EventFollower> closing(std::shared_ptr<engine::EventFollower> follower,
                                                Duration timeout) {
   engine::EventFollower* raw = follower.get();
@@ -32,6 +33,11 @@ std::shared_ptr<engine::EventFollower> closing(std::shared_ptr<engine::EventFoll
             (void)follower->close(system_clock()->monotonic() + timeout);
             follower.reset();
           }};
+}
+
+std::shared_ptr<engine::EventFollower> leaving(std::shared_ptr<engine::EventFollower> follower) {
+  engine::EventFollower* raw = follower.get();
+  return {raw, [follower = std::move(follower)](engine::EventFollower*) { follower->leave(); }};
 }
 
 }  // namespace
@@ -125,7 +131,7 @@ Result<EventSubscription> EventStore::subscribe(const EventSubscriptionOptions& 
   TOWLINE_REQUIRE_CORE();
   auto follower = core_->follow(options, {}, false);
   if (!follower) return std::move(follower).error();
-  return EventSubscription(closing(std::move(*follower), core_->context().options.drain_timeout));
+  return EventSubscription(leaving(std::move(*follower)));
 }
 
 Result<EventSubscription> EventStore::stream_to(std::string_view topic,
@@ -143,7 +149,7 @@ Result<EventSubscription> EventStore::stream_to(std::string_view topic,
   };
   auto follower = core_->follow(options, std::move(work), true);
   if (!follower) return std::move(follower).error();
-  return EventSubscription(closing(std::move(*follower), core_->context().options.drain_timeout));
+  return EventSubscription(leaving(std::move(*follower)));
 }
 
 // ---- EventSubscription --------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-// What every store decides the same way about an append: whether it is a repetition, and whether the stream is
-// as expected.
+// What every store decides the same way about an append: whether it is a repetition, and whether the stream
+// is as expected.
 
 #include "base/streams.hpp"
 
