@@ -75,6 +75,9 @@ void translate_cast_errors();
 
 /// The fields of Message in their order, times in microseconds; see _core.pyi.
 [[nodiscard]] Message message_from(const py::tuple& fields);
+/// A dict of nothing but a topic, bytes and perhaps a key, which most messages of batches are; false: another
+/// one, and `message` is not to be used.
+[[nodiscard]] bool plain_message_from(const py::handle& fields, Message& message);
 /// (kind, delay in microseconds or None, type, message, stack).
 [[nodiscard]] Outcome outcome_from(const py::tuple& fields);
 [[nodiscard]] MessageId id_from(const std::string& text);

@@ -1,6 +1,8 @@
 // Values both ways. Records become dicts with the names of the C++ fields, which towline/records.py gives
 // their types; times are microseconds since 1970, durations microseconds.
 
+#include <array>
+
 #include <pybind11/stl.h>
 
 #include "binding.hpp"
@@ -83,14 +85,17 @@ void set(const py::dict& fields, const char* name, T& field) {
 py::object to_python(const MessageId& id) { return py::str(id.to_string()); }
 
 py::object to_python(const Receipt& receipt) {
-  return py::make_tuple(static_cast<int>(receipt.outcome), receipt.id.to_string(), receipt.duplicate,
+  constexpr std::array kNames = {"acked", "rejected", "unknown"};
+  const char* name = kNames.at(static_cast<std::size_t>(receipt.outcome));
+  return py::make_tuple(py::reinterpret_steal<py::object>(PyUnicode_InternFromString(name)),
+                        py::str(receipt.id.to_string()), py::bool_(receipt.duplicate),
                         receipt.acked() ? py::object(py::none()) : exception_of(receipt.error));
 }
 
 py::object to_python(const std::vector<Receipt>& receipts) {
-  py::list out;
-  for (const Receipt& receipt : receipts)
-    out.append(to_python(receipt));
+  py::list out(receipts.size());
+  for (std::size_t i = 0; i < receipts.size(); ++i)
+    out[i] = to_python(receipts[i]);
   return out;
 }
 
@@ -249,6 +254,39 @@ MessageId id_from(const std::string& text) {
   auto id = MessageId::parse(text);
   if (!id) raise(id.error());
   return *id;
+}
+
+bool plain_message_from(const py::handle& fields, Message& message) {
+  if (!PyDict_CheckExact(fields.ptr())) return false;
+  const auto is = [](PyObject* name, const char* text) {
+    return PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, text) == 0;
+  };
+  const auto take_text = [](PyObject* value, std::string& text) {
+    Py_ssize_t size = 0;
+    const char* bytes = PyUnicode_Check(value) ? PyUnicode_AsUTF8AndSize(value, &size) : nullptr;
+    if (bytes == nullptr) {
+      PyErr_Clear();
+      return false;
+    }
+    text.assign(bytes, static_cast<std::size_t>(size));
+    return true;
+  };
+  bool has_topic = false;
+  bool has_payload = false;
+  PyObject* name = nullptr;
+  PyObject* value = nullptr;
+  for (Py_ssize_t at = 0; PyDict_Next(fields.ptr(), &at, &name, &value) != 0;) {
+    if (is(name, "payload") && PyBytes_CheckExact(value)) {
+      message.payload.assign(PyBytes_AS_STRING(value), static_cast<std::size_t>(PyBytes_GET_SIZE(value)));
+      has_payload = true;
+    } else if (is(name, "topic")) {
+      has_topic = take_text(value, message.topic);
+    } else if (!is(name, "key") || !take_text(value, message.key.emplace())) {
+      return false;
+    }
+  }
+  message.content_type = "application/octet-stream";
+  return has_topic && has_payload;
 }
 
 Message message_from(const py::tuple& fields) {

@@ -140,8 +140,8 @@ void define_delivery(py::module_& module) {
       .def("execute", &PyTransaction::execute)
       .def("publish", &PyTransaction::publish)
       .def("complete", &PyTransaction::complete);
-  // The last handle may be the one that lets go of a whole hand-out.
-  py::class_<Delivery>(module, "Delivery", py::release_gil_before_calling_cpp_dtor())
+  // The last handle lets go of memory only, and there is one per message.
+  py::class_<Delivery>(module, "Delivery")
       .def_property_readonly("number", &Delivery::number)
       .def_property_readonly("id", [](const Delivery& self) { return self.id().to_string(); })
       .def_property_readonly("topic", [](const Delivery& self) { return text_of(self.topic()); })

@@ -1,6 +1,8 @@
 // The port: each method takes the id under which its answer comes as an event, or None to wait for it; then
 // it waits in slices, so that a signal is answered, with the interpreter's lock let go.
 
+#include <set>
+
 #include <pybind11/functional.h>
 #include <pybind11/stl.h>
 #include <sys/eventfd.h>
@@ -113,24 +115,28 @@ class PyPort {
     return run(id, [port = port_.get(), url, options](Engine&) { return port->open(url, options); });
   }
 
-  void publish(std::uint64_t id, const py::list& messages) { port_->publish(id, messages_from(messages)); }
+  void publish(std::uint64_t id, const py::list& messages, const py::function& fields_of) {
+    port_->publish(id, messages_from(messages, fields_of));
+  }
 
-  py::object publish_and_wait(const py::list& messages) {
-    auto batch = messages_from(messages);
+  py::object publish_and_wait(const py::list& messages, const py::function& fields_of) {
+    auto batch = messages_from(messages, fields_of);
     return run(std::nullopt, [batch](Engine& engine) { return engine.publish_batch(batch); });
   }
 
   py::list drain(std::size_t count_max) {
     std::uint64_t count = 0;
     (void)!read(fd_, &count, sizeof(count));
-    std::vector<Event> events;
-    {
-      const Released released;
-      events = port_->drain(count_max);
-    }
+    // Takes no longer than it takes to let go of the interpreter's lock and to wait for one's turn again.
+    std::vector<Event> events = port_->drain(count_max);
     py::list out;
-    for (Event& event : events)
-      out.append(to_python(event));
+    for (std::size_t at = 0; at < events.size();) {
+      if (events[at].kind == Event::Kind::kDelivery) {
+        out.append(take_deliveries(events, at));
+      } else {
+        out.append(to_python(events[at++]));
+      }
+    }
     return out;
   }
 
@@ -139,16 +145,22 @@ class PyPort {
     return port_->poll(Duration(timeout_us));
   }
 
-  void finish(const py::list& finished) {
+  void finish(const py::list& numbers, const py::list& outcomes) {
+    if (numbers.size() != outcomes.size()) throw py::value_error("each number has one outcome");
     std::vector<Port::Finish> all;
-    all.reserve(finished.size());
-    for (const py::handle one : finished) {
-      const auto fields = py::reinterpret_borrow<py::tuple>(one);
-      all.push_back({fields[0].cast<std::uint64_t>(), outcome_or_failure(fields[1])});
+    all.reserve(numbers.size());
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      // Most are one and the same object.
+      const bool as_before = i > 0 && outcomes[i].ptr() == outcomes[i - 1].ptr();
+      all.push_back({numbers[i].cast<std::uint64_t>(),
+                     as_before ? all.back().outcome : outcome_or_failure(outcomes[i])});
     }
+    if (all.size() <= kFewOutcomes) return port_->finish(all);
     const Released released;
     port_->finish(all);
   }
+
+  void expect_batches(std::uint64_t consumer_id) { in_batches_.insert(consumer_id); }
 
   void shut() {
     if (!port_) return;
@@ -174,12 +186,40 @@ class PyPort {
     }
   }
 
-  static std::vector<Message> messages_from(const py::list& messages) {
-    std::vector<Message> batch;
-    batch.reserve(messages.size());
-    for (const py::handle one : messages)
-      batch.push_back(message_from(py::reinterpret_borrow<py::tuple>(one)));
+  static std::vector<Message> messages_from(const py::list& messages, const py::function& fields_of) {
+    std::vector<Message> batch(messages.size());
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      const py::object one = messages[i];
+      if (PyTuple_CheckExact(one.ptr())) {
+        batch[i] = message_from(py::reinterpret_borrow<py::tuple>(one));
+      } else if (!plain_message_from(one, batch[i])) {
+        batch[i] = message_from(fields_of(one).cast<py::tuple>());
+      }
+    }
     return batch;
+  }
+
+  /// Those of one consumer that come one after the other are one event; of a consumer in batches, those of
+  /// one batch.
+  py::tuple take_deliveries(std::vector<Event>& events, std::size_t& at) {
+    const std::uint64_t consumer = events[at].id;
+    const bool in_batches = in_batches_.contains(consumer);
+    py::list numbers;
+    py::list deliveries;
+    std::size_t batch_left = 0;
+    for (; at < events.size(); ++at) {
+      Event& event = events[at];
+      if (event.kind != Event::Kind::kDelivery || event.id != consumer) break;
+      numbers.append(event.delivery.number());
+      deliveries.append(std::move(event.delivery));
+      batch_left = event.batch_left;
+      if (in_batches && batch_left == 0) {
+        ++at;
+        break;
+      }
+    }
+    return py::make_tuple(static_cast<int>(Event::Kind::kDelivery), consumer, std::move(numbers),
+                          std::move(deliveries), batch_left);
   }
 
   static py::object to_python(Event& event) {
@@ -197,7 +237,7 @@ class PyPort {
         if (event.error) return py::make_tuple(kind, event.id, false, exception_of(*event.error));
         return py::make_tuple(kind, event.id, true, python::to_python(event.receipts));
       case Kind::kDelivery:
-        return py::make_tuple(kind, event.id, std::move(event.delivery), event.batch_left);
+        break;  // take_deliveries
       case Kind::kStop:
         return py::make_tuple(kind, event.id);
       case Kind::kLog:
@@ -208,8 +248,12 @@ class PyPort {
     return py::none();
   }
 
+  /// So many are told sooner than the interpreter's lock is let go of and taken again.
+  static constexpr std::size_t kFewOutcomes = 100;
+
   int fd_;
   std::unique_ptr<Port> port_;
+  std::set<std::uint64_t> in_batches_;  ///< ids of consumers
 };
 
 void define_schedule_calls(py::class_<PyPort>& port) {
@@ -339,6 +383,7 @@ void define_consumer(py::module_& module, py::class_<PyPort>& port) {
                          const std::vector<std::string>& patterns, const OptionTexts& texts,
                          bool in_batches) {
     auto options = options_from<ConsumerOptions>(texts);
+    if (in_batches) self.expect_batches(consumer_id);
     return self.run(
         id, [port = &self.port(), consumer_id, patterns, options, in_batches](Engine&) -> Result<PyConsumer> {
           auto consumer = port->consume(consumer_id, patterns, options, in_batches);

@@ -1,5 +1,5 @@
-"""A worker of the demo in Python; ../worker.cpp and worker.mjs are the same in their languages, and the README
-of the demo says what all of them do.
+"""A worker of the demo in Python; ../worker.cpp and worker.mjs are the same in their languages, and the
+README of the demo says what all of them do.
 
 For every delivery: the start is written to the ledger, the handler works for a moment, then it books the
 order in one transaction with the acknowledgement, and only after that transaction has committed the effect is

@@ -50,7 +50,7 @@ class Calls:
     async def _call(self, name: str, *arguments: Any) -> Any:
         raise NotImplementedError
 
-    async def _publish(self, messages: list[tuple[Any, ...]]) -> list[Receipt]:
+    async def _publish(self, messages: list[Any]) -> list[Receipt]:
         raise NotImplementedError
 
     async def _begin(self, key: str, texts: list[tuple[str, str]]) -> Any:
@@ -113,7 +113,7 @@ class Calls:
     async def publish_batch(self, messages: Sequence[Mapping[str, Any]]) -> list[Receipt]:
         """Publishes many: each a dict of what `publish` takes. One receipt per message, in order; it does not
         raise for single messages, so look at `receipt.outcome`. The valid ones are stored together."""
-        return await self._publish([message_tuple(**message) for message in messages])
+        return await self._publish(list(messages))
 
     async def publish_with_retry(
         self,
@@ -132,7 +132,7 @@ class Calls:
             texts_of("Retry", retry or {}),
             None if timeout is None else records.seconds_to_us(timeout),
         )
-        return acked(records.receipt(raw))
+        return acked(Receipt._make(raw))
 
     async def cancel(self, message_id: str) -> Answer:
         """ "done": it will never fire. Exactly one of cancelling and firing wins, across processes."""

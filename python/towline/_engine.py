@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from towline import _native, errors, records
 from towline._calls import ACQUIRED, Calls, Span
 from towline._handlers import Handler
-from towline._message import ACKED, RELEASED, Message, OutcomeTuple, handed_over
+from towline._message import ACKED, RELEASED, Message, OutcomeTuple, fields_of, handed_over
 from towline._native import ALERT, DELIVERY, LOG, RECEIPTS, REPLY, STOP, Native, texts_of
 from towline._options import ConsumerOptions, EngineOptions
 from towline._registered import DRAIN_COUNT, PUMP_POLL_US, F, Ordering, Registered, Topics, running_in
@@ -35,10 +35,17 @@ if TYPE_CHECKING:
 class _Run:
     """A handler at work on one message, or on a batch. Stopped when none of its results counts any more."""
 
-    def __init__(self, numbers: list[int]) -> None:
+    __slots__ = ("counting", "engine", "numbers", "task")
+
+    def __init__(self, engine: Engine, numbers: list[int]) -> None:
+        self.engine = engine
         self.numbers = numbers
         self.counting = len(numbers)
         self.task: asyncio.Task[list[OutcomeTuple]]
+
+    def done(self, task: asyncio.Task[list[OutcomeTuple]]) -> None:
+        released = [RELEASED] * len(self.numbers)
+        self.engine._returned(self.numbers, released if task.cancelled() else task.result())
 
     def stop_one(self) -> None:
         self.counting -= 1
@@ -54,24 +61,40 @@ class Consumer:
         self._registered = registered
         self._native: _core.Consumer | None = None
         self._id = 0
-        self._batch: list[Message] = []
+        # Of the batch that is coming in.
+        self._batch_numbers: list[int] = []
+        self._batch_messages: list[Message] = []
+        self._context: contextvars.Context | None = None
 
-    def _handle(self, delivery: _core.Delivery, batch_left: int) -> None:
+    def _handle(self, numbers: list[int], deliveries: list[_core.Delivery], batch_left: int) -> None:
         handler = self._registered.handler
         assert handler is not None
-        self._batch.append(Message(delivery))
+        if not handler.in_batches:
+            for number, delivery in zip(numbers, deliveries, strict=True):
+                self._start(handler, [number], [Message(delivery)])
+            return
+        self._batch_numbers += numbers
+        self._batch_messages += map(Message, deliveries)
         if batch_left:
             return
-        messages, self._batch = self._batch, []
-        context = contextvars.copy_context()
-        context.run(running_in.set, self._engine)
+        numbers, self._batch_numbers = self._batch_numbers, []
+        messages, self._batch_messages = self._batch_messages, []
+        self._start(handler, numbers, messages)
+
+    def _start(self, handler: Handler, numbers: list[int], messages: list[Message]) -> None:
+        if self._context is None:
+            self._context = contextvars.copy_context()
+            self._context.run(running_in.set, self._engine)
+        context = self._context.copy()
         in_loop = handler.is_async
         work = handler.run_async(messages) if in_loop else self._in_thread(handler, messages, context)
-        run = _Run([message._delivery.number for message in messages])
+        run = _Run(self._engine, numbers)
         run.task = self._engine._loop.create_task(work, context=context)
-        for number in run.numbers:
-            self._engine._running[number] = run
-        run.task.add_done_callback(lambda done: self._engine._returned(run, done))
+        if len(numbers) == 1:
+            self._engine._running[numbers[0]] = run
+        else:
+            self._engine._running.update(dict.fromkeys(numbers, run))
+        run.task.add_done_callback(run.done)
 
     async def _in_thread(
         self, handler: Handler, messages: list[Message], context: contextvars.Context
@@ -139,11 +162,12 @@ class Subscription(Consumer):
         self._closed = False
         self._starting: asyncio.Future[None] | None = None
 
-    def _handle(self, delivery: _core.Delivery, batch_left: int) -> None:
+    def _handle(self, numbers: list[int], deliveries: list[_core.Delivery], batch_left: int) -> None:
         if self._closed:
-            return self._engine._finish(delivery.number, RELEASED)
-        self._engine._pulled[delivery.number] = self
-        self._waiting.append(Message(delivery, self._engine._settled))
+            return self._engine._finish(numbers, [RELEASED] * len(numbers))
+        for number, delivery in zip(numbers, deliveries, strict=True):
+            self._engine._pulled[number] = self
+            self._waiting.append(Message(delivery, self._engine._settled))
         self._arrived.set()
 
     async def __aenter__(self) -> Self:
@@ -176,7 +200,12 @@ class Subscription(Consumer):
         Its time to be settled in begins now."""
         if self._closed:
             return None
-        await self.__aenter__()
+        try:
+            await self.__aenter__()
+        except errors.ClosedError:
+            if self._closed:  # while it was about to start
+                return None
+            raise
         try:
             async with asyncio.timeout(None if timeout is None else records.seconds_to_us(timeout) / 1e6):
                 while not self._closed:
@@ -240,7 +269,8 @@ class Engine(Calls):
         self._running: dict[int, _Run] = {}
         # What subscriptions hold unsettled, by number.
         self._pulled: dict[int, Subscription] = {}
-        self._finished: list[tuple[int, OutcomeTuple]] = []
+        # What has become of whom, to be told together.
+        self._finished: tuple[list[int], list[OutcomeTuple]] = ([], [])
         self._executor: ThreadPoolExecutor | None = None
         self._closing: asyncio.Task[int] | None = None
         self._background: set[asyncio.Future[Any]] = set()
@@ -472,9 +502,9 @@ class Engine(Calls):
         if kind == ACQUIRED:
             self._keep(self._request(self._check().port.fail, token))
 
-    async def _publish(self, messages: list[tuple[Any, ...]]) -> list[Receipt]:
-        raw = await self._request(self._check().port.publish, messages)
-        return [records.receipt(one) for one in raw]
+    async def _publish(self, messages: list[Any]) -> list[Receipt]:
+        raw = await self._request(self._check().port.publish, messages, fields_of)
+        return [*map(Receipt._make, raw)]
 
     def _fetch(self) -> bool:
         """Whether there was anything."""
@@ -492,7 +522,7 @@ class Engine(Calls):
     def _note(self, event: tuple[Any, ...]) -> None:
         kind = event[0]
         if kind == DELIVERY:
-            self._deliver(event[1], event[2], event[3])
+            self._deliver(event[1], event[2], event[3], event[4])
         elif kind in (REPLY, RECEIPTS):
             self._answer(event)
         elif kind == STOP:
@@ -507,15 +537,18 @@ class Engine(Calls):
             for listener in self._alert_listeners:
                 self._loop.call_soon(listener, event[1])
 
-    def _deliver(self, consumer_id: int, delivery: _core.Delivery, batch_left: int) -> None:
+    def _deliver(
+        self, consumer_id: int, numbers: list[int], deliveries: list[_core.Delivery], batch_left: int
+    ) -> None:
         consumer = self._consumers.get(consumer_id)
         try:
             # Else whoever started it was cancelled, or all is closed.
             if consumer is not None and not self._is_closed():
-                return consumer._handle(delivery, batch_left)
+                return consumer._handle(numbers, deliveries, batch_left)
         except Exception:
             _native.note_failure("a handler could not be started")
-        self._finish(delivery.number, RELEASED)
+        # Whoever runs all the same is finished already when it ends.
+        self._finish(numbers, [RELEASED] * len(numbers))
 
     def _answer(self, event: tuple[Any, ...]) -> None:
         future = self._requests.pop(event[1], None)
@@ -526,27 +559,27 @@ class Engine(Calls):
         else:
             future.set_exception(event[3])
 
-    def _returned(self, run: _Run, task: asyncio.Task[list[OutcomeTuple]]) -> None:
-        outcomes = [RELEASED] * len(run.numbers) if task.cancelled() else task.result()
-        for number, outcome in zip(run.numbers, outcomes, strict=True):
+    def _returned(self, numbers: list[int], outcomes: list[OutcomeTuple]) -> None:
+        for number in numbers:
             del self._running[number]
-            self._finish(number, outcome)
+        self._finish(numbers, outcomes)
 
     def _settled(self, number: int, outcome: OutcomeTuple = ACKED) -> None:
         if threading.get_ident() != self._thread:  # in asyncio.to_thread(message.transaction, ...)
             self._loop.call_soon_threadsafe(self._settled, number, outcome)
         elif self._pulled.pop(number, None) is not None:
-            self._finish(number, outcome)
+            self._finish([number], [outcome])
 
-    def _finish(self, number: int, outcome: OutcomeTuple) -> None:
-        self._finished.append((number, outcome))
-        if len(self._finished) == 1:
+    def _finish(self, numbers: list[int], outcomes: list[OutcomeTuple]) -> None:
+        if not self._finished[0]:
             self._loop.call_soon(self._hand_back)
+        self._finished[0].extend(numbers)
+        self._finished[1].extend(outcomes)
 
     def _hand_back(self) -> None:
-        finished, self._finished = self._finished, []
+        finished, self._finished = self._finished, ([], [])
         if self._native is not None and not self._native.forked:
-            self._native.port.finish(finished)
+            self._native.port.finish(*finished)
 
     def _threads(self) -> ThreadPoolExecutor:
         wanted = max(self._thread_count(), 1)

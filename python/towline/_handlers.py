@@ -26,7 +26,16 @@ class Handler:
     """A function that handles messages: which parameter gets the payload, and which the message. One that
     takes batches gets a list of either."""
 
-    __slots__ = ("function", "is_async", "in_batches", "kind", "payload_name", "message_name", "by_place")
+    __slots__ = (
+        "by_place",
+        "function",
+        "in_batches",
+        "is_async",
+        "kind",
+        "message_name",
+        "payload_name",
+        "takes_message",
+    )
 
     def __init__(self, function: Callable[..., Any], in_batches: bool = False) -> None:
         if not callable(function):
@@ -39,11 +48,14 @@ class Handler:
         self.payload_name: str | None = None
         self.message_name: str | None = None
         self.by_place = False
+        # Just one parameter, and it is for the message.
+        self.takes_message = False
         try:
             hints = typing.get_type_hints(called)
         except NameError as error:
             raise TypeError(f"the annotations of handler {self.name!r} cannot be read: {error}") from error
-        for name, parameter in inspect.signature(function).parameters.items():
+        parameters = inspect.signature(function).parameters
+        for name, parameter in parameters.items():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 continue
             kind = self._kind_of(name, hints.get(name, inspect.Parameter.empty))
@@ -58,6 +70,12 @@ class Handler:
                     f"handler {self.name!r} has a parameter '{name}' that nothing is known for; it may "
                     "take the payload, and a parameter annotated as towline.Message"
                 )
+
+        self.takes_message = (
+            len(parameters) == 1
+            and self.message_name is not None
+            and parameters[self.message_name].kind is not inspect.Parameter.KEYWORD_ONLY
+        )
 
     def _kind_of(self, name: str, hint: Any) -> Any:
         """Of one message's value for this parameter."""
@@ -75,8 +93,13 @@ class Handler:
         return getattr(self.function, "__qualname__", repr(self.function))
 
     def run(self, messages: list[Message]) -> list[OutcomeTuple]:
-        """Of a plain function, in the calling thread: one outcome per message. Only KeyboardInterrupt and
-        SystemExit leave it."""
+        """Of a plain function, in the calling thread: one outcome per message. Raises nothing."""
+        if self.takes_message:
+            try:
+                self.function(messages if self.in_batches else messages[0])
+            except BaseException as error:
+                return [outcome_of(error)] * len(messages)
+            return [_message.ACKED] * len(messages)
         outcomes, readable, payloads = self._read(messages)
         try:
             if readable:
@@ -86,10 +109,15 @@ class Handler:
         return _filled(outcomes, _message.ACKED)
 
     async def run_async(self, messages: list[Message]) -> list[OutcomeTuple]:
-        outcomes, readable, payloads = self._read(messages)
+        outcomes: list[OutcomeTuple | None] = []
         try:
-            if readable:
-                await self._call(readable, payloads)
+            if self.takes_message:
+                outcomes = [None] * len(messages)
+                await self.function(messages if self.in_batches else messages[0])
+            else:
+                outcomes, readable, payloads = self._read(messages)
+                if readable:
+                    await self._call(readable, payloads)
         except asyncio.CancelledError as error:
             # Of the handler itself; else of something that it waited for, which is a failure like any other.
             task = asyncio.current_task()

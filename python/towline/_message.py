@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +201,11 @@ def handed_over(message: Message) -> bool:
     except TowlineError:
         return False
     return True
+
+
+def fields_of(message: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Of one message of a batch."""
+    return message_tuple(**message)
 
 
 def message_tuple(

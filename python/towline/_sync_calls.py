@@ -49,7 +49,7 @@ class SyncCalls:
     def _call(self, name: str, *arguments: Any) -> Any:
         raise NotImplementedError
 
-    def _publish(self, messages: list[tuple[Any, ...]]) -> list[Receipt]:
+    def _publish(self, messages: list[Any]) -> list[Receipt]:
         raise NotImplementedError
 
     def _begin(self, key: str, texts: list[tuple[str, str]]) -> Any:
@@ -112,7 +112,7 @@ class SyncCalls:
     def publish_batch(self, messages: Sequence[Mapping[str, Any]]) -> list[Receipt]:
         """Publishes many: each a dict of what `publish` takes. One receipt per message, in order; it does not
         raise for single messages, so look at `receipt.outcome`. The valid ones are stored together."""
-        return self._publish([message_tuple(**message) for message in messages])
+        return self._publish(list(messages))
 
     def publish_with_retry(
         self,
@@ -131,7 +131,7 @@ class SyncCalls:
             texts_of("Retry", retry or {}),
             None if timeout is None else records.seconds_to_us(timeout),
         )
-        return acked(records.receipt(raw))
+        return acked(Receipt._make(raw))
 
     def cancel(self, message_id: str) -> Answer:
         """ "done": it will never fire. Exactly one of cancelling and firing wins, across processes."""

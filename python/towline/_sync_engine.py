@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from towline import _native, _sync_calls, errors, records
 from towline._calls import Span
 from towline._handlers import Handler
-from towline._message import ACKED, RELEASED, Message, OutcomeTuple, handed_over
+from towline._message import ACKED, RELEASED, Message, OutcomeTuple, fields_of, handed_over
 from towline._native import ALERT, DELIVERY, LOG, STOP, Native
 from towline._options import ConsumerOptions
 from towline._registered import DRAIN_COUNT, PUMP_POLL_US, Ordering, Registered, Topics, running_in
@@ -28,6 +28,15 @@ if TYPE_CHECKING:
     from towline.testing import VirtualClock
 
 
+# Outcomes that follow each other within so many seconds are told together.
+TELL_AFTER = 0.001
+# Handlers that take less seconds than this, on average, are done sooner one after the other, by one thread,
+# than by several that wait for each other's interpreter.
+QUICK = 0.0005
+# Unless that one thread gets nowhere for so long.
+LOOK_AFTER = 0.01
+
+
 class SyncConsumer:
     """A running consumer of a `SyncEngine`. Closing the engine closes it."""
 
@@ -36,7 +45,19 @@ class SyncConsumer:
         self._registered = registered
         self._native: _core.Consumer | None = None
         self._id = 0
-        self._batch: list[Message] = []
+        # Of the batch that is coming in; only the pump touches them.
+        self._batch_numbers: list[int] = []
+        self._batch_messages: list[Message] = []
+        self._lock = threading.Lock()
+        self._runs: deque[tuple[list[int], list[Message]]] = deque()
+        self._runner_count = 0
+        # What has become of whom, and is not told yet.
+        self._finished: tuple[list[int], list[OutcomeTuple]] = ([], [])
+        self._told_at = 0.0
+        self._handler_seconds = 1.0  # of late
+        self._done_count = 0
+        self._done_count_seen = 0
+        self._looked_at = 0.0
         self._executor: ThreadPoolExecutor | None = None
         if registered.handler is not None:
             if registered.handler.is_async:
@@ -47,24 +68,78 @@ class SyncConsumer:
                 max(registered.concurrency, 1), thread_name_prefix="towline-handler"
             )
 
-    def _handle(self, delivery: _core.Delivery, batch_left: int) -> None:
-        assert self._executor is not None
-        self._batch.append(Message(delivery))
-        if not batch_left:
-            messages, self._batch = self._batch, []
-            self._executor.submit(contextvars.copy_context().run, self._run, messages)
+    def _handle(self, numbers: list[int], deliveries: list[_core.Delivery], batch_left: int) -> None:
+        handler, executor = self._registered.handler, self._executor
+        assert handler is not None and executor is not None
+        if handler.in_batches:
+            self._batch_numbers += numbers
+            self._batch_messages += map(Message, deliveries)
+            if batch_left:
+                return
+            came = [(self._batch_numbers, self._batch_messages)]
+            self._batch_numbers, self._batch_messages = [], []
+        else:
+            came = [([number], [Message(one)]) for number, one in zip(numbers, deliveries, strict=True)]
+        with self._lock:
+            self._runs.extend(came)
+        self._start_runners(1 if self._handler_seconds < QUICK else executor._max_workers)
+
+    def _start_runners(self, count_max: int) -> None:
+        """So many at most, and no more than there is work for."""
+        handler, executor = self._registered.handler, self._executor
+        assert handler is not None and executor is not None
+        with self._lock:
+            more = max(0, min(len(self._runs), min(count_max, executor._max_workers) - self._runner_count))
+            self._runner_count += more
+        for _ in range(more):
+            executor.submit(self._run, handler)
+
+    def _look(self) -> None:
+        """By the pump, now and then: nothing waits because one handler takes its time."""
+        if self._finished[0]:
+            self._tell(time.monotonic())
+        if self._runs and time.monotonic() - self._looked_at >= LOOK_AFTER:
+            if self._done_count == self._done_count_seen and self._executor is not None:
+                self._start_runners(self._executor._max_workers)
+            self._done_count_seen = self._done_count
+            self._looked_at = time.monotonic()
 
     def _give_up_batch(self) -> list[int]:
         """The numbers of a batch whose rest is not handed over any more."""
-        messages, self._batch = self._batch, []
-        return [message._delivery.number for message in messages]
+        numbers, self._batch_numbers, self._batch_messages = self._batch_numbers, [], []
+        return numbers
 
-    def _run(self, messages: list[Message]) -> None:
-        assert self._registered.handler is not None
-        running_in.set(self._engine)
-        outcomes = self._registered.handler.run(messages)
-        numbers = [message._delivery.number for message in messages]
-        self._engine._finish(list(zip(numbers, outcomes, strict=True)))
+    def _run(self, handler: Handler) -> None:
+        """One thread at work, until nothing waits."""
+        context = contextvars.copy_context()
+        context.run(running_in.set, self._engine)
+        begin = time.monotonic()
+        while True:
+            with self._lock:
+                if not self._runs:
+                    self._runner_count -= 1
+                    break
+                numbers, messages = self._runs.popleft()
+            outcomes = context.copy().run(handler.run, messages)
+            end = time.monotonic()
+            with self._lock:
+                self._finished[0].extend(numbers)
+                self._finished[1].extend(outcomes)
+                self._done_count += 1
+                self._handler_seconds += (end - begin - self._handler_seconds) / 32
+            begin = end
+            # Together with the next ones, if these come at once; telling has its price.
+            if end - self._told_at >= TELL_AFTER or not self._runs:
+                self._tell(end)
+        self._tell(begin)
+
+    def _tell(self, now: float) -> None:
+        """Also called by the pump now and then, should the next handler take its time."""
+        with self._lock:
+            finished, self._finished = self._finished, ([], [])
+            self._told_at = now
+        if finished[0]:
+            self._engine._finish(*finished)
 
     def pause(self) -> None:
         """Takes in nothing more; what is in flight goes on."""
@@ -102,6 +177,8 @@ class SyncConsumer:
     def _close(self, native: _core.Consumer, port: _core.Port, limit: int | None) -> int:
         stuck = native.close(port, None, limit)
         self._engine._consumers.pop(self._id, None)
+        with self._lock:
+            self._runs.clear()  # they were given back
         if self._executor is not None:
             self._executor.shutdown(wait=False)
         return stuck
@@ -124,13 +201,14 @@ class SyncSubscription(SyncConsumer):
         self._starting = threading.Lock()
         self._closed = False
 
-    def _handle(self, delivery: _core.Delivery, batch_left: int) -> None:
+    def _handle(self, numbers: list[int], deliveries: list[_core.Delivery], batch_left: int) -> None:
         with self._changed:
             if self._closed:
-                return self._engine._finish([(delivery.number, RELEASED)])
-            self._engine._pulled[delivery.number] = self
-            self._waiting.append(Message(delivery, self._engine._settled))
-            self._changed.notify()
+                return self._engine._finish(numbers, [RELEASED] * len(numbers))
+            for number, delivery in zip(numbers, deliveries, strict=True):
+                self._engine._pulled[number] = self
+                self._waiting.append(Message(delivery, self._engine._settled))
+            self._changed.notify(len(numbers))
 
     def __enter__(self) -> Self:
         with self._starting:
@@ -311,39 +389,42 @@ class SyncEngine(_sync_calls.SyncCalls):
     def _call(self, name: str, *arguments: Any) -> Any:
         return getattr(self._check().port, name)(None, *arguments)
 
-    def _publish(self, messages: list[tuple[Any, ...]]) -> list[Receipt]:
-        return [records.receipt(one) for one in self._check().port.publish_and_wait(messages)]
+    def _publish(self, messages: list[Any]) -> list[Receipt]:
+        return [*map(Receipt._make, self._check().port.publish_and_wait(messages, fields_of))]
 
     def _settled(self, number: int, outcome: OutcomeTuple = ACKED) -> None:
         if self._pulled.pop(number, None) is not None:
-            self._finish([(number, outcome)])
+            self._finish([number], [outcome])
 
-    def _finish(self, finished: list[tuple[int, OutcomeTuple]]) -> None:
+    def _finish(self, numbers: list[int], outcomes: list[OutcomeTuple]) -> None:
         if not self._native.forked:
-            self._native.port.finish(finished)
+            self._native.port.finish(numbers, outcomes)
 
     def _pump_main(self) -> None:
         port = self._native.port
         while not self._native.closed and not self._native.forked:
-            if not port.poll(PUMP_POLL_US):
-                continue
-            for event in port.drain(DRAIN_COUNT):
+            consumers = list(self._consumers.values())
+            is_busy = any(consumer._runs for consumer in consumers)
+            came = port.poll(round(LOOK_AFTER * 1e6) if is_busy else PUMP_POLL_US)
+            for consumer in consumers:
+                consumer._look()
+            for event in port.drain(DRAIN_COUNT) if came else ():
                 try:
                     self._note(event)
                 except Exception:
                     _native.note_failure("an event could not be handled")
                     if event[0] == DELIVERY:
-                        self._finish([(event[2].number, RELEASED)])
+                        self._finish(event[2], [RELEASED] * len(event[2]))
 
     def _note(self, event: tuple[Any, ...]) -> None:
         if event[0] == DELIVERY:
             consumer = self._consumers.get(event[1])
             # Whoever started the consumer was interrupted, or the engine closes: it goes back at once.
             if consumer is None or self._is_closing:
-                begun = [] if consumer is None else consumer._give_up_batch()
-                self._finish([(number, RELEASED) for number in (*begun, event[2].number)])
+                numbers = event[2] if consumer is None else consumer._give_up_batch() + event[2]
+                self._finish(numbers, [RELEASED] * len(numbers))
             else:
-                consumer._handle(event[2], event[3])
+                consumer._handle(event[2], event[3], event[4])
         elif event[0] == STOP:
             if subscription := self._pulled.get(event[1]):
                 subscription._forget(event[1])

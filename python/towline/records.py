@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from towline.errors import TowlineError
 
@@ -25,7 +25,6 @@ REASONS: tuple[DeadLetterReason, ...] = (
     "publish_failed",
     "max_age",
 )
-OUTCOMES: tuple[Literal["acked", "rejected", "unknown"], ...] = ("acked", "rejected", "unknown")
 ANSWERS: tuple[Literal["done", "already_fired", "not_found"], ...] = ("done", "already_fired", "not_found")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -50,8 +49,7 @@ def seconds_to_us(span: float | timedelta) -> int:
     return round(span * 1_000_000)
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What became of one message. `unknown`: repeat it only with a dedup id."""
 
     outcome: Literal["acked", "rejected", "unknown"]
@@ -203,10 +201,6 @@ class ConsumerStatistics:
 
 
 # ---- from the native half -----------------------------------------------------------------------------
-
-
-def receipt(raw: tuple[int, str, bool, TowlineError | None]) -> Receipt:
-    return Receipt(OUTCOMES[raw[0]], raw[1], raw[2], raw[3])
 
 
 def scheduled(raw: dict[str, Any]) -> Scheduled:
