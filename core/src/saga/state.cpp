@@ -1,0 +1,400 @@
+// The fold. What may follow is checked before anything is changed, so a damaged log is refused and never
+// guessed at.
+
+#include "saga/state.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/text.hpp"
+
+namespace towline::saga {
+
+std::string_view name_of(Status status) noexcept {
+  switch (status) {
+    case Status::kRunning:
+      return "running";
+    case Status::kCompensating:
+      return "compensating";
+    case Status::kCompleted:
+      return "completed";
+    case Status::kCompensated:
+      return "compensated";
+    case Status::kStuck:
+      return "stuck";
+  }
+  return "running";
+}
+
+State::State(const Shape& shape) : shape_(&shape), pivot_stage_(shape.pivot_stage()) {
+  steps_.reserve(shape.step_count());
+  for (std::size_t stage = 0; stage < shape.stages.size(); ++stage) {
+    for (const Step& step : shape.stages[stage]) {
+      StepState& state = steps_.emplace_back();
+      state.shape = &step;
+      state.stage = stage;
+      state.is_parallel = shape.stages[stage].size() > 1;
+      numbers_.emplace(step.name, steps_.size() - 1);
+    }
+  }
+}
+
+Result<State> State::replay(const Shape& shape, std::span<const Entry> log) {
+  State state(shape);
+  for (const Entry& entry : log) {
+    if (auto applied = state.apply(entry); !applied) return std::move(applied).error();
+  }
+  return state;
+}
+
+// ---- what follows from it -----------------------------------------------------------------------
+
+bool State::is_past_pivot() const {
+  return pivot_stage_ < shape_->stages.size() && current_stage() > pivot_stage_;
+}
+
+bool State::is_failing() const {
+  if (is_past_pivot()) return false;
+  return cancelled_ || std::any_of(steps_.begin(), steps_.end(), [](const StepState& step) {
+           return step.execution == Execution::kGivenUp;
+         });
+}
+
+std::size_t State::current_stage() const {
+  const auto open =
+      std::find_if(steps_.begin(), steps_.end(), [](const StepState& step) { return !is_over(step); });
+  return open == steps_.end() ? shape_->stages.size() : open->stage;
+}
+
+std::vector<std::size_t> State::to_undo() const {
+  std::vector<std::size_t> steps;
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    if (steps_[i].started > 0 && steps_[i].execution != Execution::kSkipped && steps_[i].shape->compensates)
+      steps.push_back(i);
+  }
+  std::sort(steps.begin(), steps.end(), [this](std::size_t a, std::size_t b) {
+    const StepState &first = steps_[a], &second = steps_[b];
+    if ((first.done == 0) != (second.done == 0)) return first.done == 0;
+    return first.done == 0 ? first.started > second.started : first.done > second.done;
+  });
+  return steps;
+}
+
+Status State::status() const {
+  if (forced_) return *forced_;
+  const auto any = [this](auto&& is) { return std::any_of(steps_.begin(), steps_.end(), is); };
+  if (!is_failing()) {
+    if (current_stage() == shape_->stages.size()) return Status::kCompleted;
+    const bool given_up = any([](const StepState& step) { return step.execution == Execution::kGivenUp; });
+    const bool goes_on = any([](const StepState& step) {
+      return step.execution == Execution::kRunning || step.execution == Execution::kWaiting;
+    });
+    return given_up && !goes_on ? Status::kStuck : Status::kRunning;
+  }
+  if (any([](const StepState& step) { return step.execution == Execution::kRunning; }))
+    return Status::kRunning;
+  bool stuck = false;
+  for (const std::size_t i : to_undo()) {
+    const Undoing undoing = steps_[i].undoing;
+    if (undoing == Undoing::kStuck) {
+      stuck = true;
+    } else if (undoing != Undoing::kDone && undoing != Undoing::kSkipped) {
+      return Status::kCompensating;
+    }
+  }
+  return stuck ? Status::kStuck : Status::kCompensated;
+}
+
+std::vector<Call> State::ready(TimePoint now) const {
+  std::vector<Call> calls;
+  const Status is = status();
+  if (!begun_ || is_final(is)) return calls;
+  if (is == Status::kCompensating) {
+    for (const std::size_t i : to_undo()) {
+      const StepState& step = steps_[i];
+      if (step.undoing == Undoing::kDone || step.undoing == Undoing::kSkipped ||
+          step.undoing == Undoing::kStuck)
+        continue;
+      // One after the other: the next may need what this one leaves.
+      const bool waits = step.undoing == Undoing::kWaiting && step.due_at > now;
+      if (step.undoing != Undoing::kRunning && !waits)
+        calls.push_back({i, Phase::kCompensate, step.undoing == Undoing::kIdle ? 1 : step.attempt + 1});
+      return calls;
+    }
+    return calls;
+  }
+  if (is_failing()) return calls;  // what runs has to end first
+  const std::size_t stage = current_stage();
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    const StepState& step = steps_[i];
+    if (step.stage != stage) continue;
+    const bool due = step.execution == Execution::kWaiting && step.due_at <= now;
+    if (step.execution == Execution::kIdle || due) calls.push_back({i, Phase::kExecute, step.attempt + 1});
+  }
+  return calls;
+}
+
+std::optional<TimePoint> State::next_due() const {
+  const Status is = status();
+  if (is_final(is)) return std::nullopt;
+  std::optional<TimePoint> next;
+  const auto note = [&next](TimePoint due) { next = next ? std::min(*next, due) : due; };
+  if (is == Status::kCompensating) {
+    for (const std::size_t i : to_undo()) {
+      const StepState& step = steps_[i];
+      if (step.undoing == Undoing::kDone || step.undoing == Undoing::kSkipped ||
+          step.undoing == Undoing::kStuck)
+        continue;
+      if (step.undoing == Undoing::kWaiting) note(step.due_at);
+      break;
+    }
+    return next;
+  }
+  if (is_failing()) return next;
+  for (const StepState& step : steps_) {
+    if (step.execution == Execution::kWaiting) note(step.due_at);
+  }
+  return next;
+}
+
+std::vector<Call> State::running() const {
+  std::vector<Call> calls;
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    if (steps_[i].execution == Execution::kRunning) calls.push_back({i, Phase::kExecute, steps_[i].attempt});
+    if (steps_[i].undoing == Undoing::kRunning) calls.push_back({i, Phase::kCompensate, steps_[i].attempt});
+  }
+  return calls;
+}
+
+std::vector<std::string> State::stuck_steps() const {
+  std::vector<std::string> names;
+  for (const StepState& step : steps_) {
+    const bool forward = step.execution == Execution::kGivenUp && is_past_pivot();
+    if (forward || step.undoing == Undoing::kStuck) names.push_back(step.shape->name);
+  }
+  return names;
+}
+
+// ---- (state, event) -> entry --------------------------------------------------------------------
+
+Entry State::begin(const Call& call) const {
+  Entry entry;
+  entry.mark = call.phase == Phase::kExecute ? Mark::kStarted : Mark::kCompensating;
+  entry.step = steps_[call.step].shape->name;
+  entry.attempt = call.attempt;
+  return entry;
+}
+
+Entry State::succeeded(const Call& call, std::optional<Bytes> output, std::optional<Bytes> context) const {
+  Entry entry;
+  entry.mark = call.phase == Phase::kExecute ? Mark::kDone : Mark::kCompensated;
+  entry.step = steps_[call.step].shape->name;
+  entry.attempt = call.attempt;
+  if (call.phase == Phase::kExecute) {
+    entry.output = std::move(output);
+    entry.context = std::move(context);
+  }
+  return entry;
+}
+
+Entry State::failed(const Call& call, std::optional<TimePoint> retry_at, std::string error) const {
+  Entry entry;
+  const bool again = retry_at.has_value();
+  if (call.phase == Phase::kExecute) {
+    entry.mark = again ? Mark::kFailed : Mark::kGivenUp;
+  } else {
+    entry.mark = again ? Mark::kCompensationFailed : Mark::kCompensationStuck;
+  }
+  entry.step = steps_[call.step].shape->name;
+  entry.attempt = call.attempt;
+  entry.due_at = retry_at;
+  entry.error = std::move(error);
+  return entry;
+}
+
+Result<Entry> State::cancel(std::string why) const {
+  if (is_final(status())) {
+    return Error{ErrorCode::kConflict, "the saga is " + std::string(name_of(status())) + " already"};
+  }
+  if (is_past_pivot()) {
+    return Error{ErrorCode::kConflict,
+                 "the saga is past its pivot '" + shape_->pivot + "'; from there it only goes forward"};
+  }
+  Entry entry;
+  entry.mark = Mark::kCancelled;
+  entry.error = std::move(why);
+  return entry;
+}
+
+Result<std::size_t> State::find_stuck(std::string_view step) const {
+  if (status() != Status::kStuck || forced_) {
+    return Error{ErrorCode::kConflict, "the saga is " + std::string(name_of(status())) + ", not stuck"};
+  }
+  const auto stuck = stuck_steps();
+  if (std::find(stuck.begin(), stuck.end(), step) == stuck.end()) {
+    return Error{ErrorCode::kNotFound, "no step '" + base::escape(step, 64) + "' of the saga is stuck"};
+  }
+  return numbers_.at(step);
+}
+
+Result<Entry> State::retry(std::string_view step) const {
+  if (auto found = find_stuck(step); !found) return std::move(found).error();
+  Entry entry;
+  entry.mark = Mark::kRetried;
+  entry.step = std::string(step);
+  return entry;
+}
+
+Result<Entry> State::skip(std::string_view step) const {
+  if (auto found = find_stuck(step); !found) return std::move(found).error();
+  Entry entry;
+  entry.mark = Mark::kSkipped;
+  entry.step = std::string(step);
+  return entry;
+}
+
+Result<Entry> State::force(Status status_wanted) const {
+  if (status() != Status::kStuck) {
+    return Error{ErrorCode::kConflict, "the saga is " + std::string(name_of(status())) + ", not stuck"};
+  }
+  if (status_wanted != Status::kCompleted && status_wanted != Status::kCompensated) {
+    return Error{ErrorCode::kInvalidArgument, "a saga can be forced to be completed or compensated"};
+  }
+  Entry entry;
+  entry.mark = status_wanted == Status::kCompleted ? Mark::kForcedCompleted : Mark::kForcedCompensated;
+  return entry;
+}
+
+// ---- the fold -----------------------------------------------------------------------------------
+
+bool State::is_ready(const Call& call) const {
+  const auto calls = ready(TimePoint::max());
+  return std::any_of(calls.begin(), calls.end(), [&call](const Call& one) {
+    return one.step == call.step && one.phase == call.phase && one.attempt == call.attempt;
+  });
+}
+
+bool State::can_follow(const Entry& entry, const StepState* step) const {
+  if (entry.mark == Mark::kBegun) return !begun_;
+  if (!begun_) return false;
+  const auto number = step == nullptr ? 0 : static_cast<std::size_t>(step - steps_.data());
+  const bool runs =
+      step != nullptr && step->execution == Execution::kRunning && step->attempt == entry.attempt;
+  const bool undoes = step != nullptr && step->undoing == Undoing::kRunning && step->attempt == entry.attempt;
+  switch (entry.mark) {
+    case Mark::kBegun:
+      return false;
+    case Mark::kStarted:
+      return step != nullptr && is_ready({number, Phase::kExecute, entry.attempt});
+    case Mark::kCompensating:
+      return step != nullptr && is_ready({number, Phase::kCompensate, entry.attempt});
+    case Mark::kDone:
+      return runs && !(step->is_parallel && entry.context);
+    case Mark::kFailed:
+      return runs && entry.due_at;
+    case Mark::kGivenUp:
+      return runs;
+    case Mark::kCompensated:
+      return undoes;
+    case Mark::kCompensationFailed:
+      return undoes && entry.due_at;
+    case Mark::kCompensationStuck:
+      return undoes;
+    case Mark::kCancelled:
+      return cancel({}).ok();
+    case Mark::kSkipped:
+    case Mark::kRetried:
+      return find_stuck(entry.step).ok();
+    case Mark::kForcedCompleted:
+    case Mark::kForcedCompensated:
+      return status() == Status::kStuck;
+    case Mark::kNote:
+      return true;
+  }
+  return false;
+}
+
+void State::change(const Entry& entry, StepState* step) {
+  switch (entry.mark) {
+    case Mark::kBegun:
+      begun_ = true;
+      context_ = entry.context.value_or(Bytes());
+      break;
+    case Mark::kStarted:
+      step->execution = Execution::kRunning;
+      step->attempt = entry.attempt;
+      if (step->started == 0) step->started = entry_count_;
+      break;
+    case Mark::kDone:
+      step->execution = Execution::kDone;
+      step->done = entry_count_;
+      step->output = entry.output.value_or(Bytes());
+      if (entry.context) context_ = *entry.context;
+      break;
+    case Mark::kFailed:
+      step->execution = Execution::kWaiting;
+      step->due_at = *entry.due_at;
+      break;
+    case Mark::kGivenUp:
+      step->execution = Execution::kGivenUp;
+      if (cause_.empty()) cause_ = entry.step + ": " + entry.error;
+      break;
+    case Mark::kCompensating:
+      step->undoing = Undoing::kRunning;
+      step->attempt = entry.attempt;
+      break;
+    case Mark::kCompensated:
+      step->undoing = Undoing::kDone;
+      break;
+    case Mark::kCompensationFailed:
+      step->undoing = Undoing::kWaiting;
+      step->due_at = *entry.due_at;
+      break;
+    case Mark::kCompensationStuck:
+      step->undoing = Undoing::kStuck;
+      break;
+    case Mark::kCancelled:
+      cancelled_ = true;
+      if (cause_.empty()) cause_ = entry.error;
+      break;
+    case Mark::kSkipped:
+      if (step->undoing == Undoing::kStuck) {
+        step->undoing = Undoing::kSkipped;
+      } else {
+        step->execution = Execution::kSkipped;
+      }
+      break;
+    case Mark::kRetried:
+      step->attempt = 0;
+      if (step->undoing == Undoing::kStuck) {
+        step->undoing = Undoing::kIdle;
+      } else {
+        step->execution = Execution::kIdle;
+      }
+      break;
+    case Mark::kForcedCompleted:
+      forced_ = Status::kCompleted;
+      break;
+    case Mark::kForcedCompensated:
+      forced_ = Status::kCompensated;
+      break;
+    case Mark::kNote:
+      break;
+  }
+}
+
+Result<void> State::apply(const Entry& entry) {
+  StepState* step = nullptr;
+  if (const auto found = numbers_.find(entry.step); found != numbers_.end()) step = &steps_[found->second];
+  const bool names_one = !entry.step.empty() && entry.mark != Mark::kNote;
+  if ((names_one && step == nullptr) || !can_follow(entry, step)) {
+    return Error{ErrorCode::kConflict, "entry " + std::to_string(entry_count_ + 1) + " of the saga's log, '" +
+                                           std::string(name_of(entry.mark)) + "' of step '" +
+                                           base::escape(entry.step, 64) + "', cannot follow those before it"};
+  }
+  ++entry_count_;
+  change(entry, step);
+  return {};
+}
+
+}  // namespace towline::saga

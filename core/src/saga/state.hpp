@@ -1,0 +1,128 @@
+#pragma once
+// The state of a saga: the fold of its log, and what follows from it.
+//
+//     running -> completed
+//     running -> compensating -> compensated | stuck
+//     running -> stuck                          (behind the pivot nothing is undone)
+//
+// What was started may have had its effect, whether it is known to have succeeded, to have failed, or nothing
+// is known: so everything that was started is undone. First what has no outcome or failed, the last first;
+// then what succeeded, in reverse order of success.
+//
+// Pure: (state, event) -> entries. Whoever drives it writes the entries and applies them, in this order: the
+// entries of an outcome together with those that begin what comes next; then it runs what they begin.
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include <towline/result.hpp>
+
+#include "saga/log.hpp"
+#include "saga/shape.hpp"
+
+namespace towline::saga {
+
+enum class Status : std::uint8_t { kRunning, kCompensating, kCompleted, kCompensated, kStuck };
+[[nodiscard]] std::string_view name_of(Status status) noexcept;
+/// Nothing happens by itself any more.
+[[nodiscard]] constexpr bool is_final(Status status) noexcept { return status >= Status::kCompleted; }
+
+enum class Phase : std::uint8_t { kExecute, kCompensate };
+
+/// A call of one of the user's functions.
+struct Call {
+  std::size_t step = 0;  ///< number of the step, over all stages
+  Phase phase = Phase::kExecute;
+  std::uint32_t attempt = 1;
+};
+
+class State {
+ public:
+  /// Of a saga that has no entry yet. The shape, which was checked, outlives it.
+  explicit State(const Shape& shape);
+  /// The fold of a whole log. Errors: kConflict where an entry cannot follow those before it.
+  [[nodiscard]] static Result<State> replay(const Shape& shape, std::span<const Entry> log);
+  /// Errors: kConflict when the entry cannot follow; nothing was changed then.
+  Result<void> apply(const Entry& entry);
+
+  [[nodiscard]] Status status() const;
+  /// What is to be run now: write the entries of begin() first.
+  [[nodiscard]] std::vector<Call> ready(TimePoint now) const;
+  /// When something is to be run that waits out its backoff; nullopt: nothing waits for a time.
+  [[nodiscard]] std::optional<TimePoint> next_due() const;
+  /// Calls that have begun and have no outcome.
+  [[nodiscard]] std::vector<Call> running() const;
+
+  [[nodiscard]] const Bytes& context() const noexcept { return context_; }
+  /// Why it was cancelled or what failed first; empty: nothing did.
+  [[nodiscard]] const std::string& cause() const noexcept { return cause_; }
+  [[nodiscard]] const std::string& name_of_step(std::size_t step) const { return steps_[step].shape->name; }
+  /// Of the step's success; nullopt: it is not known to have succeeded.
+  [[nodiscard]] const std::optional<Bytes>& output(std::size_t step) const { return steps_[step].output; }
+  /// Whether a step that runs beside others may not change the context.
+  [[nodiscard]] bool is_parallel(std::size_t step) const { return steps_[step].is_parallel; }
+  [[nodiscard]] std::size_t entry_count() const noexcept { return entry_count_; }
+  /// Steps that a person has to look at: a compensation that is stuck, or a step behind the pivot.
+  [[nodiscard]] std::vector<std::string> stuck_steps() const;
+
+  // ---- (state, event) -> entry -------------------------------------------------------------------
+
+  [[nodiscard]] Entry begin(const Call& call) const;
+  [[nodiscard]] Entry succeeded(const Call& call, std::optional<Bytes> output,
+                                std::optional<Bytes> context) const;
+  /// The attempt failed, or its time was up, or whoever ran it died. `retry_at` nullopt: it is not tried
+  /// again.
+  [[nodiscard]] Entry failed(const Call& call, std::optional<TimePoint> retry_at, std::string error) const;
+  /// Errors: kConflict when it is over or past its pivot: nothing can be undone any more.
+  [[nodiscard]] Result<Entry> cancel(std::string why) const;
+  /// Of a stuck one. Errors: kConflict when it is not stuck; kNotFound: no such step is.
+  [[nodiscard]] Result<Entry> retry(std::string_view step) const;
+  [[nodiscard]] Result<Entry> skip(std::string_view step) const;
+  [[nodiscard]] Result<Entry> force(Status status) const;
+
+ private:
+  enum class Execution : std::uint8_t { kIdle, kRunning, kWaiting, kDone, kGivenUp, kSkipped };
+  enum class Undoing : std::uint8_t { kIdle, kRunning, kWaiting, kDone, kStuck, kSkipped };
+  struct StepState {
+    const Step* shape = nullptr;
+    std::size_t stage = 0;
+    bool is_parallel = false;
+    Execution execution = Execution::kIdle;
+    Undoing undoing = Undoing::kIdle;
+    std::uint32_t attempt = 0;  ///< of what `execution` or `undoing` is at
+    TimePoint due_at{};         ///< kWaiting
+    std::uint64_t started = 0;  ///< number of the entry that began it first; 0: it never was
+    std::uint64_t done = 0;     ///< number of the entry of its success
+    std::optional<Bytes> output;
+  };
+  [[nodiscard]] bool is_failing() const;
+  [[nodiscard]] bool is_past_pivot() const;
+  [[nodiscard]] std::size_t current_stage() const;
+  [[nodiscard]] static bool is_over(const StepState& step) noexcept {
+    return step.execution == Execution::kDone || step.execution == Execution::kSkipped;
+  }
+  /// Steps that are to be undone, in the order of undoing, those that are undone already too.
+  [[nodiscard]] std::vector<std::size_t> to_undo() const;
+  [[nodiscard]] bool is_ready(const Call& call) const;
+  [[nodiscard]] Result<std::size_t> find_stuck(std::string_view step) const;
+  [[nodiscard]] bool can_follow(const Entry& entry, const StepState* step) const;
+  void change(const Entry& entry, StepState* step);
+
+  const Shape* shape_;
+  std::size_t pivot_stage_;
+  std::vector<StepState> steps_;
+  std::unordered_map<std::string_view, std::size_t> numbers_;
+  bool begun_ = false;
+  bool cancelled_ = false;
+  std::optional<Status> forced_;
+  Bytes context_;
+  std::string cause_;
+  std::uint64_t entry_count_ = 0;
+};
+
+}  // namespace towline::saga
