@@ -30,6 +30,9 @@ void plain(Bench& bench, const std::set<std::string>&) {
 const std::vector<Row>& table() {
   static const std::vector<Row> rows = {
       {"P01", "life cycle on SQLite: publish, hand out, handle, acknowledge", plain<life_on_sqlite>},
+      {"P02", "life cycle on SQLite in Python, batch handlers, beside its peers", plain<python_on_sqlite>},
+      {"P03", "life cycle on SQLite in Python, one call or one task per message", plain<python_per_message>},
+      {"P04", "blocking durable publishes in Python, one after the other", plain<python_singles>},
       {"P05", "durable publishes, one message a call, from many threads", plain<durable_singles>},
       {"P06", "life cycle on SQLite in Node, beside the engine alone and its peers", plain<node_on_sqlite>},
       {"P07", "published in Python and handled in Node, over one file", plain<python_to_node>},
@@ -42,6 +45,7 @@ const std::vector<Row>& table() {
       {"P13", "publishing with random dedup ids while a million are live", plain<dedup_keys>},
       {"P14", "log topics beside queue topics", plain<log_topics>},
       {"P70", "life cycle in memory in Node", plain<node_in_memory>},
+      {"P70-PY", "life cycle in memory in Python", plain<python_in_memory>},
       {"P71", "life cycle in memory", plain<life_in_memory>},
       {"FLAT", "cost per message while a thousand, a hundred thousand or a million wait", plain<flat_cost>},
       {"IDLE", "memory and processor time of an engine that does nothing", plain<idle_engine>},

@@ -41,6 +41,11 @@ void dead_letters(Bench& bench);
 void node_on_sqlite(Bench& bench);
 void python_to_node(Bench& bench);
 void node_in_memory(Bench& bench);
+// python.cpp
+void python_on_sqlite(Bench& bench);
+void python_per_message(Bench& bench);
+void python_singles(Bench& bench);
+void python_in_memory(Bench& bench);
 // idle.cpp
 void idle_engine(Bench& bench);
 
