@@ -18,6 +18,8 @@ from towline._payload import PayloadError
 STACK_LENGTH_MAX = 16_384
 # The error type of a CancelledError that nobody asked for: something was cancelled that the handler awaited.
 AWAITED = "AwaitedCancelled"
+# The error type of what cannot be read or written.
+UNREADABLE = "PayloadError"
 # Further away than any delay that is allowed, and still a number that the engine can hold.
 WAIT_US_MAX = 2**62
 
@@ -172,10 +174,10 @@ def outcome_of(error: BaseException) -> OutcomeTuple:
         error = bad
     if isinstance(error, Reject):
         return (_message.DEAD_LETTER, None, "Rejected", text_of(error), "")
-    kind = _message.DEAD_LETTER if isinstance(error, PayloadError) else _message.FAIL
-    name = _utf8(type(error).__qualname__)
+    # By this name it is permanent (_registered.py), whatever a subclass is called.
+    name = UNREADABLE if isinstance(error, PayloadError) else _utf8(type(error).__qualname__)
     # By the usual name the engine would take it for the wish to be handed the message again.
-    return (kind, None, AWAITED if name == "CancelledError" else name, text_of(error), stack_of(error))
+    return (_message.FAIL, None, AWAITED if name == "CancelledError" else name, text_of(error), stack_of(error))
 
 
 def _wait_us(after: float | timedelta) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from towline import _payload, records
 from towline.errors import TowlineError
@@ -69,8 +72,10 @@ class Message:
     """One message, handed to one handler. Readable for as long as it is kept, also after it was settled.
 
     `ack`, `nak`, `defer` and `reject` are for consumers with `ack="manual"` and for `subscribe`: the decision
-    is taken at once and becomes durable with the consumer's next commit. A second one raises
-    `AlreadySettledError`, one after the lease went to somebody else `LeaseLostError`; both change nothing.
+    is taken at once and becomes durable with the consumer's next commit. With `wait=True` it is durable when
+    the call is over: in a thread without an event loop the call waits, in a coroutine await what it returns.
+    A second one raises `AlreadySettledError`, one after the lease went to somebody else `LeaseLostError`;
+    both change nothing.
     """
 
     __slots__ = ("_delivery", "_on_settled", "__weakref__")
@@ -156,17 +161,40 @@ class Message:
     def redrives(self) -> int:
         return self._delivery.redrives
 
-    def ack(self) -> None:
-        self._settle(ACKED)
+    @overload
+    def ack(self, *, wait: Literal[False] = False) -> None: ...
+    @overload
+    def ack(self, *, wait: Literal[True]) -> Awaitable[None]: ...
+    def ack(self, *, wait: bool = False) -> Awaitable[None] | None:
+        return self._settle(ACKED, wait)
 
-    def nak(self, after: float | timedelta | None = None, why: str = "") -> None:
-        self._settle((NAK, None if after is None else records.seconds_to_us(after), "Nak", why, ""))
+    @overload
+    def nak(
+        self, after: float | timedelta | None = None, why: str = "", *, wait: Literal[False] = False
+    ) -> None: ...
+    @overload
+    def nak(
+        self, after: float | timedelta | None = None, why: str = "", *, wait: Literal[True]
+    ) -> Awaitable[None]: ...
+    def nak(
+        self, after: float | timedelta | None = None, why: str = "", *, wait: bool = False
+    ) -> Awaitable[None] | None:
+        delay = None if after is None else records.seconds_to_us(after)
+        return self._settle((NAK, delay, "Nak", why, ""), wait)
 
-    def defer(self, after: float | timedelta) -> None:
-        self._settle((DEFER, records.seconds_to_us(after), "", "", ""))
+    @overload
+    def defer(self, after: float | timedelta, *, wait: Literal[False] = False) -> None: ...
+    @overload
+    def defer(self, after: float | timedelta, *, wait: Literal[True]) -> Awaitable[None]: ...
+    def defer(self, after: float | timedelta, *, wait: bool = False) -> Awaitable[None] | None:
+        return self._settle((DEFER, records.seconds_to_us(after), "", "", ""), wait)
 
-    def reject(self, why: str = "") -> None:
-        self._settle((DEAD_LETTER, None, "Rejected", why, ""))
+    @overload
+    def reject(self, why: str = "", *, wait: Literal[False] = False) -> None: ...
+    @overload
+    def reject(self, why: str = "", *, wait: Literal[True]) -> Awaitable[None]: ...
+    def reject(self, why: str = "", *, wait: bool = False) -> Awaitable[None] | None:
+        return self._settle((DEAD_LETTER, None, "Rejected", why, ""), wait)
 
     def extend(self, by: float | timedelta) -> None:
         """Gives the handler so many seconds more, from now. At most 24 hours."""
@@ -185,13 +213,49 @@ class Message:
         if self._on_settled:
             self._on_settled(self._delivery.number)
 
-    def _settle(self, outcome: OutcomeTuple) -> None:
-        self._delivery.settle(outcome, False)
+    def _settle(self, outcome: OutcomeTuple, wait: bool) -> Awaitable[None] | None:
+        if not wait:
+            self._settle_now(outcome, False)
+            return None
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            _in_slices(lambda: self._settle_now(outcome, True))
+            return _Over()
+        return loop.run_in_executor(None, self._settle_now, outcome, True)
+
+    def _settle_now(self, outcome: OutcomeTuple, wait: bool) -> None:
+        self._delivery.settle(outcome, wait)
         if self._on_settled:
             self._on_settled(self._delivery.number)
 
     def __repr__(self) -> str:
         return f"<Message {self.id} of {self.topic!r}, attempt {self.attempt}>"
+
+
+class _Over:
+    """Awaitable for who awaits it all the same."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from ()
+
+
+def _in_slices(work: Callable[[], None]) -> None:
+    """Waits for `work`; in the main thread so that Ctrl-C ends the waiting, not the work."""
+    if threading.current_thread() is not threading.main_thread():
+        work()
+        return
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+            done.set_result(None)
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="towline-settle", daemon=True).start()
+    done.result()
 
 
 def handed_over(message: Message) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from towline import _native, errors
-from towline._handlers import Handler
+from towline._handlers import UNREADABLE, Handler
 from towline._native import texts_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,6 +36,10 @@ class Registered:
         self.concurrency = int(options.get("concurrency", 1))
         self.native_arguments = (
             [topics] if isinstance(topics, str) else list(topics),
-            texts_of("Consumer", {**options, "order": _native.ORDERINGS[ordering]}),
+            [
+                *texts_of("Consumer", {**options, "order": _native.ORDERINGS[ordering]}),
+                # What cannot be read cannot be read the next time either.
+                ("classify.permanent_types", UNREADABLE),
+            ],
             handler is not None and handler.in_batches,
         )

@@ -81,6 +81,7 @@ async def test_what_cannot_be_read_is_a_dead_letter_at_once(url: str) -> None:
         await engine.settle_down()
         entries = (await engine.dead_letters()).items
         assert [entry.error_type for entry in entries] == ["PayloadError"] * 2
+        assert [(entry.reason, entry.attempt) for entry in entries] == [("permanent", 1)] * 2
         assert {entry.error_message for entry in entries} >= {
             "the payload has no 'items', which Order needs"
         }
@@ -161,6 +162,25 @@ async def test_at_most_concurrency_handlers_run_at_once(url: str) -> None:
         assert consumer.statistics().acked == 200
         assert consumer.statistics().running_max <= 5
     assert done == 200 and 1 < peak <= 5
+
+
+@asynchronous
+async def test_settling_can_wait_until_it_is_durable(url: str) -> None:
+    async with Engine(url) as engine, engine.subscribe("a", group="g") as subscription:
+        await engine.publish_batch([{"topic": "a", "payload": n} for n in range(4)])
+        acked, rejected, put_off, failed = [await subscription.receive(10) for _ in range(4)]
+        assert acked and rejected and put_off and failed
+        await acked.ack(wait=True)
+        assert subscription.statistics().acked == 1
+        await rejected.reject("of no use", wait=True)
+        assert [one.error_message for one in (await engine.dead_letters()).items] == ["of no use"]
+        await put_off.defer(60, wait=True)
+        await failed.nak(60, wait=True)
+        statistics = subscription.statistics()
+        assert (statistics.deferred, statistics.retried, statistics.dead_lettered) == (1, 1, 1)
+        for message in (acked, rejected, put_off, failed):
+            with pytest.raises(errors.AlreadySettledError):
+                await message.ack(wait=True)
 
 
 @asynchronous

@@ -50,7 +50,8 @@ def test_the_shop_on_fastapi_takes_bills_and_mends_orders_and_ends_at_a_signal(t
             stderr=out,
         )
     try:
-        found = until(lambda: server.poll() is not None or re.search(r"127\.0\.0\.1:(\d+)", log.read_text()))
+        listening = re.compile(r"127\.0\.0\.1:(\d+)")
+        found = until(lambda: server.poll() is not None or listening.search(log.read_text()))
         assert server.poll() is None, log.read_text()
         port = found[1]
 
@@ -76,7 +77,8 @@ def test_the_shop_on_fastapi_takes_bills_and_mends_orders_and_ends_at_a_signal(t
         assert call("POST", "/orders", {"customer": "bob"})[0] == 422
         _, bad = call("POST", "/orders", {"customer": "bob", "amount": -1})
         (entry,) = until(lambda: call("GET", "/dead-letters")[1])
-        assert (entry["error"], json.loads(entry["order"])["amount"]) == ("the amount must be more than 0", -1)
+        assert entry["error"] == "the amount must be more than 0"
+        assert json.loads(entry["order"]) == {"customer": "bob", "amount": -1}
         where = f"/dead-letters/{entry['id']}/redrive"
         assert call("POST", where, {"customer": "bob", "amount": 1}) == (202, None)
         until(lambda: call("GET", f"/orders/{bad['id']}")[1]["state"] == "billed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -54,6 +55,26 @@ def test_messages_are_received_one_by_one(url: str) -> None:
             break
         engine.settle_down()
         assert all(group.waiting == 0 for group in engine.backlog())
+
+
+@pytest.mark.parametrize("in_main", [True, False])
+def test_settling_can_wait_until_it_is_durable(url: str, in_main: bool) -> None:
+    def settle(engine: Any, subscription: Any) -> None:
+        acked, rejected = subscription.receive(10), subscription.receive(10)
+        acked.ack(wait=True)
+        assert subscription.statistics().acked == 1
+        rejected.reject("of no use", wait=True)
+        assert [one.error_message for one in engine.dead_letters().items] == ["of no use"]
+        with pytest.raises(errors.AlreadySettledError):
+            acked.ack(wait=True)
+
+    with Engine(url) as engine, engine.subscribe("a", group="g") as subscription:
+        engine.publish_batch([{"topic": "a", "payload": n} for n in range(2)])
+        if in_main:
+            settle(engine, subscription)
+        else:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(settle, engine, subscription).result()
 
 
 def test_a_coroutine_handler_is_refused(url: str) -> None:
