@@ -4,7 +4,8 @@
     uvicorn fastapi_shop:app
 
 What a client repeats with the same Idempotency-Key is one order. An order that cannot be billed is a dead
-letter, which an operator lists and sends back. SIGTERM: no new requests, running handlers finish, then it ends.
+letter, which an operator lists and sends back. SIGTERM: no new requests, running handlers finish, and it
+ends.
 """
 
 from __future__ import annotations
@@ -66,9 +67,7 @@ async def look(order_id: str) -> dict[str, Any]:
 @app.get("/dead-letters")
 async def dead_letters() -> list[dict[str, Any]]:
     page = await engine.dead_letters(status="pending")
-    return [
-        {"id": entry.id, "error": entry.error_message, "order": entry.payload.decode()} for entry in page.items
-    ]
+    return [{"id": one.id, "error": one.error_message, "order": one.payload.decode()} for one in page.items]
 
 
 @app.post("/dead-letters/{entry_id}/redrive", status_code=202)

@@ -177,7 +177,8 @@ def outcome_of(error: BaseException) -> OutcomeTuple:
     # By this name it is permanent (_registered.py), whatever a subclass is called.
     name = UNREADABLE if isinstance(error, PayloadError) else _utf8(type(error).__qualname__)
     # By the usual name the engine would take it for the wish to be handed the message again.
-    return (_message.FAIL, None, AWAITED if name == "CancelledError" else name, text_of(error), stack_of(error))
+    name = AWAITED if name == "CancelledError" else name
+    return (_message.FAIL, None, name, text_of(error), stack_of(error))
 
 
 def _wait_us(after: float | timedelta) -> int:
