@@ -68,7 +68,15 @@ void translate_cast_errors();
 [[nodiscard]] py::object to_python(const Health& health);
 [[nodiscard]] py::object to_python(const DeadLetterAlert& alert);
 [[nodiscard]] py::object to_python(const PermitStatistics& statistics);
+[[nodiscard]] py::object to_python(const Appended& appended);
+[[nodiscard]] py::object to_python(const std::vector<RecordedEvent>& events);
+[[nodiscard]] py::object to_python(const EventPage& page);
+[[nodiscard]] py::object to_python(const std::optional<StreamInfo>& info);
+[[nodiscard]] py::object to_python(const Page<StreamInfo>& page);
+[[nodiscard]] py::object to_python(const std::optional<Snapshot>& snapshot);
+[[nodiscard]] py::object to_python(const EventSubscriptionStatistics& statistics);
 [[nodiscard]] inline py::object to_python(std::uint64_t number) { return py::int_(number); }
+[[nodiscard]] inline py::object to_python(bool yes) { return py::bool_(yes); }
 [[nodiscard]] py::dict headers_of(const Delivery& delivery);
 
 // ---- from Python --------------------------------------------------------------------------------
@@ -83,6 +91,8 @@ void translate_cast_errors();
 [[nodiscard]] MessageId id_from(const std::string& text);
 [[nodiscard]] DeadLetterQuery query_from(const py::dict& fields);
 [[nodiscard]] RedriveOptions redrive_from(const py::dict& fields);
+/// Each (type, payload, content type, headers, id or None).
+[[nodiscard]] std::vector<NewEvent> new_events_from(const py::list& events);
 
 /// (name, value) pairs as set_option takes them.
 using OptionTexts = std::vector<std::pair<std::string, std::string>>;

@@ -67,6 +67,18 @@ py::object page_of(const Page<T>& page) {
   return py::make_tuple(items, page.cursor);
 }
 
+py::tuple tuple_of(const RecordedEvent& event) {
+  py::dict headers;
+  for (const auto& [name, value] : event.headers)
+    headers[py::str(name)] = value;
+  return py::make_tuple(event.stream, event.version, event.position, event.id.to_string(), event.type,
+                        py::bytes(event.payload), event.content_type, headers, to_us(event.recorded_at));
+}
+
+py::tuple tuple_of(const StreamInfo& info) {
+  return py::make_tuple(info.name, info.oldest_version, info.newest_version);
+}
+
 template <typename T>
 std::optional<T> get(const py::dict& fields, const char* name) {
   if (!fields.contains(name) || fields[name].is_none()) return std::nullopt;
@@ -230,6 +242,44 @@ py::object to_python(const DeadLetterAlert& alert) {
   return out;
 }
 
+py::object to_python(const Appended& appended) {
+  return py::make_tuple(appended.first_version, appended.last_version, appended.last_position,
+                        appended.duplicate);
+}
+
+py::object to_python(const std::vector<RecordedEvent>& events) {
+  py::list out;
+  for (const RecordedEvent& event : events)
+    out.append(tuple_of(event));
+  return out;
+}
+
+py::object to_python(const EventPage& page) {
+  return py::make_tuple(to_python(page.events), page.next, page.end);
+}
+
+py::object to_python(const std::optional<StreamInfo>& info) {
+  return info ? py::object(tuple_of(*info)) : py::object(py::none());
+}
+
+py::object to_python(const Page<StreamInfo>& page) {
+  py::list items;
+  for (const StreamInfo& info : page.items)
+    items.append(tuple_of(info));
+  return py::make_tuple(items, page.cursor);
+}
+
+py::object to_python(const std::optional<Snapshot>& snapshot) {
+  if (!snapshot) return py::none();
+  return py::make_tuple(snapshot->version, py::bytes(snapshot->state), snapshot->content_type,
+                        to_us(snapshot->saved_at));
+}
+
+py::object to_python(const EventSubscriptionStatistics& statistics) {
+  return py::make_tuple(statistics.active, statistics.checkpoint, statistics.handled, statistics.failures,
+                        statistics.last_error);
+}
+
 py::object to_python(const PermitStatistics& statistics) {
   py::dict out;
   out["limit"] = statistics.limit;
@@ -309,6 +359,22 @@ Message message_from(const py::tuple& fields) {
   message.misfire.skip_if_late_by = Duration(fields[14].cast<std::int64_t>());
   if (!fields[15].is_none()) message.id = id_from(fields[15].cast<std::string>());
   return message;
+}
+
+std::vector<NewEvent> new_events_from(const py::list& events) {
+  std::vector<NewEvent> out;
+  out.reserve(events.size());
+  for (const py::handle one : events) {
+    const auto fields = py::reinterpret_borrow<py::tuple>(one);
+    NewEvent& event = out.emplace_back();
+    event.type = fields[0].cast<std::string>();
+    event.payload = fields[1].cast<std::string>();
+    event.content_type = fields[2].cast<std::string>();
+    for (const auto& [name, value] : fields[3].cast<py::dict>())
+      event.headers.emplace_back(name.cast<std::string>(), value.cast<std::string>());
+    if (!fields[4].is_none()) event.id = id_from(fields[4].cast<std::string>());
+  }
+  return out;
 }
 
 Outcome outcome_from(const py::tuple& fields) {

@@ -56,6 +56,11 @@ class PyTransaction {
     if (!id) raise(id.error());
     return id->to_string();
   }
+  void append(const std::string& stream, const py::list& events, std::optional<std::uint64_t> expected) {
+    const std::vector<NewEvent> given = new_events_from(events);
+    auto done = on_open([&](SqlTransaction& open) { return open.append(stream, given, expected); });
+    if (!done) raise(done.error());
+  }
   void complete(const std::string& scope, const std::string& key, const py::bytes& result) {
     const std::string bytes(result);
     auto done = on_open([&](SqlTransaction& open) { return open.complete(scope, key, bytes); });
@@ -139,6 +144,7 @@ void define_delivery(py::module_& module) {
   py::class_<PyTransaction, std::shared_ptr<PyTransaction>>(module, "Transaction")
       .def("execute", &PyTransaction::execute)
       .def("publish", &PyTransaction::publish)
+      .def("append", &PyTransaction::append)
       .def("complete", &PyTransaction::complete);
   // The last handle lets go of memory only, and there is one per message.
   py::class_<Delivery>(module, "Delivery")

@@ -13,28 +13,39 @@ consumer groups, in one engine that runs inside your process, over the store you
 """
 
 from towline._engine import Consumer, Engine, Subscription
+from towline._event_subscription import EventSubscription, SyncEventSubscription
+from towline._events import Events
 from towline._limiter import Limiter, LimiterStatistics, Permit
 from towline._message import Defer, Message, Reject, Retry, Transaction
 from towline._payload import PayloadError
 from towline._sync_engine import SyncConsumer, SyncEngine, SyncSubscription
+from towline._sync_events import SyncEvents
 from towline.errors import TowlineError
 from towline.records import (
+    Appended,
     BlockedKey,
     ConsumerStatistics,
     DeadLetter,
     DeadLetterGroup,
     EngineStatistics,
+    EventPage,
+    EventSubscriptionStatistics,
     GroupBacklog,
     Health,
+    NewEvent,
     Page,
     Receipt,
+    RecordedEvent,
     RedriveReport,
     Scheduled,
+    Snapshot,
+    StreamInfo,
 )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Appended",
     "BlockedKey",
     "Consumer",
     "ConsumerStatistics",
@@ -43,22 +54,32 @@ __all__ = [
     "Defer",
     "Engine",
     "EngineStatistics",
+    "EventPage",
+    "EventSubscription",
+    "EventSubscriptionStatistics",
+    "Events",
     "GroupBacklog",
     "Health",
     "Limiter",
     "LimiterStatistics",
     "Message",
+    "NewEvent",
     "Page",
     "PayloadError",
     "Permit",
     "Receipt",
+    "RecordedEvent",
     "RedriveReport",
     "Reject",
     "Retry",
     "Scheduled",
+    "Snapshot",
+    "StreamInfo",
     "Subscription",
     "SyncConsumer",
     "SyncEngine",
+    "SyncEventSubscription",
+    "SyncEvents",
     "SyncSubscription",
     "TowlineError",
     "Transaction",

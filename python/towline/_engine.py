@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from towline import _native, errors, records
 from towline._calls import ACQUIRED, Calls, Span
+from towline._events import Events
 from towline._handlers import Handler
 from towline._message import ACKED, RELEASED, Message, OutcomeTuple, fields_of, handed_over
 from towline._native import ALERT, DELIVERY, LOG, RECEIPTS, REPLY, STOP, Native, texts_of
@@ -275,6 +276,7 @@ class Engine(Calls):
         self._closing: asyncio.Task[int] | None = None
         self._background: set[asyncio.Future[Any]] = set()
         self._alert_listeners: list[Callable[[dict[str, Any]], None]] = []
+        self._events = Events(self)
 
     # ---- consumers ------------------------------------------------------------------------------------
 
@@ -327,6 +329,11 @@ class Engine(Calls):
         starts with the first message asked for, or with `async with`."""
         pulled: dict[str, Any] = {"concurrency": 100, **options, "ack": "manual"}
         return Subscription(self, Registered(topics, None, ordering, pulled))
+
+    @property
+    def events(self) -> Events:
+        """The event store."""
+        return self._events
 
     def on_alert(self, listener: Callable[[dict[str, Any]], None]) -> None:
         """`listener` is called in the loop with each dead-letter alert: kind, recovered, value, limit, topic,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -62,6 +62,13 @@ class Transaction:
     def publish(self, topic: str, payload: Any, **options: Any) -> str:
         """Publishes with the transaction; takes what `Engine.publish` takes. Returns the id."""
         return self._native.publish(message_tuple(topic, payload, **options))
+
+    def append(self, stream: str, events: Iterable[records.NewEvent], expected: int | None = None) -> None:
+        """Appends events when the body has returned, as `engine.events.append`: another version than
+        `expected` then fails the transaction with `ConflictError`. Once per stream."""
+        if expected is not None:
+            records.place("expected", expected)
+        self._native.append(stream, records.new_event_tuples(events), expected)
 
     def complete(self, scope: str, key: str, result: Any) -> None:
         """Stores the result of an idempotency key with the effect."""

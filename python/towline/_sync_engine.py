@@ -19,6 +19,7 @@ from towline._message import ACKED, RELEASED, Message, OutcomeTuple, fields_of, 
 from towline._native import ALERT, DELIVERY, LOG, STOP, Native
 from towline._options import ConsumerOptions
 from towline._registered import DRAIN_COUNT, PUMP_POLL_US, Ordering, Registered, Topics, running_in
+from towline._sync_events import SyncEvents
 from towline.records import ConsumerStatistics, Receipt
 
 if TYPE_CHECKING:
@@ -288,6 +289,7 @@ class SyncEngine(_sync_calls.SyncCalls):
         self._is_closing = False
         self._stuck = 0
         self._alert_listeners: list[Callable[[dict[str, Any]], None]] = []
+        self._events = SyncEvents(self)
 
     def _enter(self) -> None:
         port = self._native.port
@@ -320,6 +322,11 @@ class SyncEngine(_sync_calls.SyncCalls):
         """Messages one by one, settled by hand; at most `concurrency` (default 100) are out at once."""
         pulled: dict[str, Any] = {"concurrency": 100, **options, "ack": "manual"}
         return SyncSubscription(self, Registered(topics, None, ordering, pulled))
+
+    @property
+    def events(self) -> SyncEvents:
+        """The event store."""
+        return self._events
 
     def on_alert(self, listener: Callable[[dict[str, Any]], None]) -> None:
         """`listener` is called in the pump's thread with each dead-letter alert; it must be quick."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
+from towline import _payload, errors
 from towline.errors import TowlineError
 
 T = TypeVar("T")
@@ -200,6 +203,129 @@ class ConsumerStatistics:
     breaker_open: bool
 
 
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event to append. `type`: what happened, a name as a topic's. `payload` as that of a message: bytes
+    as they are, str as UTF-8, else JSON; `content_type` says so unless you give another. `id`: appending it
+    again under its id changes nothing; None: a new one."""
+
+    type: str
+    payload: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEvent:
+    """An event of the store. `version`: in its stream, from 1, without gaps; `position`: among all events,
+    growing, with gaps. `recorded_at` says nothing about order."""
+
+    stream: str
+    version: int
+    position: int
+    id: str
+    type: str
+    payload: bytes
+    content_type: str
+    headers: dict[str, str]
+    recorded_at: datetime
+
+    @property
+    def value(self) -> Any:
+        """The payload by its content type: JSON, text, else bytes. Raises PayloadError."""
+        return self.value_as(inspect.Parameter.empty)
+
+    def value_as(self, kind: Any) -> Any:
+        """The payload as a `kind`: bytes, str, a JSON type, a dataclass or a model. Raises PayloadError."""
+        return _payload.decode(self.payload, self.content_type, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What an append came to. `duplicate`: all the events were there already, and nothing was changed."""
+
+    first_version: int
+    last_version: int
+    last_position: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Some events in a row. `next` is where the next page begins; nothing more is there now when `end`."""
+
+    events: list[RecordedEvent]
+    next: int
+    end: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of a stream's owner at a version."""
+
+    version: int
+    state: bytes
+    content_type: str
+    saved_at: datetime
+
+    @property
+    def value(self) -> Any:
+        """The state by its content type, as `RecordedEvent.value`."""
+        return self.value_as(inspect.Parameter.empty)
+
+    def value_as(self, kind: Any) -> Any:
+        return _payload.decode(self.state, self.content_type, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """A stream. `oldest_version` is greater than 1 when it was truncated."""
+
+    name: str
+    oldest_version: int
+    newest_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventSubscriptionStatistics:
+    """`active`: this process has the lease; else it stands by. `checkpoint`: everything up to here was
+    handled. `handled` and `failures` (in a row) are of `stream_to`."""
+
+    active: bool
+    checkpoint: int
+    handled: int
+    failures: int
+    last_error: str
+
+
+# ---- to the native half -------------------------------------------------------------------------------
+
+PLACE_MAX = 2**64 - 1
+
+
+def place(name: str, value: int) -> int:
+    """A version, or a position."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is a {type(value).__name__}, not an int")
+    if not 0 <= value <= PLACE_MAX:
+        shown = value if value.bit_length() <= 256 else f"a number of {value.bit_length()} bits"
+        raise errors.InvalidArgumentError(f"{name} is {shown}, but must be in [0, {PLACE_MAX}]")
+    return value
+
+
+def new_event_tuples(events: Iterable[NewEvent]) -> list[tuple[Any, ...]]:
+    """Events in the form of the native half."""
+    tuples = []
+    for event in events:
+        if not isinstance(event, NewEvent):
+            raise TypeError(f"an event to append is a NewEvent, not a {type(event).__name__}")
+        data, known_type = _payload.encode(event.payload)
+        content_type = known_type if event.content_type is None else event.content_type
+        tuples.append((event.type, data, content_type, dict(event.headers), event.id))
+    return tuples
+
+
 # ---- from the native half -----------------------------------------------------------------------------
 
 
@@ -231,3 +357,18 @@ def blocked_key(raw: dict[str, Any]) -> BlockedKey:
 
 def engine_statistics(raw: dict[str, Any]) -> EngineStatistics:
     return EngineStatistics(**{**raw, "dead_letters": dict(zip(STATUSES, raw["dead_letters"], strict=True))})
+
+
+def recorded_event(raw: tuple[Any, ...]) -> RecordedEvent:
+    stream, version, position, id, kind, payload, content_type, headers, recorded_at = raw
+    return RecordedEvent(
+        stream, version, position, id, kind, payload, content_type, headers, from_us(recorded_at)
+    )
+
+
+def event_page(raw: tuple[list[tuple[Any, ...]], int, bool]) -> EventPage:
+    return EventPage([recorded_event(one) for one in raw[0]], raw[1], raw[2])
+
+
+def snapshot(raw: tuple[int, bytes, str, int]) -> Snapshot:
+    return Snapshot(raw[0], raw[1], raw[2], from_us(raw[3]))

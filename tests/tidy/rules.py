@@ -305,7 +305,7 @@ def _blank_keep_lines(match):
 
 def _snippets(text):
     """(line, name or None, preamble, code) of each C++ block; the name is in the comment before it."""
-    block = r"(?:<!-- test: ([\w-]+)(.*?)-->\s*\n)?```(?:cpp|c\+\+)\n(.*?)```"
+    block = r"(?:<!-- test: ([\w-]+)((?:(?!-->).)*)-->\s*\n)?```(?:cpp|c\+\+)\n(.*?)```"
     for match in re.finditer(block, text, re.DOTALL):
         yield line_of(text, match.start(3)), match.group(1), match.group(2) or "", match.group(3)
 

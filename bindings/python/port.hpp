@@ -1,0 +1,260 @@
+#pragma once
+// The port as Python sees it: each method takes the id under which its answer comes as an event, or None to
+// wait for it; then it waits in slices, so that a signal is answered, with the interpreter's lock let go.
+
+#include <set>
+
+#include <pybind11/functional.h>
+#include <pybind11/stl.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "binding.hpp"
+
+namespace towline::python {
+
+using RequestId = std::optional<std::uint64_t>;
+
+struct ValueReply : Reply {
+  /// Raises what the call came to when it failed. With the interpreter's lock.
+  virtual py::object take() = 0;
+};
+
+/// A consumer and the number under which its deliveries come.
+struct PyConsumer {
+  PortConsumer consumer;
+};
+
+inline py::object to_python(const PyConsumer& consumer) { return py::cast(consumer); }
+
+template <typename T>
+struct ReplyOf final : ValueReply {
+  explicit ReplyOf(Result<T> given) : result(std::move(given)) {}
+  ~ReplyOf() override {
+    // Whoever wanted it was interrupted, and nobody else knows of it.
+    if constexpr (std::is_same_v<T, PyConsumer>) {
+      if (result && !taken) (void)result->consumer.close(Duration(0));
+    }
+  }
+  ReplyOf(const ReplyOf&) = delete;
+  ReplyOf& operator=(const ReplyOf&) = delete;
+  py::object take() override {
+    taken = true;
+    if (!result) raise(result.error());
+    if constexpr (std::is_void_v<T>) {
+      return py::none();
+    } else {
+      return to_python(*result);
+    }
+  }
+  Result<T> result;
+  bool taken = false;
+};
+
+class PyPort {
+ public:
+  explicit PyPort(std::optional<int> log_level) : fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    if (fd_ < 0) throw std::runtime_error("no eventfd can be made; too many files are open");
+    PortOptions options;
+    options.ring = [fd = fd_] {
+      const std::uint64_t one = 1;
+      (void)!write(fd, &one, sizeof(one));
+    };
+    if (log_level) options.log_level = static_cast<LogLevel>(*log_level);
+    port_ = std::make_unique<Port>(std::move(options));
+  }
+  ~PyPort() {
+    port_.reset();
+    if (fd_ >= 0) close(fd_);
+  }
+  PyPort(const PyPort&) = delete;
+  PyPort& operator=(const PyPort&) = delete;
+
+  [[nodiscard]] int fileno() const { return fd_; }
+
+  /// Work is `Result<T>(Engine&)`; it must not touch a Python object. `urgent`: as Port::call.
+  template <typename Work>
+  py::object run(RequestId id, Work work, bool urgent = false) {
+    using T = typename std::invoke_result_t<Work, Engine&>;
+    auto wrapped = [work = std::move(work)](Engine& engine) mutable -> std::unique_ptr<Reply> {
+      if constexpr (requires(T t) {
+                      typename T::value_type;
+                      t.error();
+                    }) {
+        return std::make_unique<ReplyOf<typename T::value_type>>(work(engine));
+      } else {
+        return std::make_unique<ReplyOf<void>>(work(engine));
+      }
+    };
+    if (id) {
+      port_->call(*id, std::move(wrapped), urgent);
+      return py::none();
+    }
+    Result<std::unique_ptr<Reply>> reply = Error{};
+    bool interrupted = false;
+    {
+      const Released released;
+      const auto is_interrupted = [&, in_main = gettid() == getpid()] {
+        if (!in_main) return false;  // signals are answered in the main thread only
+        const py::gil_scoped_acquire gil;
+        interrupted = PyErr_CheckSignals() != 0;
+        return interrupted;
+      };
+      reply = port_->wait(std::move(wrapped), is_interrupted, urgent);
+    }
+    if (interrupted) throw py::error_already_set();
+    if (!reply) raise(reply.error());
+    return static_cast<ValueReply&>(**reply).take();
+  }
+
+  py::object open(RequestId id, const std::string& url, const OptionTexts& texts,
+                  const std::shared_ptr<VirtualClock>& clock) {
+    auto options = options_from<EngineOptions>(texts);
+    options.clock = clock;
+    return run(id, [port = port_.get(), url, options](Engine&) { return port->open(url, options); });
+  }
+
+  void publish(std::uint64_t id, const py::list& messages, const py::function& fields_of) {
+    port_->publish(id, messages_from(messages, fields_of));
+  }
+
+  py::object publish_and_wait(const py::list& messages, const py::function& fields_of) {
+    auto batch = messages_from(messages, fields_of);
+    return run(std::nullopt, [batch](Engine& engine) { return engine.publish_batch(batch); });
+  }
+
+  py::list drain(std::size_t count_max) {
+    std::uint64_t count = 0;
+    (void)!read(fd_, &count, sizeof(count));
+    // Takes no longer than it takes to let go of the interpreter's lock and to wait for one's turn again.
+    std::vector<Event> events = port_->drain(count_max);
+    py::list out;
+    for (std::size_t at = 0; at < events.size();) {
+      if (events[at].kind == Event::Kind::kDelivery) {
+        out.append(take_deliveries(events, at));
+      } else {
+        out.append(to_python(events[at++]));
+      }
+    }
+    return out;
+  }
+
+  bool poll(std::int64_t timeout_us) {
+    const Released released;
+    return port_->poll(Duration(timeout_us));
+  }
+
+  void finish(const py::list& numbers, const py::list& outcomes) {
+    if (numbers.size() != outcomes.size()) throw py::value_error("each number has one outcome");
+    std::vector<Port::Finish> all;
+    all.reserve(numbers.size());
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      // Most are one and the same object.
+      const bool as_before = i > 0 && outcomes[i].ptr() == outcomes[i - 1].ptr();
+      all.push_back({numbers[i].cast<std::uint64_t>(),
+                     as_before ? all.back().outcome : outcome_or_failure(outcomes[i])});
+    }
+    if (all.size() <= kFewOutcomes) return port_->finish(all);
+    const Released released;
+    port_->finish(all);
+  }
+
+  void expect_batches(std::uint64_t consumer_id) { in_batches_.insert(consumer_id); }
+
+  void shut() {
+    if (!port_) return;
+    const Released released;
+    port_->shut();
+  }
+
+  /// In the child of a fork: what is the parent's is neither used nor destroyed.
+  void abandon() {
+    (void)port_.release();
+    fd_ = -1;
+  }
+
+  Port& port() { return *port_; }
+
+ private:
+  /// One that makes no sense must not cost the others theirs.
+  static Outcome outcome_or_failure(const py::handle& fields) {
+    try {
+      return outcome_from(py::reinterpret_borrow<py::tuple>(fields));
+    } catch (const std::exception&) {
+      return Outcome::fail({"BadOutcome", "what became of the handler could not be understood", ""});
+    }
+  }
+
+  static std::vector<Message> messages_from(const py::list& messages, const py::function& fields_of) {
+    std::vector<Message> batch(messages.size());
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      const py::object one = messages[i];
+      if (PyTuple_CheckExact(one.ptr())) {
+        batch[i] = message_from(py::reinterpret_borrow<py::tuple>(one));
+      } else if (!plain_message_from(one, batch[i])) {
+        batch[i] = message_from(fields_of(one).cast<py::tuple>());
+      }
+    }
+    return batch;
+  }
+
+  /// Those of one consumer that come one after the other are one event; of a consumer in batches, those of
+  /// one batch.
+  py::tuple take_deliveries(std::vector<Event>& events, std::size_t& at) {
+    const std::uint64_t consumer = events[at].id;
+    const bool in_batches = in_batches_.contains(consumer);
+    py::list numbers;
+    py::list deliveries;
+    std::size_t batch_left = 0;
+    for (; at < events.size(); ++at) {
+      Event& event = events[at];
+      if (event.kind != Event::Kind::kDelivery || event.id != consumer) break;
+      numbers.append(event.delivery.number());
+      deliveries.append(std::move(event.delivery));
+      batch_left = event.batch_left;
+      if (in_batches && batch_left == 0) {
+        ++at;
+        break;
+      }
+    }
+    return py::make_tuple(static_cast<int>(Event::Kind::kDelivery), consumer, std::move(numbers),
+                          std::move(deliveries), batch_left);
+  }
+
+  static py::object to_python(Event& event) {
+    using Kind = Event::Kind;
+    const int kind = static_cast<int>(event.kind);
+    switch (event.kind) {
+      case Kind::kReply:
+        if (event.error) return py::make_tuple(kind, event.id, false, exception_of(*event.error));
+        try {
+          return py::make_tuple(kind, event.id, true, static_cast<ValueReply&>(*event.reply).take());
+        } catch (py::error_already_set& raised) {
+          return py::make_tuple(kind, event.id, false, raised.value());
+        }
+      case Kind::kReceipts:
+        if (event.error) return py::make_tuple(kind, event.id, false, exception_of(*event.error));
+        return py::make_tuple(kind, event.id, true, python::to_python(event.receipts));
+      case Kind::kDelivery:
+        break;  // take_deliveries
+      case Kind::kStop:
+        return py::make_tuple(kind, event.id);
+      case Kind::kLog:
+        return py::make_tuple(kind, static_cast<int>(event.level), event.station, event.text);
+      case Kind::kAlert:
+        return py::make_tuple(kind, python::to_python(event.alert));
+    }
+    return py::none();
+  }
+
+  /// So many are told sooner than the interpreter's lock is let go of and taken again.
+  static constexpr std::size_t kFewOutcomes = 100;
+
+  int fd_;
+  std::unique_ptr<Port> port_;
+  std::set<std::uint64_t> in_batches_;  ///< ids of consumers
+};
+
+void define_events(py::module_& module, py::class_<PyPort>& port);
+
+}  // namespace towline::python
