@@ -1,4 +1,4 @@
-"""The Python of the README runs as it stands there."""
+"""The Python of the README and of the guide runs as it stands there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+PROGRAMS = dict(
+    re.findall(
+        r"<!-- test: python_(\w+) -->\n```python\n(.*?)```", (ROOT / "docs/GUIDE.md").read_text(), re.S
+    )
+)
 
 
 def test_the_quick_start_runs_twice(tmp_path: Path) -> None:
@@ -23,3 +31,20 @@ def test_the_quick_start_runs_twice(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout == "bill o-1, attempt 1\nbill o-2, attempt 2\n0\n"
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_programs_of_the_guide_run_twice(name: str, tmp_path: Path) -> None:
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAMS[name]],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_python_of_the_guide_is_left_out() -> None:
+    assert len(PROGRAMS) == (ROOT / "docs/GUIDE.md").read_text().count("```python\n") == 6

@@ -13,6 +13,7 @@ GOOD = {
     "core/src/registry.cpp": '// The top.\n#include "base/bytes.hpp"\n',
     "tests/unit/base/bytes_test.cpp": "// Bytes.\n",
     "README.md": "# Good\n\n[here](README.md#good)\n\n"
+                 "<!-- test: python_two -->\n```python\ntwo()\n```\n"
                  "<!-- test: two -->\n```cpp\nint a = towline::two();\n(void)a;\n```\n",
 }
 EXCEPTIONS = "tests/tidy/exceptions.txt"

@@ -27,7 +27,8 @@ FAILED = pytest.StashKey[bool]()
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "only(provider): of this provider; the table says why not of others")
     config.addinivalue_line("markers", "logs_errors: the engine logs errors here")
-    config.pluginmanager.register(Report(), "conformance-report")
+    if not hasattr(config, "workerinput"):  # one of the processes of pytest-xdist; the first one sums up
+        config.pluginmanager.register(Report(config), "conformance-report")
 
 
 @pytest.fixture(params=suite.PROVIDERS)
@@ -72,19 +73,15 @@ def engine_threads() -> list[str]:
 class Report:
     """Sums the tests of each scenario: it fails when one failed, and is passed over when one was."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: pytest.Config) -> None:
         self.results: dict[tuple[str, str], set[str]] = {}
-        self.is_whole = True
+        folder = Path(__file__).parent
+        self.is_whole = not (config.option.keyword or config.option.markexpr) and any(
+            folder.is_relative_to(Path(argument).resolve()) for argument in config.args
+        )
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         self.is_whole = False
-
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        files = {item.path for item in items}
-        folder = Path(__file__).parent
-        self.is_whole = {one for one in folder.glob("test_*.py")} <= files and not any(
-            "::" in argument for argument in config.args
-        )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         name, _, parameters = report.nodeid.rpartition("::")[2].partition("[")
