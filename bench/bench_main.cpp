@@ -48,6 +48,8 @@ const std::vector<Row>& table() {
       {"P70-PY", "life cycle in memory in Python", plain<python_in_memory>},
       {"P71", "life cycle in memory", plain<life_in_memory>},
       {"FLAT", "cost per message while a thousand, a hundred thousand or a million wait", plain<flat_cost>},
+      {"BLOCKED", "a blocked event loop, a held GIL: what the other language's workers on the file notice",
+       plain<blocked_workers>},
       {"IDLE", "memory and processor time of an engine that does nothing", plain<idle_engine>},
       {"DEAD", "a hundred thousand dead letters: pages and redrive", plain<dead_letters>},
   };

@@ -46,6 +46,8 @@ void python_on_sqlite(Bench& bench);
 void python_per_message(Bench& bench);
 void python_singles(Bench& bench);
 void python_in_memory(Bench& bench);
+// blocked.cpp
+void blocked_workers(Bench& bench);
 // idle.cpp
 void idle_engine(Bench& bench);
 

@@ -15,27 +15,29 @@ const [url, handling, countText] = process.argv.slice(2);
 const count = Number(countText);
 const BATCH = 1_000;
 const AHEAD_MAX = 100_000; // as on the engine's side
+const ON_THE_WAY = 2; // batches, each way: while one is written the next one is made
 const WARM_UP = Math.min(20_000, count);
 
 const engine = await Engine.open(url);
 let published = 0;
 let handled = 0;
-const options = { group: "bench", ...(handling === "batch" || handling === "consume"
-  ? {} : { prefetchCount: BATCH, concurrency: BATCH }) };
-/** Lets the publisher go on, when it waits for the handlers. */
-let goOn;
+const inBatches = handling === "batch" || handling === "consume";
+const options = { group: "bench",
+  ...(inBatches ? { concurrency: ON_THE_WAY } : { prefetchCount: BATCH, concurrency: BATCH }) };
+/** Publishers that wait for the handlers. */
+let goOn = [];
 function noteHandled(more) {
   handled += more;
-  if (goOn === undefined || published > handled + AHEAD_MAX) return;
-  goOn();
-  goOn = undefined;
+  if (goOn.length === 0 || published > handled + AHEAD_MAX) return;
+  for (const resolve of goOn) resolve();
+  goOn = [];
 }
 const handlers = {
   batch: (batch) => noteHandled(batch.length),
   each: () => noteHandled(1),
   promise: async () => noteHandled(1),
 };
-const consumer = options.prefetchCount === undefined
+const consumer = inBatches
   ? await engine.consumeBatches("bench", options, handlers.batch)
   : await engine.consume("bench", options, handlers[handling]);
 
@@ -44,11 +46,16 @@ const moment = () => new Promise((resolve) => setTimeout(resolve, 1));
 async function publish(size) {
   const value = Buffer.alloc(256, "p");
   const batch = Array(BATCH).fill({ topic: "bench", value });
-  for (const end = published + size; published < end; published += BATCH) {
-    if (published > handled + AHEAD_MAX) await new Promise((resolve) => { goOn = resolve; });
-    const receipts = await engine.publishBatch(batch);
-    if (receipts.some((one) => one.outcome !== "acked" || one.duplicate)) throw new Error("not published");
-  }
+  const end = published + size;
+  const lane = async () => {
+    while (published < end) {
+      published += BATCH;
+      const receipts = await engine.publishBatch(batch);
+      if (receipts.some((one) => one.outcome !== "acked" || one.duplicate)) throw new Error("not published");
+      while (published > handled + AHEAD_MAX) await new Promise((resolve) => goOn.push(resolve));
+    }
+  };
+  await Promise.all(Array.from({ length: ON_THE_WAY }, lane));
 }
 
 async function acknowledged(size) {

@@ -4,7 +4,7 @@ import { EventEmitter } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import * as errors from "./errors.js";
-import { type Fields, type Port, textsOf } from "./native.js";
+import { type Fields, kindOf, type Port, textsOf } from "./native.js";
 import type { IdempotencyOptions, RetryOptions, TopicOptions } from "./options.js";
 import { BYTES_TYPE, decode, encode } from "./payload.js";
 import type {
@@ -69,7 +69,6 @@ export function fieldsOf(topic: string, value: unknown, options: MessageOptions)
 
 /** Without an object for each message that has none of the rare options. */
 function read(topic: string, value: unknown, options: MessageOptions, isWhole: boolean): Fields {
-  const [payload, known] = encode(value);
   const { key, contentType } = options;
   let others: Record<string, unknown> | undefined;
   for (const name in options) {
@@ -77,13 +76,14 @@ function read(topic: string, value: unknown, options: MessageOptions, isWhole: b
     if (isWhole && (name === "topic" || name === "value")) continue;
     if (!Object.hasOwn(options, name)) continue;
     if (!PUBLISH_OPTIONS.has(name)) {
-      throw new errors.InvalidArgumentError(
-        `unknown option '${name}' of publish; known are ${[...PUBLISH_OPTIONS].join(", ")}`);
+      const known = [...(isWhole ? ["topic", "value"] : []), ...PUBLISH_OPTIONS].join(", ");
+      throw new errors.InvalidArgumentError(`unknown option '${name}' of publish; known are ${known}`);
     }
     others ??= {};
     others[name] = options[name as keyof MessageOptions];
   }
-  return [topic, payload, key, contentType ?? known, others];
+  const [payload, kind] = encode(value);
+  return [topic, payload, key, contentType ?? kind, others];
 }
 
 interface IdempotencyAnswer {
@@ -134,6 +134,9 @@ export abstract class Calls {
    * `receipt.outcome`. The valid ones are stored together.
    */
   async publishBatch(messages: readonly OutgoingMessage[], options: Cancellable = {}): Promise<Receipt[]> {
+    if (!Array.isArray(messages)) {
+      throw new errors.InvalidArgumentError(`the messages are ${kindOf(messages)}, but must be a list`);
+    }
     const fields = messages.map((one) => read(one.topic, one.value, one, true));
     return this.send(fields, options.signal);
   }
@@ -252,7 +255,7 @@ export abstract class Calls {
     key: string, run: () => T | Promise<T>, options: IdempotencyOptions & Cancellable = {},
   ): Promise<T> {
     if (typeof run !== "function") {
-      throw new errors.InvalidArgumentError(`what runs once is a ${typeof run}, but must be a function`);
+      throw new errors.InvalidArgumentError(`what runs once is ${kindOf(run)}, but must be a function`);
     }
     const { signal, ...settings } = options;
     const texts = textsOf("Idempotency", settings);

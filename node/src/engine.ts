@@ -9,7 +9,7 @@ import { Consumer, type Host } from "./consumer.js";
 import { ClosedError, InvalidArgumentError, InvalidConfigError, type TowlineError } from "./errors.js";
 import { type Message, RELEASED } from "./message.js";
 import * as bridge from "./native.js";
-import { type Fields, type Handle, native, type Outcome, type Port, textsOf } from "./native.js";
+import { type Fields, type Handle, kindOf, native, type Outcome, type Port, textsOf } from "./native.js";
 import type { ConsumerOptions, EngineOptions } from "./options.js";
 import { Outgoing } from "./outgoing.js";
 import { type DeadLetterAlert, type LogLevel, type PackedReceipts, type Receipt, receiptsOf } from "./records.js";
@@ -76,7 +76,7 @@ function throwLater(error: unknown): void {
 
 function checkHandler(handler: unknown): void {
   if (typeof handler !== "function") {
-    throw new InvalidArgumentError(`the handler is a ${typeof handler}, but must be a function`);
+    throw new InvalidArgumentError(`the handler is ${kindOf(handler)}, but must be a function`);
   }
 }
 

@@ -161,21 +161,33 @@ export const FROM = 8;
 export const TO = 9;
 export const PLACE = 10; // among the deliveries that were drained together
 
+/** What it is, for an error. */
+export function kindOf(value: unknown): string {
+  if (value === undefined || value === null) return String(value);
+  if (Array.isArray(value)) return "a list";
+  return typeof value === "object" ? "an object" : `a ${typeof value}`;
+}
+
+/** Options of the engine that have another name and other values here; whoever takes them translates them. */
+const RENAMED: Record<string, Record<string, string>> = { Consumer: { order: "ordering" } };
+
 /** Options by their names here, as [name, value, name, value ...] of the engine's. */
 export function textsOf(group: string, options: object, wherePrefix = "", prefix = ""): string[] {
   const table = TABLE[group] ?? {};
+  const renamed = RENAMED[group] ?? {};
   const texts: string[] = [];
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined) continue;
-    const row = Object.hasOwn(table, name) ? table[name] : undefined;
+    const row = Object.hasOwn(table, name) && !Object.hasOwn(renamed, name) ? table[name] : undefined;
     const where = wherePrefix + name;
     if (row === undefined) {
-      throw new InvalidConfigError(`unknown option '${where}'; known are ${Object.keys(table).join(", ")}`);
+      const known = Object.keys(table).map((one) => renamed[one] ?? one).join(", ");
+      throw new InvalidConfigError(`unknown option '${where}'; known are ${known}`);
     }
     const [wire, kind, inner] = row;
     if (inner !== undefined) {
       if (typeof value !== "object" || value === null) {
-        throw new InvalidConfigError(`${where} is a ${typeof value}, but must be an object`);
+        throw new InvalidConfigError(`${where} is ${kindOf(value)}, but must be an object`);
       }
       texts.push(...textsOf(inner, value as object, `${where}.`, `${prefix}${wire}.`));
     } else if (kind === "texts" || kind === "counts" || kind === "mses") {

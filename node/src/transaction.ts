@@ -2,7 +2,7 @@
 
 import { fieldsOf, type MessageOptions } from "./calls.js";
 import { InvalidArgumentError } from "./errors.js";
-import { type Handle, native } from "./native.js";
+import { type Handle, kindOf, native } from "./native.js";
 import { encode } from "./payload.js";
 
 /** Whole numbers, also as bigint, are INTEGER; other numbers REAL; strings TEXT. */
@@ -43,7 +43,8 @@ export function runTransaction(
   deliveries: Handle, place: number, body: (transaction: Transaction) => void,
 ): void {
   if (typeof body !== "function") {
-    throw new InvalidArgumentError(`the body of the transaction is a ${typeof body}, but must be a function`);
+    throw new InvalidArgumentError(
+      `the body of the transaction is ${kindOf(body)}, but must be a function`);
   }
   native.transaction(deliveries, place, (session) => {
     const result = body(new Transaction(session)) as unknown;

@@ -238,6 +238,23 @@ test("a message that is published while another one is read goes its own way", a
   assert.deepEqual(seen.sort(), all);
 });
 
+test("a name that is none is refused with those that are, also where it is one elsewhere", async (t) => {
+  const engine = await open(t, "memory:");
+  const refused = (doing, code, ...words) => assert.rejects(doing, (error) => {
+    assert.equal(error.code, code);
+    for (const word of words) assert.ok(error.message.includes(word), `${word} in ${error.message}`);
+    return true;
+  });
+  // The engine calls it order, and gives its values other names.
+  await refused(engine.consume("orders", { group: "g", order: "key_ordered" }, () => {}),
+    "ERR_INVALID_CONFIG", "'order'", "ordering");
+  await refused(engine.publishBatch([{ topic: "orders", payload: 1 }]),
+    "ERR_INVALID_ARGUMENT", "'payload'", "topic, value, key");
+  await refused(engine.publish("orders", 1, { topic: "orders" }), "ERR_INVALID_ARGUMENT", "'topic'", "known are key");
+  await refused(engine.publishBatch({ topic: "orders", value: 1 }), "ERR_INVALID_ARGUMENT", "an object", "a list");
+  await refused(engine.consume("orders", { group: "g" }), "ERR_INVALID_ARGUMENT", "the handler is undefined");
+});
+
 test("a message shows itself", async (t) => {
   const engine = await open(t, "memory:");
   const seen = [];
