@@ -45,8 +45,10 @@ class _Run:
         self.task: asyncio.Task[list[OutcomeTuple]]
 
     def done(self, task: asyncio.Task[list[OutcomeTuple]]) -> None:
-        released = [RELEASED] * len(self.numbers)
-        self.engine._returned(self.numbers, released if task.cancelled() else task.result())
+        if task.cancelled():
+            self.engine._returned(self.numbers, [RELEASED] * len(self.numbers))
+        else:
+            self.engine._returned(self.numbers, task.result())
 
     def stop_one(self) -> None:
         self.counting -= 1
@@ -95,7 +97,7 @@ class Consumer:
             self._engine._running[numbers[0]] = run
         else:
             self._engine._running.update(dict.fromkeys(numbers, run))
-        run.task.add_done_callback(run.done)
+        run.task.add_done_callback(run.done, context=context)  # else it would copy the present one
 
     async def _in_thread(
         self, handler: Handler, messages: list[Message], context: contextvars.Context

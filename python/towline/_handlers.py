@@ -111,15 +111,14 @@ class Handler:
         return _filled(outcomes, _message.ACKED)
 
     async def run_async(self, messages: list[Message]) -> list[OutcomeTuple]:
-        outcomes: list[OutcomeTuple | None] = []
+        outcomes: list[OutcomeTuple | None] = [None] * len(messages)
         try:
             if self.takes_message:
-                outcomes = [None] * len(messages)
                 await self.function(messages if self.in_batches else messages[0])
-            else:
-                outcomes, readable, payloads = self._read(messages)
-                if readable:
-                    await self._call(readable, payloads)
+                return [_message.ACKED] * len(messages)
+            outcomes, readable, payloads = self._read(messages)
+            if readable:
+                await self._call(readable, payloads)
         except asyncio.CancelledError as error:
             # Of the handler itself; else of something that it waited for, which is a failure like any other.
             task = asyncio.current_task()

@@ -89,7 +89,7 @@ async def test_conf_29_a_retry_holds_up_its_key_and_no_other(store: Store) -> No
 
     async with store.open() as engine:
         await engine.consume(
-            "orders", handle, ordering="key", **member(concurrency=4, retry=retrying(initial_delay=0.3))
+            "orders", handle, ordering="key", **member(concurrency=4, retry=retrying(initial_delay=0.8))
         )
         await publish_keys(engine, "orders", 8, range(10))
         # 4 of key-0 have started (0..3), and everything of the others.
