@@ -20,7 +20,8 @@ from measured import Measured
 from towline import Engine, Message
 
 BATCH = 1_000
-AHEAD_MAX = 10_000
+AHEAD_MAX = 100_000  # as on the engine's side
+ON_THE_WAY = 2  # batches, each way: while one is written the next one is made
 BATCH_OF_MESSAGES = [{"topic": "bench", "payload": b"p" * 256}] * BATCH
 
 
@@ -42,20 +43,24 @@ async def in_loop(url: str, handling: str, count: int) -> None:
 
     async with Engine(url) as engine:
         if handling == "batch":
-            consumer = await engine.consume("bench", batch, group="bench", batch=True)
+            consumer = await engine.consume("bench", batch, group="bench", batch=True, concurrency=ON_THE_WAY)
         else:
             consumer = await engine.consume(
                 "bench", task, group="bench", prefetch_count=BATCH, concurrency=BATCH
             )
 
-        async def life(size: int) -> None:
+        async def publish(until: int) -> None:
             nonlocal published
-            end = published + size
-            while published < end:
-                while published > handled + AHEAD_MAX:
+            while published < until:
+                if published > handled + AHEAD_MAX:
                     await asyncio.sleep(0)
-                check(await engine.publish_batch(BATCH_OF_MESSAGES))
+                    continue
                 published += BATCH
+                check(await engine.publish_batch(BATCH_OF_MESSAGES))
+
+        async def life(size: int) -> None:
+            until = published + size
+            await asyncio.gather(*(publish(until) for _ in range(ON_THE_WAY)))
             while consumer.statistics().acked < published:
                 await asyncio.sleep(0.001)
 
