@@ -55,11 +55,21 @@ struct AddonData {
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const DeadLetterAlert& alert);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const PortConsumer& consumer);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const PermitStatistics& statistics);
+// Versions and positions are BigInts.
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const Appended& appended);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const std::vector<RecordedEvent>& events);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const EventPage& page);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const std::optional<StreamInfo>& info);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const Page<StreamInfo>& page);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const std::optional<Snapshot>& snapshot);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const EventSubscriptionStatistics& statistics);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const EventSubscription& subscription);
 /// Rows of SQL: whole numbers that a double cannot hold as BigInt, texts that are no UTF-8 as Buffer.
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const std::vector<std::vector<SqlTransaction::Value>>& rows);
 [[nodiscard]] inline Napi::Value to_js(Napi::Env env, std::uint64_t number) {
   return Napi::Number::New(env, static_cast<double>(number));
 }
+[[nodiscard]] inline Napi::Value to_js(Napi::Env env, bool yes) { return Napi::Boolean::New(env, yes); }
 /// What a handler rarely asks for: id, group, partition, headers and so on.
 [[nodiscard]] Napi::Object details_of(Napi::Env env, const Delivery& delivery);
 
@@ -87,6 +97,12 @@ void set_others(Message& message, const Napi::Value& others);
 [[nodiscard]] IdempotencyToken token_from(const Napi::Value& fields);
 /// A list of null, numbers (whole ones as such), bigints of 64 bits, strings.
 [[nodiscard]] std::vector<SqlTransaction::Value> sql_values_from(const Napi::Value& value);
+/// A BigInt of a version or a position.
+[[nodiscard]] std::uint64_t place_from(const Napi::Value& value, std::string_view name);
+[[nodiscard]] std::optional<std::uint64_t> optional_place_from(const Napi::Value& value,
+                                                               std::string_view name);
+/// A list of [type, payload, content type, headers, id or undefined].
+[[nodiscard]] std::vector<NewEvent> new_events_from(const Napi::Value& value);
 [[nodiscard]] std::vector<std::string> texts_from(const Napi::Value& value, std::string_view name);
 
 /// From [name, value, name, value ...], as set_option takes them.
@@ -148,6 +164,8 @@ struct Call {
   void (*function)(Port& port, const Napi::CallbackInfo& info);
 };
 [[nodiscard]] std::vector<Call> calls();
+/// Those of the event store (events.cpp).
+[[nodiscard]] std::vector<Call> event_calls();
 
 void define_port(Napi::Env env, Napi::Object exports);
 

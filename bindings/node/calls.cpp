@@ -165,32 +165,35 @@ void close_consumer(Port& port, Info info) {
 }  // namespace
 
 std::vector<Call> calls() {
-  return {{"publishWithRetry", publish_with_retry},
-          {"cancel", cancel},
-          {"reschedule", reschedule},
-          {"pending", pending},
-          {"declareTopic", declare_topic},
-          {"backlog", backlog},
-          {"blockedKeys", blocked_keys},
-          {"releaseKey", release_key},
-          {"deadLetters", dead_letters},
-          {"findDeadLetter", find_dead_letter},
-          {"deadLetterGroups", dead_letter_groups},
-          {"redrive", redrive},
-          {"redriveAll", redrive_all},
-          {"discardDeadLetter", discard_dead_letter},
-          {"begin", begin},
-          {"complete", complete},
-          {"fail", fail},
-          {"statistics", statistics},
-          {"health", health},
-          {"findings", findings},
-          {"settleDown", settle_down},
-          {"close", close},
-          {"consume", consume},
-          {"settleDurably", settle_durably},
-          {"drainConsumer", drain_consumer},
-          {"closeConsumer", close_consumer}};
+  std::vector<Call> all = {{"publishWithRetry", publish_with_retry},
+                           {"cancel", cancel},
+                           {"reschedule", reschedule},
+                           {"pending", pending},
+                           {"declareTopic", declare_topic},
+                           {"backlog", backlog},
+                           {"blockedKeys", blocked_keys},
+                           {"releaseKey", release_key},
+                           {"deadLetters", dead_letters},
+                           {"findDeadLetter", find_dead_letter},
+                           {"deadLetterGroups", dead_letter_groups},
+                           {"redrive", redrive},
+                           {"redriveAll", redrive_all},
+                           {"discardDeadLetter", discard_dead_letter},
+                           {"begin", begin},
+                           {"complete", complete},
+                           {"fail", fail},
+                           {"statistics", statistics},
+                           {"health", health},
+                           {"findings", findings},
+                           {"settleDown", settle_down},
+                           {"close", close},
+                           {"consume", consume},
+                           {"settleDurably", settle_durably},
+                           {"drainConsumer", drain_consumer},
+                           {"closeConsumer", close_consumer}};
+  for (const Call& one : event_calls())
+    all.push_back(one);
+  return all;
 }
 
 }  // namespace towline::node

@@ -110,6 +110,30 @@ Napi::Object record(Napi::Env env, const DeadLetter& entry) {
       .take();
 }
 
+Napi::Value place(Napi::Env env, std::uint64_t number) { return Napi::BigInt::New(env, number); }
+
+Napi::Object record(Napi::Env env, const RecordedEvent& event) {
+  return Record(env)
+      .put("stream", event.stream)
+      .put("version", place(env, event.version))
+      .put("position", place(env, event.position))
+      .put("id", event.id.to_string())
+      .put("type", event.type)
+      .put("payload", buffer(env, event.payload))
+      .put("contentType", event.content_type)
+      .put("headers", Napi::Value(headers(env, event.headers)))
+      .put("recordedAt", event.recorded_at)
+      .take();
+}
+
+Napi::Object record(Napi::Env env, const StreamInfo& info) {
+  return Record(env)
+      .put("name", info.name)
+      .put("oldestVersion", place(env, info.oldest_version))
+      .put("newestVersion", place(env, info.newest_version))
+      .take();
+}
+
 template <typename T>
 Napi::Value page_of(Napi::Env env, const Page<T>& page) {
   return Record(env)
@@ -195,6 +219,19 @@ void set_enum(const Napi::Value& from, const char* name, const char* const (&nam
   }
   raise(from.Env(), {ErrorCode::kInvalidArgument,
                      std::string(name) + " is '" + given + "', but must be one of " + known});
+}
+
+Headers headers_from(const Napi::Value& given) {
+  if (!given.IsObject()) raise_wrong(given, "headers", "an object of strings");
+  Headers headers;
+  const auto object = given.As<Napi::Object>();
+  const auto names = object.GetPropertyNames();
+  for (std::uint32_t i = 0; i < names.Length(); ++i) {
+    const Napi::Value given_name = names.Get(i);  // as it is: the name of a property may have a zero byte
+    const std::string name = given_name.ToString();
+    headers.emplace_back(name, text_from(object.Get(given_name), "header " + name));
+  }
+  return headers;
 }
 
 }  // namespace
@@ -392,6 +429,55 @@ Napi::Value to_js(Napi::Env env, const DeadLetterAlert& alert) {
 
 Napi::Value to_js(Napi::Env env, const PortConsumer& consumer) { return hold(env, consumer); }
 
+Napi::Value to_js(Napi::Env env, const Appended& appended) {
+  return Record(env)
+      .put("firstVersion", place(env, appended.first_version))
+      .put("lastVersion", place(env, appended.last_version))
+      .put("lastPosition", place(env, appended.last_position))
+      .put("duplicate", appended.duplicate)
+      .take();
+}
+
+Napi::Value to_js(Napi::Env env, const std::vector<RecordedEvent>& events) {
+  return list(env, events, [&](const RecordedEvent& event) { return record(env, event); });
+}
+
+Napi::Value to_js(Napi::Env env, const EventPage& page) {
+  return Record(env)
+      .put("events", to_js(env, page.events))
+      .put("next", place(env, page.next))
+      .put("end", page.end)
+      .take();
+}
+
+Napi::Value to_js(Napi::Env env, const std::optional<StreamInfo>& info) {
+  return info ? Napi::Value(record(env, *info)) : env.Undefined();
+}
+
+Napi::Value to_js(Napi::Env env, const Page<StreamInfo>& page) { return page_of(env, page); }
+
+Napi::Value to_js(Napi::Env env, const std::optional<Snapshot>& snapshot) {
+  if (!snapshot) return env.Undefined();
+  return Record(env)
+      .put("version", place(env, snapshot->version))
+      .put("state", buffer(env, snapshot->state))
+      .put("contentType", snapshot->content_type)
+      .put("savedAt", snapshot->saved_at)
+      .take();
+}
+
+Napi::Value to_js(Napi::Env env, const EventSubscriptionStatistics& statistics) {
+  return Record(env)
+      .put("active", statistics.active)
+      .put("checkpoint", place(env, statistics.checkpoint))
+      .put("handled", place(env, statistics.handled))
+      .put("failures", place(env, statistics.failures))
+      .put("lastError", statistics.last_error)
+      .take();
+}
+
+Napi::Value to_js(Napi::Env env, const EventSubscription& subscription) { return hold(env, subscription); }
+
 Napi::Object details_of(Napi::Env env, const Delivery& delivery) {
   return Record(env)
       .put("id", delivery.id().to_string())
@@ -473,16 +559,7 @@ Message message_from(const Napi::Value& fields) {
 }
 
 void set_others(Message& message, const Napi::Value& others) {
-  if (const auto given = field(others, "headers")) {
-    if (!given->IsObject()) raise_wrong(*given, "headers", "an object of strings");
-    const auto object = given->As<Napi::Object>();
-    const auto names = object.GetPropertyNames();
-    for (std::uint32_t i = 0; i < names.Length(); ++i) {
-      const Napi::Value given_name = names.Get(i);  // as it is: the name of a property may have a zero byte
-      const std::string name = given_name.ToString();
-      message.headers.emplace_back(name, text_from(object.Get(given_name), "header " + name));
-    }
-  }
+  if (const auto given = field(others, "headers")) message.headers = headers_from(*given);
   set_whole(others, "priority", 255, message.priority);
   set(others, "ttlMs", message.ttl);
   set(others, "dedupId", message.dedup_id);
@@ -559,6 +636,34 @@ std::vector<SqlTransaction::Value> sql_values_from(const Napi::Value& value) {
   for (std::uint32_t i = 0; i < array.Length(); ++i)
     values.push_back(sql_value_from(array.Get(i)));
   return values;
+}
+
+std::uint64_t place_from(const Napi::Value& value, std::string_view name) {
+  bool exact = value.IsBigInt();
+  const std::uint64_t place = exact ? value.As<Napi::BigInt>().Uint64Value(&exact) : 0;
+  if (!exact) raise_wrong(value, name, "a bigint of 64 bits");
+  return place;
+}
+
+std::optional<std::uint64_t> optional_place_from(const Napi::Value& value, std::string_view name) {
+  if (value.IsUndefined()) return std::nullopt;
+  return place_from(value, name);
+}
+
+std::vector<NewEvent> new_events_from(const Napi::Value& value) {
+  if (!value.IsArray()) raise_wrong(value, "events", "a list");
+  const auto given = value.As<Napi::Array>();
+  std::vector<NewEvent> events(given.Length());
+  for (std::uint32_t i = 0; i < given.Length(); ++i) {
+    const auto fields = given.Get(i).As<Napi::Array>();
+    NewEvent& event = events[i];
+    event.type = text_from(fields.Get(std::uint32_t{0}), "type");
+    event.payload = bytes_from(fields.Get(std::uint32_t{1}), "value");
+    event.content_type = text_from(fields.Get(std::uint32_t{2}), "contentType");
+    event.headers = headers_from(fields.Get(std::uint32_t{3}));
+    if (const Napi::Value id = fields.Get(std::uint32_t{4}); !id.IsUndefined()) event.id = id_from(id);
+  }
+  return events;
 }
 
 std::vector<std::string> texts_from(const Napi::Value& value, std::string_view name) {

@@ -73,6 +73,11 @@ Napi::Value sql_publish(Info info) {
   return text(info.Env(), id->to_string());
 }
 
+void sql_append(Info info) {
+  answer(info, session_of(info).append(text_from(info[1], "stream"), new_events_from(info[2]),
+                                       optional_place_from(info[3], "expected")));
+}
+
 void sql_complete(Info info) {
   answer(info, session_of(info).complete(text_from(info[1], "scope"), text_from(info[2], "key"),
                                          bytes_from(info[3], "result")));
@@ -169,6 +174,7 @@ void define_handles(Napi::Env env, Napi::Object exports) {
   define(env, exports, "transaction", transaction);
   define(env, exports, "sqlExecute", sql_execute);
   define(env, exports, "sqlPublish", sql_publish);
+  define(env, exports, "sqlAppend", sql_append);
   define(env, exports, "sqlComplete", sql_complete);
 
   define(env, exports, "consumerPause", [](Info info) { answer(info, held<PortConsumer>(info[0]).pause()); });

@@ -8,6 +8,7 @@ import { Calls, type MessageOptions, type PublishOptions } from "./calls.js";
 import { Consumer, type Host } from "./consumer.js";
 import { ClosedError, InvalidArgumentError, InvalidConfigError, type TowlineError } from "./errors.js";
 import { type Message, RELEASED } from "./message.js";
+import { EventStore } from "./events.js";
 import * as bridge from "./native.js";
 import { type Fields, type Handle, kindOf, native, type Outcome, type Port, textsOf } from "./native.js";
 import type { ConsumerOptions, EngineOptions } from "./options.js";
@@ -134,6 +135,8 @@ export class Topic<T> {
 export class Engine extends Calls {
   readonly #port: Port;
   readonly #host: Host;
+  /** Streams of events, which are kept; `events` are what the engine tells by itself. */
+  readonly eventStore: EventStore;
   readonly #waiting = new Map<number, Waiting>();
   readonly #sinks = new Map<number, Sink>();
   /** What a consumer leaves behind at its caller's signal. */
@@ -183,6 +186,7 @@ export class Engine extends Calls {
       forget: (consumer) => this.#forget(consumer.number),
       check: () => this.#check(),
     };
+    this.eventStore = new EventStore(this.#host);
   }
 
   // ---- consumers ------------------------------------------------------------------------------------

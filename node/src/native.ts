@@ -60,6 +60,21 @@ export interface Port {
   settleDurably: Answering;
   drainConsumer: Answering;
   closeConsumer: Answering;
+  append: Answering;
+  readEvents: Answering;
+  readEventsBackwards: Answering;
+  readAllEvents: Answering;
+  findStream: Answering;
+  streams: Answering;
+  truncateStream: Answering;
+  saveSnapshot: Answering;
+  findSnapshot: Answering;
+  followEvents: Answering;
+  streamEvents: Answering;
+  receiveEvents: Answering;
+  checkpointEvents: Answering;
+  eventSubscriptionStatistics: Answering;
+  closeEventSubscription: Answering;
 }
 
 export interface Details {
@@ -88,6 +103,7 @@ interface Native {
   transaction(deliveries: Handle, place: number, body: (session: Handle) => void): void;
   sqlExecute(session: Handle, sql: string, parameters: readonly SqlParameter[]): SqlValue[][];
   sqlPublish(session: Handle, message: Fields): string;
+  sqlAppend(session: Handle, stream: string, events: unknown[][], expected: bigint | undefined): void;
   sqlComplete(session: Handle, scope: string, key: string, result: string | Uint8Array): void;
   consumerPause(consumer: Handle): void;
   consumerResume(consumer: Handle): void;

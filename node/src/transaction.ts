@@ -2,6 +2,7 @@
 
 import { fieldsOf, type MessageOptions } from "./calls.js";
 import { InvalidArgumentError } from "./errors.js";
+import { eventFields, type NewEvent, placeFrom } from "./event_records.js";
 import { type Handle, kindOf, native } from "./native.js";
 import { encode } from "./payload.js";
 
@@ -30,6 +31,16 @@ export class Transaction {
   /** Publishes with the transaction. Returns the message's id. */
   publish(topic: string, value: unknown, options: MessageOptions = {}): string {
     return native.sqlPublish(this.#session, fieldsOf(topic, value, options));
+  }
+
+  /**
+   * Appends events when the body has returned, as `engine.eventStore.append`: another version than `expected` then
+   * fails the transaction with ConflictError. Once per stream.
+   */
+  append(stream: string, events: readonly NewEvent[], options: { expected?: bigint | number } = {}): void {
+    const { expected } = options;
+    const version = expected === undefined ? undefined : placeFrom(expected, "expected");
+    native.sqlAppend(this.#session, stream, eventFields(events), version);
   }
 
   /** Stores the result of an idempotency key with the effect; `once` gives it as bytes. */

@@ -235,5 +235,27 @@ TEST_P(EventStoreSuite, Conf97_SnapshotsAndTruncationKeepWhatIsNeeded) {
   EXPECT_EQ(appended->first_version, 6U);
 }
 
+TEST_P(EventStoreSuite, Bad36_VersionsThatCannotBe) {
+  Engine engine = open();
+  EventStore events = engine.events();
+  ASSERT_OK(events.append("order-1", {event("one")}));
+  for (const std::uint64_t expected : {std::uint64_t{0}, std::uint64_t{2}, UINT64_MAX})
+    EXPECT_ERROR(events.append("order-1", {event("two")}, expected), ErrorCode::kConflict);
+  EXPECT_ERROR(events.save_snapshot("order-1", {UINT64_MAX, "state", {}, {}}), ErrorCode::kNotFound);
+  EXPECT_TRUE(events.read("order-1", UINT64_MAX)->events.empty());
+  EXPECT_TRUE(events.read_all(UINT64_MAX)->events.empty());
+  EXPECT_EQ(events.read("order-1", 0)->events.size(), 1U);
+  for (const std::size_t count_max : {std::size_t{0}, std::size_t{10'001}, SIZE_MAX})
+    EXPECT_ERROR(events.read("order-1", 1, count_max), ErrorCode::kInvalidArgument);
+  EventSubscriptionOptions options;
+  options.name = "reader";
+  auto subscription = events.subscribe(options);
+  ASSERT_OK(subscription);
+  EXPECT_ERROR(subscription->checkpoint(UINT64_MAX), ErrorCode::kInvalidArgument);
+  options.stream = "order-1";
+  EXPECT_ERROR(events.subscribe(options), ErrorCode::kTopologyMismatch);
+  EXPECT_EQ(events.read("order-1")->events.size(), 1U);
+}
+
 }  // namespace
 }  // namespace towline::conformance

@@ -1,7 +1,7 @@
 // One role of the interop test in C++; role.py and role.mjs are the same in their languages. Prints one line
 // of JSON with what it saw.
 //
-//   interop_role publish|fail|mend|handle URL
+//   interop_role publish|fail|mend|handle|append|follow URL
 
 #include <future>
 #include <iostream>
@@ -78,6 +78,30 @@ json mend(towline::Engine& engine) {
           {"fingerprint", entry.fingerprint.size()}};
 }
 
+json append(towline::Engine& engine) {
+  towline::NewEvent placed{"order.placed", R"({"n":1,"s":"ün"})", "application/json", {{"a", "ü"}}};
+  const auto appended =
+      engine.events().append("order-7", {placed, {"order.noted", "ün", "text/plain; charset=utf-8"}}, 0);
+  return {{"first", appended.value().first_version}, {"last", appended.value().last_version}};
+}
+
+/// The next event of a subscription that all languages share.
+json follow(towline::Engine& engine) {
+  towline::EventSubscription subscription =
+      engine.events().subscribe({.name = "reader", .stream = "order-7"}).value();
+  const auto events = subscription.receive(1, 20s).value();
+  const towline::RecordedEvent& event = events.at(0);
+  subscription.checkpoint(event.version).value();
+  json headers = json::object();
+  for (const auto& [name, value] : event.headers)
+    headers[name] = value;
+  return {{"version", event.version},
+          {"type", event.type},
+          {"payload", event.payload},
+          {"content_type", event.content_type},
+          {"headers", headers}};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -88,6 +112,8 @@ int main(int argc, char** argv) {
   if (role == "publish") seen = publish(engine);
   if (role == "fail" || role == "handle") seen = consume(engine, role == "fail");
   if (role == "mend") seen = mend(engine);
+  if (role == "append") seen = append(engine);
+  if (role == "follow") seen = follow(engine);
   engine.close().value();
   std::cout << seen.dump() << "\n";
   return seen.is_null() ? 2 : 0;

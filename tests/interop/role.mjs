@@ -1,6 +1,6 @@
 // One role of the interop test in Node; interop_role_main.cpp and role.py are the same in their languages.
 //
-//   node role.mjs publish|fail|mend|handle URL
+//   node role.mjs publish|fail|mend|handle|append|follow URL
 
 import { Engine } from "towline";
 
@@ -43,7 +43,23 @@ const mend = async () => {
     attempt: entry.attempt, fingerprint: entry.fingerprint.length };
 };
 
-const roles = { publish, fail: () => consume(true), mend, handle: () => consume(false) };
+const append = async () => {
+  const placed = { type: "order.placed", value: { n: 1, s: "ün" }, headers: { a: "ü" } };
+  const noted = { type: "order.noted", value: "ün" };
+  const { firstVersion, lastVersion } = await engine.eventStore.append("order-7", [placed, noted], { expected: 0 });
+  return { first: Number(firstVersion), last: Number(lastVersion) };
+};
+
+// The next event of a subscription that all languages share.
+const follow = async () => {
+  const subscription = await engine.eventStore.subscribe("reader", { stream: "order-7" });
+  const [event] = await subscription.receive({ countMax: 1, timeoutMs: 20_000 });
+  await subscription.checkpoint(event.version);
+  return { version: Number(event.version), type: event.type, payload: event.payload.toString(),
+    content_type: event.contentType, headers: event.headers };
+};
+
+const roles = { publish, fail: () => consume(true), mend, handle: () => consume(false), append, follow };
 const seen = await roles[role]();
 await engine.close();
 console.log(JSON.stringify(seen));

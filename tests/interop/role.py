@@ -1,13 +1,13 @@
 """One role of the interop test in Python; interop_role_main.cpp and role.mjs are the same in their languages.
 
-python role.py publish|fail|mend|handle URL
+python role.py publish|fail|mend|handle|append|follow URL
 """
 
 import json
 import sys
 import threading
 
-from towline import Engine, Message
+from towline import Engine, Message, NewEvent
 
 
 class BadOrder(Exception):
@@ -48,8 +48,23 @@ def mend(engine: Engine) -> dict:
             "attempt": entry.attempt, "fingerprint": len(entry.fingerprint)}
 
 
+def append(engine: Engine) -> dict:
+    placed = NewEvent("order.placed", {"n": 1, "s": "ün"}, headers={"a": "ü"})
+    appended = engine.events.append("order-7", [placed, NewEvent("order.noted", "ün")], 0)
+    return {"first": appended.first_version, "last": appended.last_version}
+
+
+def follow(engine: Engine) -> dict:
+    """The next event of a subscription that all languages share."""
+    with engine.events.subscribe("reader", stream="order-7") as subscription:
+        (event,) = subscription.receive(1, timeout=20)
+        subscription.checkpoint(event.version)
+    return {"version": event.version, "type": event.type, "payload": event.payload.decode(),
+            "content_type": event.content_type, "headers": event.headers}
+
+
 role, url = sys.argv[1:]
 with Engine(url) as engine:
     roles = {"publish": publish, "fail": lambda e: consume(e, True), "mend": mend,
-             "handle": lambda e: consume(e, False)}
+             "handle": lambda e: consume(e, False), "append": append, "follow": follow}
     print(json.dumps(roles[role](engine)))

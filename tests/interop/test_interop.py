@@ -1,6 +1,6 @@
 """One message, three languages, one SQLite file: published in one, failed and dead-lettered in another,
-edited and redriven from the third, handled in the first again; in every order. Each role is a process of its
-own.
+edited and redriven from the third, handled in the first again; in every order. And events that one appends
+and the others follow, by turns under one name. Each role is a process of its own.
 
 The commands of the languages are in TOWLINE_ROLE_<LANGUAGE>, as JSON lists.
 """
@@ -42,3 +42,15 @@ def test_a_message_goes_through_all_three(first: str, second: str, third: str, t
     handled = play(first, "handle", url)
     assert json.loads(handled.pop("payload")) == {"n": 2}
     assert handled == {**same, "attempt": 1, "redrives": 1}
+
+
+@pytest.mark.parametrize(("first", "second", "third"), itertools.permutations(LANGUAGES))
+def test_events_are_followed_by_turns(first: str, second: str, third: str, tmp_path: Path) -> None:
+    url = f"sqlite:{tmp_path}/a.db"
+    assert play(first, "append", url) == {"first": 1, "last": 2}
+    seen = play(second, "follow", url)
+    assert json.loads(seen.pop("payload")) == {"n": 1, "s": "ün"}
+    assert seen == {"version": 1, "type": "order.placed", "content_type": "application/json",
+                    "headers": {"a": "ü"}}
+    assert play(third, "follow", url) == {"version": 2, "type": "order.noted", "payload": "ün",
+                                          "content_type": "text/plain; charset=utf-8", "headers": {}}

@@ -8,6 +8,7 @@ import "./conformance/retry.mjs";
 import "./conformance/dead_letters.mjs";
 import "./conformance/delay.mjs";
 import "./conformance/idempotency.mjs";
+import "./conformance/events.mjs";
 import "./conformance/limits.mjs";
 import "./conformance/features.mjs";
 import "./conformance/lifecycle.mjs";

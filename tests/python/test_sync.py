@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import eventually
 
-from towline import Engine, Message, errors
+from towline import Engine, Message, NewEvent, errors
 from towline.testing import VirtualClock
 
 
@@ -106,3 +110,46 @@ def test_the_fixtures_of_the_plug_in_work(towline_clock: VirtualClock, towline_e
     towline_clock.advance(1)
     towline_engine.settle_down()
     assert got == [1]
+
+
+def test_an_interrupted_receive_of_events_loses_nothing(tmp_path: Path) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with Engine(f"sqlite:{tmp_path}/a.db") as engine:
+            subscription = engine.events.subscribe("reader")
+            for number in range(5):
+                signal.setitimer(signal.ITIMER_REAL, 0.02)
+                with pytest.raises(Interrupted):
+                    subscription.receive()
+                # What the engine was asked for goes on, and gets this one.
+                engine.events.append("order-1", [NewEvent("happened", str(number))])
+                assert [event.value for event in subscription.receive(timeout=10)] == [str(number)]
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_in_the_child_of_a_fork_a_subscription_is_dead_and_in_the_parent_alive(tmp_path: Path) -> None:
+    with Engine(f"sqlite:{tmp_path}/a.db") as engine:
+        subscription = engine.events.subscribe("reader")
+        child = os.fork()
+        if child == 0:
+            refused = 0
+            try:
+                for call in (subscription.receive, subscription.statistics, engine.events.streams):
+                    with contextlib.suppress(errors.ForkedError):
+                        call()
+                        refused -= 10
+                    refused += 1
+                subscription.close()
+                del call, subscription  # its end must not touch what is the parent's
+            finally:
+                os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+        engine.events.append("order-1", [NewEvent("happened", "one")])
+        assert [event.value for event in subscription.receive(timeout=10)] == ["one"]

@@ -44,6 +44,7 @@ await orders.consumeBatches({ group: "b", batchCountMax: 100 }, async (batch) =>
 });
 await orders.consume({ group: "t" }, (m) => {
   m.transaction((tx) => {
+    tx.append("order-1", [{ type: "order.paid", value: m.value }], { expected: 1n });
     const rows: SqlValue[][] = tx.execute("SELECT ?1", [m.value.total]);
     tx.publish("bills", rows.length, { key: m.key });
     // @ts-expect-error: no SQL value
@@ -57,3 +58,16 @@ const limiter = new Limiter(4, { waitingMax: 10 });
 }
 const answer: number = await limiter.run(async () => 42);
 console.log(answer, limiter.statistics().inUse);
+
+await using follower = await engine.eventStore.subscribe<Order>("reader", { types: ["order.*"], fromEnd: true });
+for await (const batch of follower) {
+  const totals: number[] = batch.map((event) => event.value.total);
+  const place: bigint = batch[0]!.position;
+  await follower.checkpoint(place, { signal: AbortSignal.timeout(totals.length) });
+}
+// @ts-expect-error: an event has a type
+await engine.eventStore.append("order-1", [{ value: 1 }]);
+// @ts-expect-error: a name, under which the place is kept
+await engine.eventStore.streamTo("events.{type}", { intervalMs: 5 });
+const { next }: { next: bigint } = await engine.eventStore.read("order-1", { from: 1, countMax: 10 });
+console.log(next);

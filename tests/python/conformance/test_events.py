@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -323,3 +324,57 @@ async def test_conf_97_snapshots_and_truncation_keep_what_is_needed(store: Store
         info = await engine.events.find_stream("cart-1")
         assert info is not None and (info.oldest_version, info.newest_version) == (5, 5)
         assert (await engine.events.append("cart-1", [event("6")], 5)).first_version == 6
+
+
+@asynchronous
+async def test_bad_36_versions_that_cannot_be(store: Store) -> None:
+    async with store.open() as engine:
+        events = engine.events
+        await events.append("order-1", [event("one")])
+        calls: list[Callable[[int], Awaitable[Any]]] = [
+            lambda version: events.append("order-1", [event("two")], version),
+            lambda version: events.read("order-1", version),
+            lambda version: events.read_backwards("order-1", version),
+            lambda version: events.read_all(version),
+            lambda version: events.truncate("order-1", version),
+            lambda version: events.save_snapshot("order-1", version, "state"),
+        ]
+        for call in calls:
+            for version in (-1, 2**64, 10**1000):
+                with pytest.raises(errors.InvalidArgumentError) as refused:
+                    await call(version)
+                assert len(refused.value.message) < 200 and "must be in" in refused.value.message
+            for wrong in ("1", 1.5, True):
+                with pytest.raises(TypeError):
+                    await call(wrong)  # type: ignore[arg-type]
+        largest = 2**64 - 1
+        for version in (0, 2, largest):
+            with pytest.raises(errors.ConflictError):
+                await events.append("order-1", [event("two")], version)
+        with pytest.raises(errors.NotFoundError):
+            await events.save_snapshot("order-1", largest, "state")
+        assert (await events.read("order-1", largest)).events == []
+        assert (await events.read_all(largest)).events == []
+        for count_max in (0, 10_001):
+            with pytest.raises(errors.InvalidArgumentError):
+                await events.read("order-1", count_max=count_max)
+        async with await events.subscribe("reader") as subscription:
+            with pytest.raises(errors.InvalidArgumentError):
+                await subscription.checkpoint(largest)
+        for stream in ("", "a b", "größe", "a" * 256, "a\0b"):
+            with pytest.raises(errors.InvalidNameError):
+                await events.append(stream, [event("two")])
+        for kind in ("", "a b", "a.*", "a" * 101):
+            with pytest.raises(errors.InvalidNameError):
+                await events.append("order-1", [event("two", kind)])
+        with pytest.raises(errors.InvalidArgumentError):
+            await events.append("order-1", [])
+        with pytest.raises(TypeError):
+            await events.append("order-1", ["two"])  # type: ignore[list-item]
+        with pytest.raises(errors.InvalidIdError):
+            await events.append("order-1", [event("two", id="x")])
+        with pytest.raises(errors.InvalidConfigError):
+            await events.subscribe("reader", batch_count_max=0)
+        with pytest.raises(errors.TopologyMismatchError):
+            await events.subscribe("reader", stream="order-1")
+        assert [one.payload for one in (await events.read("order-1")).events] == [b"one"]
