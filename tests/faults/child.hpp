@@ -53,5 +53,8 @@ int run_redrive(const Orders& orders);
 int run_full_disk(const Orders& orders);
 int run_stuck(const Orders& orders);
 int run_slow_consumer(const Orders& orders);
+int run_appender(const Orders& orders);
+int run_follower(const Orders& orders);
+int run_relay(const Orders& orders);
 
 }  // namespace towline::faults

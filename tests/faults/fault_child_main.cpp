@@ -1,5 +1,5 @@
 // The process that the fault experiments start, kill, stop and start again; see child.hpp for its arguments.
-// Modes: work, publish, mixed, script, redrive, full_disk, stuck, slow.
+// Modes: work, publish, mixed, script, redrive, full_disk, stuck, slow, append, follow, relay.
 
 #include <cstdio>
 #include <exception>
@@ -19,10 +19,11 @@ struct Mode {
   std::string_view name;
   int (*run)(const Orders&);
 };
-constexpr Mode kModes[] = {{"work", run_worker},     {"publish", run_publisher},
-                           {"script", run_script},   {"mixed", run_mixed_publisher},
-                           {"redrive", run_redrive}, {"full_disk", run_full_disk},
-                           {"stuck", run_stuck},     {"slow", run_slow_consumer}};
+constexpr Mode kModes[] = {
+    {"work", run_worker},           {"publish", run_publisher},  {"script", run_script},
+    {"mixed", run_mixed_publisher}, {"redrive", run_redrive},    {"full_disk", run_full_disk},
+    {"stuck", run_stuck},           {"slow", run_slow_consumer}, {"append", run_appender},
+    {"follow", run_follower},       {"relay", run_relay}};
 
 Orders orders_of(int argc, char** argv) {
   Orders orders{argv[1], argv[2], argv[3], argv[4], {}};

@@ -193,7 +193,7 @@ Result<void> EventFollower::find_again() {
 Result<void> EventFollower::move_checkpoint(std::uint64_t place, std::vector<spi::Write> with) {
   if (has_turn_ && unsure_) {
     if (auto found = find_again(); !found) return found;
-    if (place <= cursor_.place) return {};  // it did happen
+    if (place <= cursor_.place && !with.empty()) return {};  // it did happen
   }
   if (!has_turn_) {
     return Error{ErrorCode::kLeaseLost,
@@ -412,6 +412,8 @@ EventSubscriptionStatistics EventFollower::statistics() const {
 // ---- the end ------------------------------------------------------------------------------------
 
 bool EventFollower::close(MonotonicTime deadline) {
+  // In a child its thread is not there, and the parent may have held the locks.
+  if (context_->forked()) return false;
   stop_.request_stop();
   if (t_follower == this) return false;
   bool stuck = false;
@@ -435,7 +437,7 @@ bool EventFollower::close(MonotonicTime deadline) {
 }
 
 void EventFollower::leave() {
-  if (left_.exchange(true)) return;
+  if (context_->forked() || left_.exchange(true)) return;
   stop_.request_stop();
   if (leave_listener_) leave_listener_();
 }
