@@ -51,6 +51,7 @@ const std::vector<Row>& table() {
       {"BLOCKED", "a blocked event loop, a held GIL: what the other language's workers on the file notice",
        plain<blocked_workers>},
       {"IDLE", "memory and processor time of an engine that does nothing", plain<idle_engine>},
+      {"EVENT", "the event store: appends, and a reader that catches up", plain<event_store>},
       {"DEAD", "a hundred thousand dead letters: pages and redrive", plain<dead_letters>},
   };
   return rows;

@@ -48,6 +48,8 @@ void python_singles(Bench& bench);
 void python_in_memory(Bench& bench);
 // blocked.cpp
 void blocked_workers(Bench& bench);
+// events.cpp
+void event_store(Bench& bench);
 // idle.cpp
 void idle_engine(Bench& bench);
 
