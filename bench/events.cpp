@@ -125,8 +125,8 @@ void event_store(Bench& bench) {
   const Series singles{"append of one", "events/s", one}, commits{"plain group commit", "rows/s", one};
   bench.interleave({[&](int round) {
                       Engine engine = Engine::open(sqlite_url(bench.new_file("events"))).value();
-                      bench.sample(ours, round, append_batches(engine.events(), count, payload));
-                      bench.sample(read, round, catch_up(engine.events(), count));
+                      bench.sample(ours, round, append_batches(engine.event_store(), count, payload));
+                      bench.sample(read, round, catch_up(engine.event_store(), count));
                       (void)engine.close().value();
                     },
                     [&](int round) {
@@ -143,7 +143,8 @@ void event_store(Bench& bench) {
                     },
                     [&](int round) {
                       Engine engine = Engine::open(sqlite_url(bench.new_file("single"))).value();
-                      bench.sample(singles, round, append_singles(engine.events(), single_count, payload));
+                      bench.sample(singles, round,
+                                   append_singles(engine.event_store(), single_count, payload));
                       (void)engine.close().value();
                     },
                     [&](int round) {

@@ -95,45 +95,46 @@ void define_streams(py::class_<PyPort>& port) {
            [](PyPort& self, RequestId id, const std::string& stream, const py::list& events,
               std::optional<std::uint64_t> expected) {
              return self.run(id, [stream, events = new_events_from(events), expected](Engine& e) {
-               return e.events().append(stream, events, expected);
+               return e.event_store().append(stream, events, expected);
              });
            })
       .def("read_events",
            [](PyPort& self, RequestId id, const std::string& stream, std::uint64_t from,
               std::size_t count_max) {
-             return self.run(id, [=](Engine& e) { return e.events().read(stream, from, count_max); });
+             return self.run(id, [=](Engine& e) { return e.event_store().read(stream, from, count_max); });
            })
       .def("read_events_backwards",
            [](PyPort& self, RequestId id, const std::string& stream, std::uint64_t from,
               std::size_t count_max) {
-             return self.run(id,
-                             [=](Engine& e) { return e.events().read_backwards(stream, from, count_max); });
+             return self.run(
+                 id, [=](Engine& e) { return e.event_store().read_backwards(stream, from, count_max); });
            })
       .def("read_all_events",
            [](PyPort& self, RequestId id, std::uint64_t from, std::size_t count_max) {
-             return self.run(id, [=](Engine& e) { return e.events().read_all(from, count_max); });
+             return self.run(id, [=](Engine& e) { return e.event_store().read_all(from, count_max); });
            })
       .def("find_stream",
            [](PyPort& self, RequestId id, const std::string& stream) {
-             return self.run(id, [=](Engine& e) { return e.events().find_stream(stream); });
+             return self.run(id, [=](Engine& e) { return e.event_store().find_stream(stream); });
            })
       .def("streams",
            [](PyPort& self, RequestId id, const std::string& prefix, std::size_t count_max,
               const std::string& cursor) {
-             return self.run(id, [=](Engine& e) { return e.events().streams(prefix, count_max, cursor); });
+             return self.run(id,
+                             [=](Engine& e) { return e.event_store().streams(prefix, count_max, cursor); });
            })
       .def("truncate_stream",
            [](PyPort& self, RequestId id, const std::string& stream, std::uint64_t before) {
-             return self.run(id, [=](Engine& e) { return e.events().truncate(stream, before); });
+             return self.run(id, [=](Engine& e) { return e.event_store().truncate(stream, before); });
            })
       .def("save_snapshot",
            [](PyPort& self, RequestId id, const std::string& stream, std::uint64_t version,
               const py::bytes& state, const std::string& content_type) {
              return self.run(id, [stream, snapshot = Snapshot{version, std::string(state), content_type}](
-                                     Engine& e) { return e.events().save_snapshot(stream, snapshot); });
+                                     Engine& e) { return e.event_store().save_snapshot(stream, snapshot); });
            })
       .def("find_snapshot", [](PyPort& self, RequestId id, const std::string& stream) {
-        return self.run(id, [=](Engine& e) { return e.events().find_snapshot(stream); });
+        return self.run(id, [=](Engine& e) { return e.event_store().find_snapshot(stream); });
       });
 }
 
@@ -141,13 +142,13 @@ void define_following(py::module_& module, py::class_<PyPort>& port) {
   port.def("follow_events",
            [](PyPort& self, RequestId id, const OptionTexts& texts) {
              return self.run(id, [options = options_from<EventSubscriptionOptions>(texts)](Engine& e) {
-               return handle_of(e.events().subscribe(options));
+               return handle_of(e.event_store().subscribe(options));
              });
            })
       .def("stream_events",
            [](PyPort& self, RequestId id, const std::string& topic, const OptionTexts& texts) {
              return self.run(id, [topic, options = options_from<EventSubscriptionOptions>(texts)](Engine& e) {
-               return handle_of(e.events().stream_to(topic, options));
+               return handle_of(e.event_store().stream_to(topic, options));
              });
            });
   py::class_<PyEventSubscription, SubscriptionHandle>(module, "EventSubscription",

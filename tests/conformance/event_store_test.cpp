@@ -24,7 +24,7 @@ TEST_P(EventStoreSuite, Conf64_OfEightWritersAtOneVersionOneWins) {
   std::vector<std::thread> writers;
   for (std::size_t w = 0; w < kWriters; ++w) {
     writers.emplace_back([&, w] {
-      EventStore events = engines[w % 2].events();
+      EventStore events = engines[w % 2].event_store();
       for (std::uint64_t version = 0; version < kVersions;) {
         const auto appended = events.append("order-1", {event(std::to_string(w))}, version);
         if (appended.ok()) {
@@ -42,7 +42,7 @@ TEST_P(EventStoreSuite, Conf64_OfEightWritersAtOneVersionOneWins) {
   }
   for (std::thread& writer : writers)
     writer.join();
-  EventStore events = engines[0].events();
+  EventStore events = engines[0].event_store();
   const auto page = events.read("order-1");
   ASSERT_OK(page);
   EXPECT_EQ(page->events.size(), won.load());
@@ -54,7 +54,7 @@ TEST_P(EventStoreSuite, Conf64_OfEightWritersAtOneVersionOneWins) {
 
 TEST_P(EventStoreSuite, Conf64_AnAppendCanBeRepeated) {
   Engine engine = open();
-  EventStore events = engine.events();
+  EventStore events = engine.event_store();
   NewEvent first = event("one"), second = event("two");
   first.id = MessageId::parse("018f0000-0000-7000-8000-000000000001").value();
   second.id = MessageId::parse("018f0000-0000-7000-8000-000000000002").value();
@@ -76,12 +76,12 @@ TEST_P(EventStoreSuite, Conf65_AReaderBehindEightWritersSeesEachEventOnceAndInOr
   std::vector<Engine> engines = {open(), open()};
   EventSubscriptionOptions options;
   options.name = "reader";
-  auto subscription = engines[1].events().subscribe(options);
+  auto subscription = engines[1].event_store().subscribe(options);
   ASSERT_OK(subscription);
   std::vector<std::thread> writers;
   for (int w = 0; w < kWriters; ++w) {
     writers.emplace_back([&, w] {
-      EventStore events = engines[static_cast<std::size_t>(w) % 2].events();
+      EventStore events = engines[static_cast<std::size_t>(w) % 2].event_store();
       for (int i = 0; i < kEach; i += 2) {
         const std::string stream = "stream-" + std::to_string(w);
         ASSERT_OK(events.append(stream, {event(std::to_string(i)), event(std::to_string(i + 1))}));
@@ -111,14 +111,14 @@ TEST_P(EventStoreSuite, Conf65_AReaderBehindEightWritersSeesEachEventOnceAndInOr
 
 TEST_P(EventStoreSuite, Conf95_ASubscriptionGoesOnBehindItsCheckpointInAnotherEngine) {
   Engine first = open(), second = open();
-  EventStore events = first.events();
+  EventStore events = first.event_store();
   for (int i = 0; i < 10; ++i)
     ASSERT_OK(events.append("order-1", {event(std::to_string(i))}));
   EventSubscriptionOptions options;
   options.name = "reader";
-  auto mine = first.events().subscribe(options);
+  auto mine = first.event_store().subscribe(options);
   ASSERT_OK(mine);
-  auto others = second.events().subscribe(options);
+  auto others = second.event_store().subscribe(options);
   ASSERT_OK(others);
   const auto got = mine->receive(6, 5s);
   ASSERT_EQ(got->size(), 6U);
@@ -134,11 +134,11 @@ TEST_P(EventStoreSuite, Conf95_ASubscriptionGoesOnBehindItsCheckpointInAnotherEn
 
 TEST_P(EventStoreSuite, Conf95_WhoDropsASubscriptionGivesItsTurnAway) {
   Engine engine = open();
-  ASSERT_OK(engine.events().append("order-1", {event("one")}));
+  ASSERT_OK(engine.event_store().append("order-1", {event("one")}));
   EventSubscriptionOptions options;
   options.name = "reader";
-  { ASSERT_OK(engine.events().subscribe(options)); }
-  auto next = engine.events().subscribe(options);
+  { ASSERT_OK(engine.event_store().subscribe(options)); }
+  auto next = engine.event_store().subscribe(options);
   ASSERT_OK(next);
   // Well within the lease, which outlives the test.
   EXPECT_EQ(next->receive(10, 10s)->size(), 1U);
@@ -153,7 +153,7 @@ TEST_P(EventStoreSuite, Conf95_AHandlerGetsWhatFailedAgainAndNothingIsPassedOver
   options.name = "reader";
   options.batch_count_max = 3;
   options.retry = quick_retry();
-  auto subscription = engine.events().subscribe(options, [&](std::span<const RecordedEvent> batch) {
+  auto subscription = engine.event_store().subscribe(options, [&](std::span<const RecordedEvent> batch) {
     const std::lock_guard lock(mutex);
     if (++calls % 2 == 1) throw std::runtime_error("the database is away");
     for (const RecordedEvent& one : batch)
@@ -163,7 +163,7 @@ TEST_P(EventStoreSuite, Conf95_AHandlerGetsWhatFailedAgainAndNothingIsPassedOver
   std::vector<std::string> wanted;
   for (int i = 0; i < 20; ++i) {
     wanted.push_back(std::to_string(i));
-    ASSERT_OK(engine.events().append("stream-" + std::to_string(i % 3), {event(wanted.back())}));
+    ASSERT_OK(engine.event_store().append("stream-" + std::to_string(i % 3), {event(wanted.back())}));
   }
   EXPECT_TRUE(eventually([&] { return subscription->statistics().handled >= 20; }));
   EXPECT_TRUE(subscription->close());
@@ -180,11 +180,11 @@ TEST_P(EventStoreSuite, Conf96_EventsAreStreamedToTopicsOnceAndInOrderOverTwoLiv
     options.name = "relay";
     options.interval = 5ms;
     options.batch_count_max = 4;
-    auto relay = engine.events().stream_to("events.{type}", options);
+    auto relay = engine.event_store().stream_to("events.{type}", options);
     ASSERT_OK(relay);
     for (int i = 0; i < 10; ++i) {
       const std::string type = i % 2 == 0 ? "order.placed" : "order.paid";
-      ASSERT_OK(engine.events().append("order-1", {event(std::to_string(i), type)}));
+      ASSERT_OK(engine.event_store().append("order-1", {event(std::to_string(i), type)}));
     }
     EXPECT_TRUE(eventually([&] { return relay->statistics().handled >= 4; }));
     close(engine);
@@ -193,7 +193,7 @@ TEST_P(EventStoreSuite, Conf96_EventsAreStreamedToTopicsOnceAndInOrderOverTwoLiv
   EventSubscriptionOptions options;
   options.name = "relay";
   options.interval = 5ms;
-  auto relay = engine.events().stream_to("events.{type}", options);
+  auto relay = engine.event_store().stream_to("events.{type}", options);
   ASSERT_OK(relay);
   Recorder recorder;
   auto placed = engine.consume("events.#", member(), recorder.handler());
@@ -211,7 +211,7 @@ TEST_P(EventStoreSuite, Conf96_EventsAreStreamedToTopicsOnceAndInOrderOverTwoLiv
 TEST_P(EventStoreSuite, Conf97_SnapshotsAndTruncationKeepWhatIsNeeded) {
   {
     Engine engine = open();
-    EventStore events = engine.events();
+    EventStore events = engine.event_store();
     for (int i = 1; i <= 5; ++i)
       ASSERT_OK(events.append("cart-1", {event(std::to_string(i))}));
     EXPECT_ERROR(events.save_snapshot("cart-1", {6, "future", {}, {}}), ErrorCode::kNotFound);
@@ -220,7 +220,7 @@ TEST_P(EventStoreSuite, Conf97_SnapshotsAndTruncationKeepWhatIsNeeded) {
     close(engine);
   }
   Engine engine = open();
-  EventStore events = engine.events();
+  EventStore events = engine.event_store();
   const auto snapshot = events.find_snapshot("cart-1");
   ASSERT_OK(snapshot);
   ASSERT_TRUE(snapshot->has_value());

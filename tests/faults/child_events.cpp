@@ -38,7 +38,7 @@ MessageId event_id(std::int64_t number) {
 int run_appender(const Orders& orders) {
   Notebook notes(orders.folder, orders.name);
   Engine engine = open_engine(orders);
-  EventStore events = engine.events();
+  EventStore events = engine.event_store();
   const std::int64_t to = orders.number("to", 0);
   const std::int64_t stream_count = orders.number("streams", 5);
   say("ready");
@@ -68,7 +68,7 @@ int run_follower(const Orders& orders) {
   options.name = "follower";
   options.batch_count_max = 7;
   EventSubscription subscription =
-      engine.events()
+      engine.event_store()
           .subscribe(options,
                      [&](std::span<const RecordedEvent> events) {
                        for (const RecordedEvent& event : events)
@@ -86,7 +86,7 @@ int run_relay(const Orders& orders) {
   options.name = "relay";
   options.batch_count_max = 10;
   options.interval = 5ms;
-  EventSubscription relay = engine.events().stream_to("events.{type}", options).value();
+  EventSubscription relay = engine.event_store().stream_to("events.{type}", options).value();
   say("ready");
   wait_for_term();
   return engine.close(5s).value() == 0 ? 0 : 3;

@@ -27,7 +27,7 @@ class EventKills : public Experiment {
   [[nodiscard]] std::vector<RecordedEvent> all_events(Engine& engine) {
     std::vector<RecordedEvent> events;
     for (std::uint64_t from = 1;;) {
-      EventPage page = engine.events().read_all(from, 1'000).value();
+      EventPage page = engine.event_store().read_all(from, 1'000).value();
       std::move(page.events.begin(), page.events.end(), std::back_inserter(events));
       from = page.next;
       if (page.end) return events;

@@ -161,7 +161,7 @@ class Engine {
   // ---- events -----------------------------------------------------------------------------------
 
   /// The event store. The handle does not keep the engine open.
-  [[nodiscard]] EventStore events() const;
+  [[nodiscard]] EventStore event_store() const;
 
   // ---- operation --------------------------------------------------------------------------------
 

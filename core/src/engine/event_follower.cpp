@@ -205,6 +205,9 @@ Result<void> EventFollower::move_checkpoint(std::uint64_t place, std::vector<spi
 void EventFollower::renew() {
   const std::lock_guard lock(mutex_);
   if (!has_turn_ || stop_.stop_requested()) return;
+  // The leases of messages are renewed by the same thread, so it writes no more than it must.
+  const bool is_early = context_->clock->monotonic() < turn_until_ - context_->options.lease / 2;
+  if (is_early && handled_place() <= cursor_.place) return;
   auto done = move_checkpoint(handled_place(), {});
   // An unknown outcome is looked at by the next write; until its end the turn is kept.
   if (!done) context_->log(LogLevel::kWarning, "events", done.error().to_string());

@@ -14,7 +14,7 @@
 namespace towline {
 namespace {
 
-Error not_open() { return Error{ErrorCode::kClosed, "this handle holds no engine; use Engine::events()"}; }
+Error not_open() { return Error{ErrorCode::kClosed, "this handle holds no engine; use Engine::event_store()"}; }
 
 constexpr std::string_view kTypeMark = "{type}";
 
@@ -46,7 +46,7 @@ std::shared_ptr<engine::EventFollower> leaving(std::shared_ptr<engine::EventFoll
   if (core_ == nullptr) return not_open(); \
   if (auto open = core_->context().check_open(); !open) return std::move(open).error()
 
-EventStore Engine::events() const { return EventStore(core_); }
+EventStore Engine::event_store() const { return EventStore(core_); }
 
 Result<Appended> EventStore::append(std::string_view stream, std::vector<NewEvent> events,
                                     std::optional<std::uint64_t> expected) {
