@@ -15,7 +15,7 @@ void append(Port& port, Info info) {
   run(port, info[0],
       [stream = text_from(info[1], "stream"), events = new_events_from(info[2]),
        expected = optional_place_from(info[3], "expected")](Engine& engine) {
-        return engine.events().append(stream, events, expected);
+        return engine.event_store().append(stream, events, expected);
       });
 }
 
@@ -23,7 +23,7 @@ void read_events(Port& port, Info info) {
   run(port, info[0],
       [stream = text_from(info[1], "stream"), from = place_from(info[2], "from"),
        count_max = count_max_from(info[3])](Engine& engine) {
-        return engine.events().read(stream, from, count_max);
+        return engine.event_store().read(stream, from, count_max);
       });
 }
 
@@ -31,20 +31,20 @@ void read_events_backwards(Port& port, Info info) {
   run(port, info[0],
       [stream = text_from(info[1], "stream"), from = place_from(info[2], "from"),
        count_max = count_max_from(info[3])](Engine& engine) {
-        return engine.events().read_backwards(stream, from, count_max);
+        return engine.event_store().read_backwards(stream, from, count_max);
       });
 }
 
 void read_all_events(Port& port, Info info) {
   run(port, info[0],
       [from = place_from(info[1], "from"), count_max = count_max_from(info[2])](Engine& engine) {
-        return engine.events().read_all(from, count_max);
+        return engine.event_store().read_all(from, count_max);
       });
 }
 
 void find_stream(Port& port, Info info) {
   run(port, info[0], [stream = text_from(info[1], "stream")](Engine& engine) {
-    return engine.events().find_stream(stream);
+    return engine.event_store().find_stream(stream);
   });
 }
 
@@ -52,14 +52,14 @@ void streams(Port& port, Info info) {
   run(port, info[0],
       [prefix = text_from(info[1], "prefix"), count_max = count_max_from(info[2]),
        cursor = text_from(info[3], "cursor")](Engine& engine) {
-        return engine.events().streams(prefix, count_max, cursor);
+        return engine.event_store().streams(prefix, count_max, cursor);
       });
 }
 
 void truncate_stream(Port& port, Info info) {
   run(port, info[0],
       [stream = text_from(info[1], "stream"), before = place_from(info[2], "beforeVersion")](Engine& engine) {
-        return engine.events().truncate(stream, before);
+        return engine.event_store().truncate(stream, before);
       });
 }
 
@@ -68,26 +68,26 @@ void save_snapshot(Port& port, Info info) {
       [stream = text_from(info[1], "stream"),
        snapshot = Snapshot{place_from(info[2], "version"), bytes_from(info[3], "state"),
                            text_from(info[4], "contentType")}](Engine& engine) {
-        return engine.events().save_snapshot(stream, snapshot);
+        return engine.event_store().save_snapshot(stream, snapshot);
       });
 }
 
 void find_snapshot(Port& port, Info info) {
   run(port, info[0], [stream = text_from(info[1], "stream")](Engine& engine) {
-    return engine.events().find_snapshot(stream);
+    return engine.event_store().find_snapshot(stream);
   });
 }
 
 void follow_events(Port& port, Info info) {
   run(port, info[0], [options = options_from<EventSubscriptionOptions>(info[1])](Engine& engine) {
-    return engine.events().subscribe(options);
+    return engine.event_store().subscribe(options);
   });
 }
 
 void stream_events(Port& port, Info info) {
   run(port, info[0],
       [topic = text_from(info[1], "topic"), options = options_from<EventSubscriptionOptions>(info[2])](
-          Engine& engine) { return engine.events().stream_to(topic, options); });
+          Engine& engine) { return engine.event_store().stream_to(topic, options); });
 }
 
 void receive_events(Port& port, Info info) {

@@ -237,7 +237,7 @@ TEST_P(EventStoreSuite, Conf97_SnapshotsAndTruncationKeepWhatIsNeeded) {
 
 TEST_P(EventStoreSuite, Bad36_VersionsThatCannotBe) {
   Engine engine = open();
-  EventStore events = engine.events();
+  EventStore events = engine.event_store();
   ASSERT_OK(events.append("order-1", {event("one")}));
   for (const std::uint64_t expected : {std::uint64_t{0}, std::uint64_t{2}, UINT64_MAX})
     EXPECT_ERROR(events.append("order-1", {event("two")}, expected), ErrorCode::kConflict);

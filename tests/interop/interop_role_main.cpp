@@ -81,14 +81,14 @@ json mend(towline::Engine& engine) {
 json append(towline::Engine& engine) {
   towline::NewEvent placed{"order.placed", R"({"n":1,"s":"ün"})", "application/json", {{"a", "ü"}}};
   const auto appended =
-      engine.events().append("order-7", {placed, {"order.noted", "ün", "text/plain; charset=utf-8"}}, 0);
+      engine.event_store().append("order-7", {placed, {"order.noted", "ün", "text/plain; charset=utf-8"}}, 0);
   return {{"first", appended.value().first_version}, {"last", appended.value().last_version}};
 }
 
 /// The next event of a subscription that all languages share.
 json follow(towline::Engine& engine) {
   towline::EventSubscription subscription =
-      engine.events().subscribe({.name = "reader", .stream = "order-7"}).value();
+      engine.event_store().subscribe({.name = "reader", .stream = "order-7"}).value();
   const auto events = subscription.receive(1, 20s).value();
   const towline::RecordedEvent& event = events.at(0);
   subscription.checkpoint(event.version).value();

@@ -13,7 +13,8 @@
 namespace towline::drivers::sqlite {
 namespace {
 
-/// The same statements over the tables of a space.
+/// The same statements over the tables of a space. An event is found by the index of the ids: the plus keeps
+/// the planner from reading its whole stream instead.
 struct Statements {
   const char *find_stream, *make_stream, *newest, *oldest, *find_id, *last_position, *insert, *truncate;
   const char *read, *read_backwards, *read_all, *list;
@@ -25,7 +26,7 @@ struct Statements {
     "SELECT id FROM " stream " WHERE name = ?1", "INSERT INTO " stream "(name) VALUES(?1)",              \
         "SELECT max(version) FROM " entry " WHERE stream_id = ?1",                                       \
         "SELECT min(version) FROM " entry " WHERE stream_id = ?1",                                       \
-        "SELECT version, position FROM " entry " WHERE id = ?1 AND stream_id = ?2",                      \
+        "SELECT version, position FROM " entry " WHERE id = ?1 AND +stream_id = ?2",                     \
         "SELECT max(position) FROM " entry,                                                              \
         "INSERT INTO " entry                                                                             \
         "(position, version, recorded_us, id, type, payload, content_type, headers,"                     \
