@@ -14,12 +14,12 @@ consumer groups, in one engine that runs inside your process, over the store you
 
 from towline._engine import Consumer, Engine, Subscription
 from towline._event_subscription import EventSubscription, SyncEventSubscription
-from towline._events import Events
+from towline._events import EventStore
 from towline._limiter import Limiter, LimiterStatistics, Permit
 from towline._message import Defer, Message, Reject, Retry, Transaction
 from towline._payload import PayloadError
 from towline._sync_engine import SyncConsumer, SyncEngine, SyncSubscription
-from towline._sync_events import SyncEvents
+from towline._sync_events import SyncEventStore
 from towline.errors import TowlineError
 from towline.records import (
     Appended,
@@ -55,9 +55,9 @@ __all__ = [
     "Engine",
     "EngineStatistics",
     "EventPage",
+    "EventStore",
     "EventSubscription",
     "EventSubscriptionStatistics",
-    "Events",
     "GroupBacklog",
     "Health",
     "Limiter",
@@ -78,8 +78,8 @@ __all__ = [
     "Subscription",
     "SyncConsumer",
     "SyncEngine",
+    "SyncEventStore",
     "SyncEventSubscription",
-    "SyncEvents",
     "SyncSubscription",
     "TowlineError",
     "Transaction",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from towline import _native, errors, records
 from towline._calls import ACQUIRED, Calls, Span
-from towline._events import Events
+from towline._events import EventStore
 from towline._handlers import Handler
 from towline._message import ACKED, RELEASED, Message, OutcomeTuple, fields_of, handed_over
 from towline._native import ALERT, DELIVERY, LOG, RECEIPTS, REPLY, STOP, Native, texts_of
@@ -278,7 +278,7 @@ class Engine(Calls):
         self._closing: asyncio.Task[int] | None = None
         self._background: set[asyncio.Future[Any]] = set()
         self._alert_listeners: list[Callable[[dict[str, Any]], None]] = []
-        self._events = Events(self)
+        self._events = EventStore(self)
 
     # ---- consumers ------------------------------------------------------------------------------------
 
@@ -333,7 +333,7 @@ class Engine(Calls):
         return Subscription(self, Registered(topics, None, ordering, pulled))
 
     @property
-    def events(self) -> Events:
+    def event_store(self) -> EventStore:
         """The event store."""
         return self._events
 

@@ -60,7 +60,7 @@ class _Intake:
 
 
 class EventSubscription:
-    """A durable reader of events, made by `engine.events.subscribe`:
+    """A durable reader of events, made by `engine.event_store.subscribe`:
 
         async for batch in subscription: ...
 
@@ -127,7 +127,7 @@ class EventSubscription:
     async def close(self, timeout: Span | None = None) -> bool:
         """Gives the lease back; of `stream_to` it waits for the batch at work up to `timeout` (default: the
         engine's drain_timeout). False: that goes on. Idempotent; the engine closes it too."""
-        self._engine.events._streaming.discard(self)
+        self._engine.event_store._streaming.discard(self)
         if self._engine._is_closed():
             return True
         return bool(await self._engine._request(self._native.close, _span_us(timeout)))
@@ -201,7 +201,7 @@ class SyncEventSubscription:
 
     def close(self, timeout: Span | None = None) -> bool:
         """As `EventSubscription.close`."""
-        self._engine.events._streaming.discard(self)
+        self._engine.event_store._streaming.discard(self)
         if self._engine._is_closed():
             return True
         return self._native.close(self._engine._check().port, None, _span_us(timeout))

@@ -22,10 +22,10 @@ def options_of(**options: Any) -> list[tuple[str, str]]:
     return texts_of("EventSubscription", given)
 
 
-class Events:
-    """The events of an engine: `engine.events`. A stream is made by its first append; its events have the
-    versions 1, 2, 3, ... without gaps, and each has a position in the order of all events. A stream's name
-    has 1 to 255 bytes of visible ASCII. Times are seconds or timedeltas."""
+class EventStore:
+    """The events of an engine: `engine.event_store`. A stream is made by its first append; its events have
+    the versions 1, 2, 3, ... without gaps, and each has a position in the order of all events. A stream's
+    name has 1 to 255 bytes of visible ASCII. Times are seconds or timedeltas."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -49,7 +49,7 @@ class Events:
         )
 
     async def read(self, stream: str, from_version: int = 1, *, count_max: int = 1000) -> EventPage:
-        """Events of one stream from a version on, which is included; what was truncated is not there.
+        """EventStore of one stream from a version on, which is included; what was truncated is not there.
         `count_max` 1 to 10000; less come when their payloads pass 4 MiB."""
         records.place("from_version", from_version)
         records.place("count_max", count_max)
@@ -68,7 +68,7 @@ class Events:
         )
 
     async def read_all(self, from_position: int = 1, *, count_max: int = 1000) -> EventPage:
-        """Events of all streams in their order, from a position on."""
+        """EventStore of all streams in their order, from a position on."""
         records.place("from_position", from_position)
         records.place("count_max", count_max)
         return records.event_page(await self._engine._call("read_all_events", from_position, count_max))

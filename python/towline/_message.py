@@ -64,7 +64,7 @@ class Transaction:
         return self._native.publish(message_tuple(topic, payload, **options))
 
     def append(self, stream: str, events: Iterable[records.NewEvent], expected: int | None = None) -> None:
-        """Appends events when the body has returned, as `engine.events.append`: another version than
+        """Appends events when the body has returned, as `engine.event_store.append`: another version than
         `expected` then fails the transaction with `ConflictError`. Once per stream."""
         if expected is not None:
             records.place("expected", expected)

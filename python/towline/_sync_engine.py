@@ -19,7 +19,7 @@ from towline._message import ACKED, RELEASED, Message, OutcomeTuple, fields_of, 
 from towline._native import ALERT, DELIVERY, LOG, STOP, Native
 from towline._options import ConsumerOptions
 from towline._registered import DRAIN_COUNT, PUMP_POLL_US, Ordering, Registered, Topics, running_in
-from towline._sync_events import SyncEvents
+from towline._sync_events import SyncEventStore
 from towline.records import ConsumerStatistics, Receipt
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ class SyncEngine(_sync_calls.SyncCalls):
         self._is_closing = False
         self._stuck = 0
         self._alert_listeners: list[Callable[[dict[str, Any]], None]] = []
-        self._events = SyncEvents(self)
+        self._events = SyncEventStore(self)
 
     def _enter(self) -> None:
         port = self._native.port
@@ -324,7 +324,7 @@ class SyncEngine(_sync_calls.SyncCalls):
         return SyncSubscription(self, Registered(topics, None, ordering, pulled))
 
     @property
-    def events(self) -> SyncEvents:
+    def event_store(self) -> SyncEventStore:
         """The event store."""
         return self._events
 

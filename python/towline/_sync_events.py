@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from towline._sync_engine import SyncEngine
 
 
-class SyncEvents:
-    """The events of an engine: `engine.events`. A stream is made by its first append; its events have the
-    versions 1, 2, 3, ... without gaps, and each has a position in the order of all events. A stream's name
-    has 1 to 255 bytes of visible ASCII. Times are seconds or timedeltas."""
+class SyncEventStore:
+    """The events of an engine: `engine.event_store`. A stream is made by its first append; its events have
+    the versions 1, 2, 3, ... without gaps, and each has a position in the order of all events. A stream's
+    name has 1 to 255 bytes of visible ASCII. Times are seconds or timedeltas."""
 
     def __init__(self, engine: SyncEngine) -> None:
         self._engine = engine
@@ -46,7 +46,7 @@ class SyncEvents:
         )
 
     def read(self, stream: str, from_version: int = 1, *, count_max: int = 1000) -> EventPage:
-        """Events of one stream from a version on, which is included; what was truncated is not there.
+        """EventStore of one stream from a version on, which is included; what was truncated is not there.
         `count_max` 1 to 10000; less come when their payloads pass 4 MiB."""
         records.place("from_version", from_version)
         records.place("count_max", count_max)
@@ -65,7 +65,7 @@ class SyncEvents:
         )
 
     def read_all(self, from_position: int = 1, *, count_max: int = 1000) -> EventPage:
-        """Events of all streams in their order, from a position on."""
+        """EventStore of all streams in their order, from a position on."""
         records.place("from_position", from_position)
         records.place("count_max", count_max)
         return records.event_page(self._engine._call("read_all_events", from_position, count_max))

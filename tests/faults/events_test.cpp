@@ -14,8 +14,71 @@ namespace {
 
 constexpr std::int64_t kWriterSpan = 1'000'000;
 
+constexpr std::int64_t kWriters = 3;
+
 class EventKills : public Experiment {
  protected:
+  [[nodiscard]] bool is_through(std::int64_t writer, std::int64_t each) {
+    return next_of(writer) >= writer * kWriterSpan + each;
+  }
+  /// Kills somebody now and then, until the writers have come to their end.
+  std::int64_t kill_until_through(Crew& writers, Crew& followers, Crew& relays, std::int64_t each,
+                                  std::int64_t kills_wanted) {
+    const std::vector<Crew*> crews = {&writers, &followers, &relays};
+    std::int64_t kills = 0;
+    const Stopwatch watch;
+    for (bool through = false; !through || kills < kills_wanted;) {
+      if (watch.elapsed() > sized(120s, 1500s)) {
+        ADD_FAILURE() << "the writers do not come to their end";
+        return kills;
+      }
+      Crew& crew = *crews[draw(crews.size())];
+      const std::size_t seat = draw(crew.size());
+      history().read();
+      const bool has_work = &crew != &writers || !is_through(static_cast<std::int64_t>(seat), each);
+      if (kills < kills_wanted && has_work) {
+        kill(crew.child_of(seat), crew.name_of(seat));
+        crew.start_again(seat);
+        ++kills;
+      }
+      history().read();
+      through = is_through(0, each) && is_through(1, each) && is_through(2, each);
+      std::this_thread::sleep_for(std::chrono::milliseconds(10 + draw(60)));  // sleeps: until the next kill
+    }
+    return kills;
+  }
+  /// Waits until the followers have noted every event.
+  void expect_all_seen(std::size_t count) {
+    std::set<std::int64_t> seen;
+    const auto all_seen = [&] {
+      history().read();
+      seen.clear();
+      for (const Note& note : history().notes()) {
+        if (note.what == "seen") seen.insert(note.number);
+      }
+      return seen.size() >= count;
+    };
+    EXPECT_TRUE(eventually(all_seen, 20s)) << seen.size() << " of " << count << " events were seen";
+  }
+  /// Each event was published, and once.
+  static void expect_published_once(Engine& engine, std::size_t count) {
+    std::map<std::string, int> published;
+    std::mutex mutex;
+    const auto note = [&](Delivery& delivery) {
+      const std::lock_guard lock(mutex);
+      ++published[std::string(delivery.payload())];
+    };
+    Consumer consumer = engine.consume("events.#", member_options({}), note).value();
+    const auto all_published = [&] {
+      const std::lock_guard lock(mutex);
+      return published.size() >= count;
+    };
+    EXPECT_TRUE(eventually(all_published, 20s)) << published.size() << " of " << count;
+    EXPECT_TRUE(drained(engine, 20s)) << held_by(engine).to_string();
+    (void)consumer.close().value();
+    for (const auto& [payload, times] : published)
+      EXPECT_EQ(times, 1) << payload << " was published more than once";
+  }
   /// Where the writer goes on: behind the last append that was answered.
   [[nodiscard]] std::int64_t next_of(std::int64_t writer) {
     std::int64_t next = writer * kWriterSpan;
@@ -58,11 +121,9 @@ class EventKills : public Experiment {
 
 TEST_F(EventKills, Flt24_NoEventIsLostOrDoubledAndNoReaderPassesOneOver) {
   TOWLINE_EXPERIMENT("FLT-24");
-  constexpr std::int64_t kWriters = 3;
   const auto each = sized<std::int64_t>(1'500, 20'000);
   const auto kills_wanted = sized<std::int64_t>(40, 300);
   const std::string lease = "lease_ms=300";
-  std::map<std::string, std::int64_t> writer_of;
   Crew writers(kWriters, "writer", [&](const std::string& name) {
     const std::int64_t writer = std::stoll(name.substr(name.find('-') + 1));
     history().read();
@@ -72,63 +133,16 @@ TEST_F(EventKills, Flt24_NoEventIsLostOrDoubledAndNoReaderPassesOneOver) {
   });
   Crew followers(2, "follower", [&](const std::string& name) { return start("follow", name, {lease}); });
   Crew relays(2, "relay", [&](const std::string& name) { return start("relay", name, {lease}); });
-  std::vector<Crew*> crews = {&writers, &followers, &relays};
-  std::int64_t kills = 0;
-  const auto is_through = [&](std::size_t seat) {
-    return next_of(static_cast<std::int64_t>(seat)) >= static_cast<std::int64_t>(seat) * kWriterSpan + each;
-  };
-  const Stopwatch watch;
-  for (bool through = false; !through || kills < kills_wanted;) {
-    ASSERT_LT(watch.elapsed(), sized(120s, 1500s));
-    Crew& crew = *crews[draw(crews.size())];
-    const std::size_t seat = draw(crew.size());
-    history().read();
-    if (kills < kills_wanted && (&crew != &writers || !is_through(seat))) {
-      kill(crew.child_of(seat), crew.name_of(seat));
-      crew.start_again(seat);
-      ++kills;
-    }
-    history().read();
-    through = is_through(0) && is_through(1) && is_through(2);
-    std::this_thread::sleep_for(std::chrono::milliseconds(10 + draw(60)));  // sleeps: until the next kill
-  }
+  const std::int64_t kills = kill_until_through(writers, followers, relays, each, kills_wanted);
   writers.stop();
 
   Engine engine = open();
   const std::vector<RecordedEvent> events = all_events(engine);
   judge_store(events, kWriters, each);
-  // Until the readers have come to the end.
-  std::set<std::int64_t> seen;
-  const auto all_seen = [&] {
-    history().read();
-    seen.clear();
-    for (const Note& note : history().notes()) {
-      if (note.what == "seen") seen.insert(note.number);
-    }
-    return seen.size() >= events.size();
-  };
-  EXPECT_TRUE(eventually(all_seen, 20s)) << seen.size() << " of " << events.size() << " events were seen";
-  std::map<std::string, int> published;
-  std::mutex mutex;
-  ConsumerOptions member = member_options({});
-  Consumer consumer = engine
-                          .consume("events.#", member,
-                                   [&](Delivery& delivery) {
-                                     const std::lock_guard lock(mutex);
-                                     ++published[std::string(delivery.payload())];
-                                   })
-                          .value();
-  const auto all_published = [&] {
-    const std::lock_guard lock(mutex);
-    return published.size() >= events.size();
-  };
-  EXPECT_TRUE(eventually(all_published, 20s)) << published.size() << " of " << events.size();
-  EXPECT_TRUE(drained(engine, 20s)) << held_by(engine).to_string();
+  expect_all_seen(events.size());
+  expect_published_once(engine, events.size());
   followers.stop();
   relays.stop();
-  const std::lock_guard lock(mutex);
-  for (const auto& [payload, count] : published)
-    EXPECT_EQ(count, 1) << payload << " was published more than once";
 
   std::int64_t repeated = 0, seen_again = 0;
   std::map<std::string, std::int64_t> place;  // of each life of a follower

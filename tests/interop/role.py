@@ -50,13 +50,13 @@ def mend(engine: Engine) -> dict:
 
 def append(engine: Engine) -> dict:
     placed = NewEvent("order.placed", {"n": 1, "s": "ün"}, headers={"a": "ü"})
-    appended = engine.events.append("order-7", [placed, NewEvent("order.noted", "ün")], 0)
+    appended = engine.event_store.append("order-7", [placed, NewEvent("order.noted", "ün")], 0)
     return {"first": appended.first_version, "last": appended.last_version}
 
 
 def follow(engine: Engine) -> dict:
     """The next event of a subscription that all languages share."""
-    with engine.events.subscribe("reader", stream="order-7") as subscription:
+    with engine.event_store.subscribe("reader", stream="order-7") as subscription:
         (event,) = subscription.receive(1, timeout=20)
         subscription.checkpoint(event.version)
     return {"version": event.version, "type": event.type, "payload": event.payload.decode(),

@@ -122,13 +122,13 @@ def test_an_interrupted_receive_of_events_loses_nothing(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         with Engine(f"sqlite:{tmp_path}/a.db") as engine:
-            subscription = engine.events.subscribe("reader")
+            subscription = engine.event_store.subscribe("reader")
             for number in range(5):
                 signal.setitimer(signal.ITIMER_REAL, 0.02)
                 with pytest.raises(Interrupted):
                     subscription.receive()
                 # What the engine was asked for goes on, and gets this one.
-                engine.events.append("order-1", [NewEvent("happened", str(number))])
+                engine.event_store.append("order-1", [NewEvent("happened", str(number))])
                 assert [event.value for event in subscription.receive(timeout=10)] == [str(number)]
     finally:
         signal.signal(signal.SIGALRM, before)
@@ -136,12 +136,12 @@ def test_an_interrupted_receive_of_events_loses_nothing(tmp_path: Path) -> None:
 
 def test_in_the_child_of_a_fork_a_subscription_is_dead_and_in_the_parent_alive(tmp_path: Path) -> None:
     with Engine(f"sqlite:{tmp_path}/a.db") as engine:
-        subscription = engine.events.subscribe("reader")
+        subscription = engine.event_store.subscribe("reader")
         child = os.fork()
         if child == 0:
             refused = 0
             try:
-                for call in (subscription.receive, subscription.statistics, engine.events.streams):
+                for call in (subscription.receive, subscription.statistics, engine.event_store.streams):
                     with contextlib.suppress(errors.ForkedError):
                         call()
                         refused -= 10
@@ -151,5 +151,5 @@ def test_in_the_child_of_a_fork_a_subscription_is_dead_and_in_the_parent_alive(t
             finally:
                 os._exit(refused)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
-        engine.events.append("order-1", [NewEvent("happened", "one")])
+        engine.event_store.append("order-1", [NewEvent("happened", "one")])
         assert [event.value for event in subscription.receive(timeout=10)] == ["one"]

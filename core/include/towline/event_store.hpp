@@ -130,8 +130,8 @@ class EventSubscription {
 /// `EventSubscriptionOptions::retry`, however often: nothing is passed over.
 using EventHandler = std::function<void(std::span<const RecordedEvent> events)>;
 
-/// The events of an engine. A handle, as Engine is; got by Engine::event_store(). Thread-safe; every call answers
-/// kClosed after Engine::close(). A stream's name has 1..255 bytes of visible ASCII.
+/// The events of an engine. A handle, as Engine is; got by Engine::event_store(). Thread-safe; every call
+/// answers kClosed after Engine::close(). A stream's name has 1..255 bytes of visible ASCII.
 class EventStore {
  public:
   EventStore() = default;

@@ -14,7 +14,9 @@
 namespace towline {
 namespace {
 
-Error not_open() { return Error{ErrorCode::kClosed, "this handle holds no engine; use Engine::event_store()"}; }
+Error not_open() {
+  return Error{ErrorCode::kClosed, "this handle holds no engine; use Engine::event_store()"};
+}
 
 constexpr std::string_view kTypeMark = "{type}";
 

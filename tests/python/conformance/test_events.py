@@ -22,7 +22,7 @@ def event(payload: Any, kind: str = "happened", **more: Any) -> NewEvent:
 
 async def append_numbers(engine: Engine, stream: str, count: int) -> None:
     for number in range(count):
-        await engine.events.append(stream, [event(str(number))])
+        await engine.event_store.append(stream, [event(str(number))])
 
 
 @dataclass
@@ -40,18 +40,18 @@ async def test_conf_64_of_eight_writers_at_one_version_one_wins(store: Store) ->
         version = 0
         while version < versions:
             try:
-                appended = await engine.events.append("order-1", [event(str(writer))], version)
+                appended = await engine.event_store.append("order-1", [event(str(writer))], version)
                 won += 1
                 assert appended.first_version == version + 1
             except errors.ConflictError:
                 refused += 1
-            info = await engine.events.find_stream("order-1")
+            info = await engine.event_store.find_stream("order-1")
             assert info is not None
             version = info.newest_version
 
     async with store.open() as first, store.open() as second:
         await asyncio.gather(*(write((first, second)[writer % 2], writer) for writer in range(8)))
-        page = await first.events.read("order-1")
+        page = await first.event_store.read("order-1")
     assert [one.version for one in page.events] == list(range(1, won + 1))
     assert versions <= won < versions + 8 and refused > 0
 
@@ -59,7 +59,7 @@ async def test_conf_64_of_eight_writers_at_one_version_one_wins(store: Store) ->
 @asynchronous
 async def test_conf_64_an_append_can_be_repeated(store: Store) -> None:
     async with store.open() as engine:
-        events = engine.events
+        events = engine.event_store
         one = event("one", id="018f0000-0000-7000-8000-000000000001")
         two = event("two", id="018f0000-0000-7000-8000-000000000002")
         appended = await events.append("order-1", [one, two], 0)
@@ -79,17 +79,17 @@ async def test_conf_64_an_append_can_be_repeated(store: Store) -> None:
 async def test_conf_64_an_event_is_read_as_it_was_appended(store: Store) -> None:
     async with store.open() as engine:
         payloads = [{"n": 1, "s": "ün\U0001f680"}, "text", bytes(range(256)), Order("o-1", 5)]
-        appended = await engine.events.append(
+        appended = await engine.event_store.append(
             "order-1", [event(one, "order.placed", headers={"a": "ü"}) for one in payloads]
         )
-        page = await engine.events.read("order-1")
-        backwards = await engine.events.read_backwards("order-1", count_max=2)
-        rest = await engine.events.read_backwards("order-1", backwards.next)
-        assert await engine.events.read_all() == page
-        await engine.events.append("order-2", [event("other")])
-        listed = await engine.events.streams("order-", count_max=1)
-        more = await engine.events.streams("order-", cursor=listed.cursor)
-        assert await engine.events.find_stream("order-3") is None
+        page = await engine.event_store.read("order-1")
+        backwards = await engine.event_store.read_backwards("order-1", count_max=2)
+        rest = await engine.event_store.read_backwards("order-1", backwards.next)
+        assert await engine.event_store.read_all() == page
+        await engine.event_store.append("order-2", [event("other")])
+        listed = await engine.event_store.streams("order-", count_max=1)
+        more = await engine.event_store.streams("order-", cursor=listed.cursor)
+        assert await engine.event_store.find_stream("order-3") is None
     assert page.end and page.next == 5
     assert [one.value for one in page.events[:3]] == payloads[:3]
     assert page.events[3].value_as(Order) == Order("o-1", 5)
@@ -126,7 +126,7 @@ async def test_conf_64_a_handler_appends_with_its_transaction_or_not_at_all(stor
         for expected in ("0", "0", "1"):
             await engine.publish("orders", "p" + expected, headers={"expected": expected})
         assert await eventually_async(lambda: len(seen) == 3)
-        page = await engine.events.read("order-1")
+        page = await engine.event_store.read("order-1")
     assert sorted(seen) == ["conflict", "done", "done"]
     assert [one.payload for one in page.events] == [b"p0", b"p1"]
 
@@ -140,10 +140,10 @@ async def test_conf_65_a_reader_behind_eight_writers_sees_each_event_once_and_in
     async def write(engine: Engine, writer: int) -> None:
         for number in range(0, each, 2):
             both = [event(str(number)), event(str(number + 1))]
-            await engine.events.append(f"stream-{writer}", both)
+            await engine.event_store.append(f"stream-{writer}", both)
 
     async with store.open() as first, store.open() as second:
-        subscription = await second.events.subscribe("reader", batch_count_max=7)
+        subscription = await second.event_store.subscribe("reader", batch_count_max=7)
         writing = asyncio.gather(*(write((first, second)[writer % 2], writer) for writer in range(writers)))
         async for batch in subscription:
             assert 1 <= len(batch) <= 7
@@ -163,8 +163,8 @@ async def test_conf_95_a_subscription_goes_on_behind_its_checkpoint_in_another_e
     async with store.open() as second:
         async with store.open() as first:
             await append_numbers(first, "order-1", 10)
-            mine = await first.events.subscribe("reader")
-            others = await second.events.subscribe("reader")
+            mine = await first.event_store.subscribe("reader")
+            others = await second.event_store.subscribe("reader")
             got = await mine.receive(6, timeout=5)
             assert len(got) == 6
             assert await others.receive(6, timeout=0) == [], "one is active"
@@ -190,14 +190,14 @@ async def test_conf_95_what_a_loop_is_left_with_comes_again(store: Store) -> Non
 
     async with store.open() as engine:
         await append_numbers(engine, "order-1", 9)
-        subscription = await engine.events.subscribe("reader", stream="order-1", batch_count_max=3)
+        subscription = await engine.event_store.subscribe("reader", stream="order-1", batch_count_max=3)
         with pytest.raises(RuntimeError):
             await work(subscription, 5)
         assert (await subscription.statistics()).checkpoint == 3
         with pytest.raises(RuntimeError):
             await work(subscription, 8)
         await subscription.close()
-        async with await engine.events.subscribe("reader", stream="order-1") as again:
+        async with await engine.event_store.subscribe("reader", stream="order-1") as again:
             assert [one.version for one in await again.receive(timeout=10)] == [7, 8, 9]
     assert seen == [["0", "1", "2"], ["3", "4", "5"], ["3", "4", "5"], ["6", "7", "8"]]
 
@@ -205,12 +205,12 @@ async def test_conf_95_what_a_loop_is_left_with_comes_again(store: Store) -> Non
 @asynchronous
 async def test_conf_95_a_cancelled_receive_loses_nothing(store: Store) -> None:
     async with store.open() as engine:
-        subscription = await engine.events.subscribe("reader")
+        subscription = await engine.event_store.subscribe("reader")
         for number in range(20):
             waiting = asyncio.ensure_future(subscription.receive(1))
             # Some are cancelled while they wait, some when the answer is on its way.
             await asyncio.sleep(0)
-            appending = asyncio.ensure_future(engine.events.append("order-1", [event(str(number))]))
+            appending = asyncio.ensure_future(engine.event_store.append("order-1", [event(str(number))]))
             await asyncio.sleep(number * 0.0002)  # sleeps: to cancel at another moment
             waiting.cancel()
             await appending
@@ -226,16 +226,16 @@ async def test_conf_95_a_cancelled_receive_loses_nothing(store: Store) -> None:
 async def test_conf_95_closing_ends_who_waits_and_who_drops_it_gives_its_turn_away(store: Store) -> None:
     async with store.open() as other:
         async with store.open() as engine:
-            dropped = await engine.events.subscribe("dropped")
-            await engine.events.append("order-1", [event("one")])
+            dropped = await engine.event_store.subscribe("dropped")
+            await engine.event_store.append("order-1", [event("one")])
             del dropped
             # Well within the lease, which outlives the test.
-            next_one = await other.events.subscribe("dropped")
+            next_one = await other.event_store.subscribe("dropped")
             assert len(await next_one.receive(timeout=10)) == 1
 
-            subscription = await engine.events.subscribe("reader", from_end=True)
+            subscription = await engine.event_store.subscribe("reader", from_end=True)
             waiting = asyncio.ensure_future(subscription.receive())
-            closed = await engine.events.subscribe("closed", from_end=True)
+            closed = await engine.event_store.subscribe("closed", from_end=True)
             looping = asyncio.ensure_future(anext(aiter(closed), None))
             await asyncio.sleep(0.01)  # sleeps: until both wait
             assert await closed.close()
@@ -250,8 +250,8 @@ async def test_conf_95_without_an_event_loop(store: Store) -> None:
     def work() -> list[str]:
         store.keep()
         with Engine(store.url) as engine:
-            engine.events.append("order-1", [event(str(number)) for number in range(9)])
-            subscription = engine.events.subscribe("reader", batch_count_max=3)
+            engine.event_store.append("order-1", [event(str(number)) for number in range(9)])
+            subscription = engine.event_store.subscribe("reader", batch_count_max=3)
             assert isinstance(subscription, SyncEventSubscription)
             seen = []
             for batch in subscription:
@@ -274,12 +274,12 @@ async def test_conf_96_events_are_streamed_to_topics_once_and_in_order_over_two_
     async with store.open() as engine:
         for kind in ("placed", "paid"):
             await make_group(engine, f"events.order.{kind}")
-        relay = await engine.events.stream_to(
+        relay = await engine.event_store.stream_to(
             "events.{type}", name="relay", interval=0.005, batch_count_max=4
         )
         for number in range(10):
             kind = "order.paid" if number % 2 else "order.placed"
-            await engine.events.append("order-1", [event(str(number), kind)])
+            await engine.event_store.append("order-1", [event(str(number), kind)])
 
         async def some_handled() -> bool:
             return (await relay.statistics()).handled >= 4
@@ -289,7 +289,7 @@ async def test_conf_96_events_are_streamed_to_topics_once_and_in_order_over_two_
             await relay.receive(timeout=0)
     async with store.open() as engine:
         # Nobody keeps it, and yet it goes on.
-        await engine.events.stream_to("events.{type}", name="relay", interval=0.005)
+        await engine.event_store.stream_to("events.{type}", name="relay", interval=0.005)
         recorder = Recorder()
         headers: list[str] = []
 
@@ -309,27 +309,27 @@ async def test_conf_96_events_are_streamed_to_topics_once_and_in_order_over_two_
 async def test_conf_97_snapshots_and_truncation_keep_what_is_needed(store: Store) -> None:
     async with store.open() as engine:
         for number in range(1, 6):
-            await engine.events.append("cart-1", [event(str(number))])
+            await engine.event_store.append("cart-1", [event(str(number))])
         with pytest.raises(errors.NotFoundError):
-            await engine.events.save_snapshot("cart-1", 6, "future")
-        assert await engine.events.find_snapshot("cart-1") is None
-        await engine.events.save_snapshot("cart-1", 4, {"sum": 10})
-        await engine.events.truncate("cart-1", 5)
+            await engine.event_store.save_snapshot("cart-1", 6, "future")
+        assert await engine.event_store.find_snapshot("cart-1") is None
+        await engine.event_store.save_snapshot("cart-1", 4, {"sum": 10})
+        await engine.event_store.truncate("cart-1", 5)
     async with store.open() as engine:
-        snapshot = await engine.events.find_snapshot("cart-1")
+        snapshot = await engine.event_store.find_snapshot("cart-1")
         assert snapshot is not None and snapshot.value == {"sum": 10}
         assert snapshot.state == b'{"sum":10}' and snapshot.content_type == "application/json"
-        page = await engine.events.read("cart-1", snapshot.version + 1)
+        page = await engine.event_store.read("cart-1", snapshot.version + 1)
         assert [one.payload for one in page.events] == [b"5"]
-        info = await engine.events.find_stream("cart-1")
+        info = await engine.event_store.find_stream("cart-1")
         assert info is not None and (info.oldest_version, info.newest_version) == (5, 5)
-        assert (await engine.events.append("cart-1", [event("6")], 5)).first_version == 6
+        assert (await engine.event_store.append("cart-1", [event("6")], 5)).first_version == 6
 
 
 @asynchronous
 async def test_bad_36_versions_that_cannot_be(store: Store) -> None:
     async with store.open() as engine:
-        events = engine.events
+        events = engine.event_store
         await events.append("order-1", [event("one")])
         calls: list[Callable[[int], Awaitable[Any]]] = [
             lambda version: events.append("order-1", [event("two")], version),
