@@ -130,7 +130,8 @@ class Hub::UnitCheck {
     return Error{ErrorCode::kLeaseLost, "the lease ended before this settlement"};
   }
   Result<void> check(const spi::AppendEvents& write) {
-    if (!appended_.emplace(write.space, write.stream).second) return base::second_append(write.stream);
+    if (!appended_.emplace(static_cast<int>(write.space), write.stream).second)
+      return base::second_append(write.stream);
     auto repeated = hub_.streams(write.space).check(write);
     if (!repeated) return std::move(repeated).error();
     if (!*repeated) bytes_ += size_of(write);
@@ -155,7 +156,8 @@ class Hub::UnitCheck {
   Session* settle_;
   const Moment now_;
   std::uint64_t bytes_ = 0;
-  std::set<std::pair<spi::StreamSpace, std::string>> appended_;
+  // Of the numbers of spaces: what is made of an enumeration of ours would be exported by a plug-in.
+  std::set<std::pair<int, std::string>> appended_;
   std::set<MessageId> put_;
   std::set<std::tuple<std::string, std::string, std::uint32_t, std::string>> put_blocks_;
   std::set<std::string> put_dedup_;

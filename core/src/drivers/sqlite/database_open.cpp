@@ -4,7 +4,10 @@
 // time all but one see company; whoever is alone and finds a log that nobody has emptied comes after a crash
 // and looks the file over before anything is written to it.
 
+#include <chrono>
 #include <cstdlib>
+#include <string>
+#include <thread>
 #include <utility>
 
 #include <sys/stat.h>
@@ -84,6 +87,23 @@ Result<void> Database::open(Moment now) {
   return {};
 }
 
+namespace {
+
+/// Answers the journal mode. Of processes that open a new file at once each wants to be alone for this, and
+/// then SQLite does not wait: it says at once that the file is locked.
+std::string switch_to_log(Connection& sql, std::chrono::milliseconds patience) {
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  for (;;) {
+    const std::string mode = sql.ask("PRAGMA journal_mode = WAL").value_or("?");
+    const bool busy = !sql.ok() && sql.failure().primary() == SQLITE_BUSY;
+    if (!busy || std::chrono::steady_clock::now() >= deadline) return mode;
+    sql.forget_failure();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+}
+
+}  // namespace
+
 Result<void> Database::connect(bool first) {
   const std::string& path = settings_.path;
   const char* vfs = settings_.vfs.empty() ? nullptr : settings_.vfs.c_str();
@@ -100,7 +120,7 @@ Result<void> Database::connect(bool first) {
   if (found.state == SchemaState::kEmpty) {
     sql_.run(("PRAGMA page_size = " + std::to_string(settings_.page_size)).c_str());
   }
-  const std::string mode = sql_.ask("PRAGMA journal_mode = WAL").value_or("?");
+  const std::string mode = switch_to_log(sql_, std::chrono::milliseconds(kBusyTimeoutMs));
   const std::string synchronous = sql_.ask("PRAGMA synchronous").value_or("?");
   const std::string mapped = sql_.ask("PRAGMA mmap_size").value_or("0");
   if (!sql_.ok()) return to_error(sql_.failure(), "switching " + path + " to a write-ahead log");

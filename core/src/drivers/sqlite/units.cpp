@@ -104,7 +104,8 @@ class Check {
     return Error{ErrorCode::kLeaseLost, "the lease ended before this settlement"};
   }
   Result<void> operator()(const spi::AppendEvents& write) {
-    if (!appended_.emplace(write.space, write.stream).second) return base::second_append(write.stream);
+    if (!appended_.emplace(static_cast<int>(write.space), write.stream).second)
+      return base::second_append(write.stream);
     auto repeated = check_append(tx_.sql, write);
     return repeated ? Result<void>{} : Result<void>(std::move(repeated).error());
   }
@@ -145,7 +146,8 @@ class Check {
   std::set<MessageId> put_;
   std::vector<const spi::KeyBlock*> put_blocks_;
   std::set<std::pair<std::string, std::string>> put_dedup_;
-  std::set<std::pair<spi::StreamSpace, std::string>> appended_;
+  // Of the numbers of spaces: what is made of an enumeration of ours would be exported by a plug-in.
+  std::set<std::pair<int, std::string>> appended_;
 };
 
 class Apply {

@@ -2,6 +2,8 @@
 // know of one that is fine.
 
 #include <fstream>
+#include <string>
+#include <vector>
 
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -55,10 +57,36 @@ class SqliteDatabaseOpen : public ::testing::Test {
 
 using Findings = std::vector<std::string>;
 
+TEST_F(SqliteDatabaseOpen, ProcessesThatOpenANewFileAtOnceAllOpenIt) {
+  for (int round = 0; round < 60; ++round) {
+    Settings fresh = settings();
+    fresh.path = folder.file("store" + std::to_string(round) + ".db");
+    int gate[2];
+    ASSERT_EQ(::pipe(gate), 0);
+    std::vector<pid_t> children;
+    for (int i = 0; i < 4; ++i) {
+      const pid_t child = ::fork();
+      if (child == 0) {
+        ::close(gate[1]);
+        char none = 0;
+        (void)!::read(gate[0], &none, 1);  // until all are there
+        _exit(open(fresh).ok() ? 0 : 1);
+      }
+      children.push_back(child);
+    }
+    ::close(gate[0]);
+    ::close(gate[1]);
+    for (const pid_t child : children) {
+      int status = 0;
+      ASSERT_EQ(::waitpid(child, &status, 0), child);
+      EXPECT_EQ(status, 0) << "round " << round;
+    }
+  }
+}
+
 TEST_F(SqliteDatabaseOpen, OfAFileThatWasClosedInOrderThereIsNothingToSay) {
-  EXPECT_EQ(open(settings()).value(), Findings{settings().path +
-                                               " can be read or written by other users; "
-                                               "`chmod 600` it"})
+  EXPECT_EQ(open(settings()).value(), Findings{settings().path + " can be read or written by other users; "
+                                                                 "`chmod 600` it"})
       << "whoever opens it through the provider has made it for himself alone";
   ASSERT_EQ(::chmod(settings().path.c_str(), 0600), 0);
   EXPECT_EQ(open(settings()).value(), Findings{});
