@@ -104,6 +104,10 @@ Result<Engine> Engine::open(std::string_view text, EngineOptions options) {
   if (!options.name.empty()) {
     if (auto bad = base::check_name(options.name, "engine.name"); !bad) return std::move(bad).error();
   }
+  if (!options.conversations.fanout_topic.empty()) {
+    if (auto bad = base::check_topic(options.conversations.fanout_topic, "conversations.fanout_topic"); !bad)
+      return std::move(bad).error();
+  }
   auto provider = driver->open(request);
   if (!provider) return explained(std::move(provider).error(), request);
   if (auto bad = check_durability(options.durability, provider->transport->capabilities(), url->scheme);

@@ -12,6 +12,7 @@
 
 #include <towline/clock.hpp>
 #include <towline/consumer.hpp>
+#include <towline/conversations.hpp>
 #include <towline/dead_letter.hpp>
 #include <towline/event_store.hpp>
 #include <towline/idempotency.hpp>
@@ -19,6 +20,7 @@
 #include <towline/options.hpp>
 #include <towline/permits.hpp>
 #include <towline/result.hpp>
+#include <towline/saga.hpp>
 #include <towline/types.hpp>
 
 namespace towline {
@@ -30,6 +32,8 @@ class Core;
 struct EngineStatistics {
   std::uint64_t published = 0, duplicates = 0, rejected = 0, unknown = 0, scheduled_now = 0, parked_now = 0;
   std::uint64_t fired = 0, redriven = 0, swept = 0;
+  /// Of what SQL wrote to the outbox: published, and made dead letters because it could not be.
+  std::uint64_t relayed = 0, refused = 0;
   std::uint64_t dead_letters[5] = {};  ///< by DeadLetterStatus
   std::uint64_t idempotency_records = 0;
   std::uint64_t store_bytes = 0;
@@ -160,8 +164,18 @@ class Engine {
 
   // ---- events -----------------------------------------------------------------------------------
 
-  /// The event store. The handle does not keep the engine open.
+  /// The event store. The handle keeps the engine open, as a copy of the engine does.
   [[nodiscard]] EventStore event_store() const;
+
+  // ---- conversations ----------------------------------------------------------------------------
+
+  /// The conversations. The handle keeps the engine open, as a copy of the engine does.
+  [[nodiscard]] Conversations conversations() const;
+
+  // ---- sagas ------------------------------------------------------------------------------------
+
+  /// The sagas. The handle keeps the engine open, as a copy of the engine does.
+  [[nodiscard]] Sagas sagas() const;
 
   // ---- operation --------------------------------------------------------------------------------
 

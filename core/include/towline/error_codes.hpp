@@ -25,6 +25,8 @@ enum class ErrorCode : std::uint16_t {
   kInvalidCursor = 14,  ///< A page cursor was not made by this query.
   kInvalidToken = 15,  ///< A delivery token belongs to another engine, group or message.
   kInvalidArgument = 16,  ///< An argument is outside what the call documents.
+  kInvalidSaga = 17,  ///< A saga's definition breaks a rule: no steps, equal names, a step that cannot be undone, and the like.
+  kDefinitionMismatch = 18,  ///< Unfinished sagas of this type and version began under other steps; raise the version.
   kOverloaded = 20,  ///< A bounded queue is full. Slow down, wait with a deadline, or raise its limit.
   kUnavailable = 21,  ///< The store or transport cannot be reached now.
   kTimeout = 22,  ///< The deadline passed before an answer came.
@@ -96,6 +98,10 @@ inline constexpr ErrorRow kErrorRows[] = {
      "A delivery token belongs to another engine, group or message."},
     {ErrorCode::kInvalidArgument, "InvalidArgument", "ERR_INVALID_ARGUMENT", false,
      "An argument is outside what the call documents."},
+    {ErrorCode::kInvalidSaga, "InvalidSaga", "ERR_INVALID_SAGA", false,
+     "A saga's definition breaks a rule: no steps, equal names, a step that cannot be undone, and the like."},
+    {ErrorCode::kDefinitionMismatch, "DefinitionMismatch", "ERR_DEFINITION_MISMATCH", false,
+     "Unfinished sagas of this type and version began under other steps; raise the version."},
     {ErrorCode::kOverloaded, "Overloaded", "ERR_OVERLOADED", true,
      "A bounded queue is full. Slow down, wait with a deadline, or raise its limit."},
     {ErrorCode::kUnavailable, "Unavailable", "ERR_UNAVAILABLE", true,

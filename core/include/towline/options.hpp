@@ -35,6 +35,30 @@ struct AlertOptions {
 /// Checks every bound of the table. Errors: kInvalidConfig naming the option, its value and its bound.
 [[nodiscard]] Result<void> validate(const AlertOptions& options);
 
+struct ConversationsOptions {
+  /// The topic that gets a copy of each message of each conversation; its key is the conversation. Empty:
+  /// none.
+  std::string fanout_topic = "conversations";
+  /// Messages kept of one conversation; the oldest go when there are a tenth more. [1, 1000000000]
+  std::int64_t count_max = 1000;
+  /// Payload bytes kept of one conversation, give or take a tenth; 0: any number. [0, 1099511627776]
+  std::int64_t bytes_max = 0;
+  /// Messages older than this are removed, except the newest of a conversation; 0: none. [0, 315360000000]
+  /// Milliseconds in the table.
+  Duration age_max = std::chrono::milliseconds(0);
+  /// Nothing is trimmed that a client with a position has not acknowledged, until the position expires.
+  bool keep_unread = false;
+  /// How long the position of a client is kept after it last moved (30 days). A client that reconnects keeps
+  /// its positions. [1000, 315360000000] Milliseconds in the table.
+  Duration client_expiry = std::chrono::milliseconds(2592000000);
+  /// How long what a user missed is counted after the last of it (24 hours). [1000, 315360000000]
+  /// Milliseconds in the table.
+  Duration missed_expiry = std::chrono::milliseconds(86400000);
+};
+
+/// Checks every bound of the table. Errors: kInvalidConfig naming the option, its value and its bound.
+[[nodiscard]] Result<void> validate(const ConversationsOptions& options);
+
 struct EngineOptions {
   /// Names this engine in logs, listings and leases. Empty: host, process id and a random part.
   std::string name = {};
@@ -89,6 +113,8 @@ struct EngineOptions {
   std::function<void(const DeadLetterAlert&)> on_dead_letter_alert = {};
   /// When dead letters raise an alert.
   AlertOptions alert = {};
+  /// How conversations are fanned out and trimmed.
+  ConversationsOptions conversations = {};
 };
 
 /// Checks every bound of the table. Errors: kInvalidConfig naming the option, its value and its bound.
@@ -273,6 +299,46 @@ struct EventSubscriptionOptions {
 /// Checks every bound of the table. Errors: kInvalidConfig naming the option, its value and its bound.
 [[nodiscard]] Result<void> validate(const EventSubscriptionOptions& options);
 
+struct SagaStepOptions {
+  /// How long a call may take, or how long to wait for the reply to a command; then the attempt has failed.
+  /// At most a day for a call. [1, 31622400000] Milliseconds in the table.
+  Duration timeout = std::chrono::milliseconds(30000);
+  /// When a failed step is tried again. The death of its process counts as an attempt.
+  RetryOptions retry = {};
+  /// The same of its compensation; after the last attempt the saga is stuck.
+  RetryOptions compensation_retry = {};
+  /// What kind of failure an error is.
+  ClassifyOptions classify = {};
+  /// When this step has succeeded nothing is undone any more: what follows is tried until it succeeds or a
+  /// person helps. One per saga, alone in its stage.
+  bool pivot = false;
+  /// There is nothing to undo: it needs no compensation.
+  bool changes_nothing = false;
+  /// When its process died the step is not tried again, but undone with the saga.
+  bool undo_unknown = false;
+  /// A topic: the step publishes a message there, with the context as payload, and waits for its reply.
+  std::string command = {};
+  /// The same for its compensation, with the step's output as payload.
+  std::string compensation_command = {};
+};
+
+/// Checks every bound of the table. Errors: kInvalidConfig naming the option, its value and its bound.
+[[nodiscard]] Result<void> validate(const SagaStepOptions& options);
+
+struct SagaOptions {
+  /// Most sagas that one runner works on at once. [1, 4096]
+  std::int64_t concurrency = 16;
+  /// From its start: what is not past its pivot by then is cancelled; 0: none. [0, 31622400000] Milliseconds
+  /// in the table.
+  Duration deadline = std::chrono::milliseconds(0);
+  /// How long a completed or compensated saga is kept (30 days). A stuck one is kept until a person has
+  /// helped. [1000, 315360000000] Milliseconds in the table.
+  Duration retention = std::chrono::milliseconds(2592000000);
+};
+
+/// Checks every bound of the table. Errors: kInvalidConfig naming the option, its value and its bound.
+[[nodiscard]] Result<void> validate(const SagaOptions& options);
+
 struct IdempotencyOptions {
   /// Keys of different scopes never meet.
   std::string scope = {};
@@ -312,6 +378,8 @@ struct OptionRow {
                                       std::string_view value);
 [[nodiscard]] Result<void> set_option(AlertOptions& options, std::string_view name,
                                       std::string_view value);
+[[nodiscard]] Result<void> set_option(ConversationsOptions& options, std::string_view name,
+                                      std::string_view value);
 [[nodiscard]] Result<void> set_option(RetryOptions& options, std::string_view name,
                                       std::string_view value);
 [[nodiscard]] Result<void> set_option(ClassifyOptions& options, std::string_view name,
@@ -325,6 +393,10 @@ struct OptionRow {
 [[nodiscard]] Result<void> set_option(TopicOptions& options, std::string_view name,
                                       std::string_view value);
 [[nodiscard]] Result<void> set_option(EventSubscriptionOptions& options, std::string_view name,
+                                      std::string_view value);
+[[nodiscard]] Result<void> set_option(SagaStepOptions& options, std::string_view name,
+                                      std::string_view value);
+[[nodiscard]] Result<void> set_option(SagaOptions& options, std::string_view name,
                                       std::string_view value);
 [[nodiscard]] Result<void> set_option(IdempotencyOptions& options, std::string_view name,
                                       std::string_view value);

@@ -29,7 +29,8 @@ struct Event {
     kDelivery,  ///< for consumer `id`: `delivery`; give it to finish() in the end
     kStop,      ///< what comes of the delivery with number() `id` does not count any more
     kLog,       ///< `level`, `station`, `text`
-    kAlert      ///< `alert`, of dead letters
+    kAlert,     ///< `alert`, of dead letters
+    kEvents     ///< for the handler of subscription `id`: `events`; say finish_events() of them
   } kind = Kind::kReply;
   std::uint64_t id = 0;
   std::unique_ptr<Reply> reply = nullptr;
@@ -41,6 +42,7 @@ struct Event {
   LogLevel level = LogLevel::kInfo;
   std::string station = {}, text = {};
   DeadLetterAlert alert = {};
+  std::vector<RecordedEvent> events = {};
 };
 
 struct PortOptions {
@@ -118,6 +120,16 @@ class Port {
     Outcome outcome;
   };
   void finish(std::span<Finish> finished);
+
+  /// Follows events for a handler of the binding. Its batches come as events with `subscription_id`, one at
+  /// a time; all else is as EventStore::subscribe() with a handler. The port keeps the subscription, so
+  /// dropping the handle that is returned frees nothing but itself.
+  Result<EventSubscription> follow_events(std::uint64_t subscription_id,
+                                          const EventSubscriptionOptions& options);
+  /// What came of the batch that is out: it was handled, or `error`, and then it comes again.
+  void finish_events(std::uint64_t subscription_id, std::optional<ErrorInfo> error = std::nullopt);
+  /// The subscription was closed, or nobody handles what comes: that fails. May wait for the store.
+  void forget_events(std::uint64_t subscription_id);
 
   // ---- events -----------------------------------------------------------------------------------
 

@@ -32,6 +32,15 @@ Result<void> validate(const AlertOptions& options) {
   return {};
 }
 
+Result<void> validate(const ConversationsOptions& options) {
+  if (auto bad = check_count("conversations.count_max", options.count_max, 1, 1000000000); !bad) return bad;
+  if (auto bad = check_count("conversations.bytes_max", options.bytes_max, 0, 1099511627776); !bad) return bad;
+  if (auto bad = check_duration("conversations.age_ms_max", options.age_max, 0, 315360000000); !bad) return bad;
+  if (auto bad = check_duration("conversations.client_expiry_ms", options.client_expiry, 1000, 315360000000); !bad) return bad;
+  if (auto bad = check_duration("conversations.missed_expiry_ms", options.missed_expiry, 1000, 315360000000); !bad) return bad;
+  return {};
+}
+
 Result<void> validate(const EngineOptions& options) {
   if (auto bad = check_enum("engine.durability", options.durability, kDurabilityNames); !bad) return bad;
   if (auto bad = check_duration("engine.lease_ms", options.lease, 100, 3600000); !bad) return bad;
@@ -52,6 +61,7 @@ Result<void> validate(const EngineOptions& options) {
   if (auto bad = check_duration("engine.sweep_interval_ms", options.sweep_interval, 10, 3600000); !bad) return bad;
   if (auto bad = check_count("engine.seed", options.seed, 0, 9223372036854775807); !bad) return bad;
   if (auto bad = validate(options.alert); !bad) return bad;
+  if (auto bad = validate(options.conversations); !bad) return bad;
   return {};
 }
 
@@ -128,6 +138,21 @@ Result<void> validate(const EventSubscriptionOptions& options) {
   return {};
 }
 
+Result<void> validate(const SagaStepOptions& options) {
+  if (auto bad = check_duration("saga_step.timeout_ms", options.timeout, 1, 31622400000); !bad) return bad;
+  if (auto bad = validate(options.retry); !bad) return bad;
+  if (auto bad = validate(options.compensation_retry); !bad) return bad;
+  if (auto bad = validate(options.classify); !bad) return bad;
+  return {};
+}
+
+Result<void> validate(const SagaOptions& options) {
+  if (auto bad = check_count("saga.concurrency", options.concurrency, 1, 4096); !bad) return bad;
+  if (auto bad = check_duration("saga.deadline_ms", options.deadline, 0, 31622400000); !bad) return bad;
+  if (auto bad = check_duration("saga.retention_ms", options.retention, 1000, 315360000000); !bad) return bad;
+  return {};
+}
+
 Result<void> validate(const IdempotencyOptions& options) {
   if (auto bad = check_duration("idempotency.lease_ms", options.lease, 100, 86400000); !bad) return bad;
   if (auto bad = check_duration("idempotency.ttl_ms", options.ttl, 1000, 31622400000); !bad) return bad;
@@ -160,11 +185,19 @@ std::span<const detail::OptionRow> detail::option_table() noexcept {
       {"Engine", "log", "code", "nullptr", "-", "-"},
       {"Engine", "on_dead_letter_alert", "code", "nullptr", "-", "-"},
       {"Engine", "alert", "struct", "-", "-", "-"},
+      {"Engine", "conversations", "struct", "-", "-", "-"},
       {"Alert", "depth_count", "count", "0", "0", "1000000000"},
       {"Alert", "age_ms", "ms", "0", "0", "315360000000"},
       {"Alert", "rate_per_minute", "count", "0", "0", "1000000000"},
       {"Alert", "new_fingerprint", "bool", "false", "-", "-"},
       {"Alert", "cooldown_ms", "ms", "60000", "0", "86400000"},
+      {"Conversations", "fanout_topic", "text", "conversations", "-", "-"},
+      {"Conversations", "count_max", "count", "1000", "1", "1000000000"},
+      {"Conversations", "bytes_max", "bytes", "0", "0", "1099511627776"},
+      {"Conversations", "age_ms_max", "ms", "0", "0", "315360000000"},
+      {"Conversations", "keep_unread", "bool", "false", "-", "-"},
+      {"Conversations", "client_expiry_ms", "ms", "2592000000", "1000", "315360000000"},
+      {"Conversations", "missed_expiry_ms", "ms", "86400000", "1000", "315360000000"},
       {"Retry", "kind", "enum", "kExponential", "-", "-"},
       {"Retry", "max_attempts", "count", "6", "1", "1000000"},
       {"Retry", "initial_delay_ms", "ms", "1000", "0", "86400000"},
@@ -225,6 +258,18 @@ std::span<const detail::OptionRow> detail::option_table() noexcept {
       {"EventSubscription", "batch_count_max", "count", "100", "1", "10000"},
       {"EventSubscription", "interval_ms", "ms", "1000", "0", "3600000"},
       {"EventSubscription", "retry", "struct", "-", "-", "-"},
+      {"SagaStep", "timeout_ms", "ms", "30000", "1", "31622400000"},
+      {"SagaStep", "retry", "struct", "-", "-", "-"},
+      {"SagaStep", "compensation_retry", "struct", "-", "-", "-"},
+      {"SagaStep", "classify", "struct", "-", "-", "-"},
+      {"SagaStep", "pivot", "bool", "false", "-", "-"},
+      {"SagaStep", "changes_nothing", "bool", "false", "-", "-"},
+      {"SagaStep", "undo_unknown", "bool", "false", "-", "-"},
+      {"SagaStep", "command", "text", "", "-", "-"},
+      {"SagaStep", "compensation_command", "text", "", "-", "-"},
+      {"Saga", "concurrency", "count", "16", "1", "4096"},
+      {"Saga", "deadline_ms", "ms", "0", "0", "31622400000"},
+      {"Saga", "retention_ms", "ms", "2592000000", "1000", "315360000000"},
       {"Idempotency", "scope", "text", "", "-", "-"},
       {"Idempotency", "fingerprint", "text", "", "-", "-"},
       {"Idempotency", "lease_ms", "ms", "60000", "100", "86400000"},
@@ -241,6 +286,17 @@ Result<void> set_option(AlertOptions& options, std::string_view name, std::strin
   if (name == "new_fingerprint") return base::set_bool("alert.new_fingerprint", value, options.new_fingerprint);
   if (name == "cooldown_ms") return base::set_duration("alert.cooldown_ms", value, options.cooldown);
   return base::unknown_option("Alert", name);
+}
+
+Result<void> set_option(ConversationsOptions& options, std::string_view name, std::string_view value) {
+  if (name == "fanout_topic") return base::set_text("conversations.fanout_topic", value, options.fanout_topic);
+  if (name == "count_max") return base::set_count("conversations.count_max", value, options.count_max);
+  if (name == "bytes_max") return base::set_count("conversations.bytes_max", value, options.bytes_max);
+  if (name == "age_ms_max") return base::set_duration("conversations.age_ms_max", value, options.age_max);
+  if (name == "keep_unread") return base::set_bool("conversations.keep_unread", value, options.keep_unread);
+  if (name == "client_expiry_ms") return base::set_duration("conversations.client_expiry_ms", value, options.client_expiry);
+  if (name == "missed_expiry_ms") return base::set_duration("conversations.missed_expiry_ms", value, options.missed_expiry);
+  return base::unknown_option("Conversations", name);
 }
 
 Result<void> set_option(EngineOptions& options, std::string_view name, std::string_view value) {
@@ -264,6 +320,7 @@ Result<void> set_option(EngineOptions& options, std::string_view name, std::stri
   if (name == "sweep_interval_ms") return base::set_duration("sweep_interval_ms", value, options.sweep_interval);
   if (name == "seed") return base::set_count("seed", value, options.seed);
   if (name.starts_with("alert.")) return set_option(options.alert, name.substr(6), value);
+  if (name.starts_with("conversations.")) return set_option(options.conversations, name.substr(14), value);
   return base::unknown_option("Engine", name);
 }
 
@@ -351,6 +408,26 @@ Result<void> set_option(EventSubscriptionOptions& options, std::string_view name
   if (name == "interval_ms") return base::set_duration("event_subscription.interval_ms", value, options.interval);
   if (name.starts_with("retry.")) return set_option(options.retry, name.substr(6), value);
   return base::unknown_option("EventSubscription", name);
+}
+
+Result<void> set_option(SagaStepOptions& options, std::string_view name, std::string_view value) {
+  if (name == "timeout_ms") return base::set_duration("saga_step.timeout_ms", value, options.timeout);
+  if (name.starts_with("retry.")) return set_option(options.retry, name.substr(6), value);
+  if (name.starts_with("compensation_retry.")) return set_option(options.compensation_retry, name.substr(19), value);
+  if (name.starts_with("classify.")) return set_option(options.classify, name.substr(9), value);
+  if (name == "pivot") return base::set_bool("saga_step.pivot", value, options.pivot);
+  if (name == "changes_nothing") return base::set_bool("saga_step.changes_nothing", value, options.changes_nothing);
+  if (name == "undo_unknown") return base::set_bool("saga_step.undo_unknown", value, options.undo_unknown);
+  if (name == "command") return base::set_text("saga_step.command", value, options.command);
+  if (name == "compensation_command") return base::set_text("saga_step.compensation_command", value, options.compensation_command);
+  return base::unknown_option("SagaStep", name);
+}
+
+Result<void> set_option(SagaOptions& options, std::string_view name, std::string_view value) {
+  if (name == "concurrency") return base::set_count("saga.concurrency", value, options.concurrency);
+  if (name == "deadline_ms") return base::set_duration("saga.deadline_ms", value, options.deadline);
+  if (name == "retention_ms") return base::set_duration("saga.retention_ms", value, options.retention);
+  return base::unknown_option("Saga", name);
 }
 
 Result<void> set_option(IdempotencyOptions& options, std::string_view name, std::string_view value) {

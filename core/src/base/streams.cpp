@@ -42,6 +42,30 @@ Error second_append(std::string_view stream) {
           "one unit appends to stream " + escape(stream, 64) + " twice; put all events into one append"};
 }
 
+Error no_such_id(std::string_view stream, const MessageId& id) {
+  return {ErrorCode::kNotFound,
+          "stream " + escape(stream, 64) + " has no event " + id.to_string() + " to read on from"};
+}
+
+std::vector<spi::Write> copies_of(const spi::AppendEvents& write, std::uint64_t first_version) {
+  std::vector<spi::Write> copies;
+  copies.reserve(write.copies.size());
+  for (std::size_t i = 0; i < write.copies.size(); ++i) {
+    spi::Envelope envelope = write.copies[i];
+    envelope.headers.emplace_back("towline-sequence", std::to_string(first_version + i));
+    if (!write.copies_due_at) {
+      copies.emplace_back(spi::Publish{std::move(envelope)});
+      continue;
+    }
+    spi::ScheduleRecord record;
+    record.id = envelope.id;
+    record.envelope = std::move(envelope);
+    record.due_at = *write.copies_due_at;
+    copies.emplace_back(spi::PutSchedule{std::move(record)});
+  }
+  return copies;
+}
+
 Error no_such_version(std::string_view stream, std::uint64_t version) {
   return {ErrorCode::kNotFound, "stream " + escape(stream, 64) + " has no version " +
                                     std::to_string(version) + " that a snapshot could stand for"};

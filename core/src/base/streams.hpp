@@ -6,9 +6,11 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include <towline/event_store.hpp>
 #include <towline/result.hpp>
+#include <towline/spi/store.hpp>
 
 namespace towline::base {
 
@@ -24,6 +26,10 @@ namespace towline::base {
 
 /// kInvalidArgument: a unit appends to it twice.
 [[nodiscard]] Error second_append(std::string_view stream);
+/// kNotFound, of an id to read on from.
+[[nodiscard]] Error no_such_id(std::string_view stream, const MessageId& id);
+/// The writes that AppendEvents::copies are when the first event has this version.
+[[nodiscard]] std::vector<spi::Write> copies_of(const spi::AppendEvents& write, std::uint64_t first_version);
 /// kNotFound, of a snapshot.
 [[nodiscard]] Error no_such_version(std::string_view stream, std::uint64_t version);
 

@@ -25,7 +25,7 @@ namespace towline::engine {
 /// Counted since opening; any thread.
 struct Counters {
   std::atomic<std::uint64_t> published{0}, duplicates{0}, rejected{0}, unknown{0};
-  std::atomic<std::uint64_t> fired{0}, redriven{0}, swept{0};
+  std::atomic<std::uint64_t> fired{0}, redriven{0}, swept{0}, relayed{0}, refused{0};
   std::atomic<std::uint64_t> in_flight_count{0}, in_flight_bytes{0};
 };
 

@@ -5,9 +5,11 @@
 #include "engine/core.hpp"
 
 #include <algorithm>
+#include <map>
 
 #include "base/text.hpp"
 #include "base/validate.hpp"
+#include "engine/saga_workers.hpp"
 
 namespace towline::engine {
 namespace {
@@ -25,10 +27,13 @@ Core::Core(EngineOptions options, spi::Provider provider, std::shared_ptr<spi::C
     : context_(std::make_shared<Context>(std::move(options), std::move(provider), std::move(clock), seed)),
       publisher_(context_),
       scheduler_(context_),
+      relay_(context_, publisher_),
       dead_letters_(context_),
       idempotency_(context_),
       events_(context_),
-      janitor_(context_, dead_letters_) {}
+      conversations_(context_, publisher_),
+      sagas_(std::make_shared<SagaRecords>(context_)),
+      janitor_(context_, dead_letters_, conversations_) {}
 
 std::shared_ptr<Core> Core::create(EngineOptions options, spi::Provider provider,
                                    std::shared_ptr<spi::Clock> clock, std::uint64_t seed, bool threads) {
@@ -47,6 +52,7 @@ Core::~Core() {
 
 void Core::start() {
   threads_.emplace_back([this] { scheduler_main(); });
+  if (context_->capabilities.runs_sql) threads_.emplace_back([this] { relay_main(); });
   threads_.emplace_back([this] { keeper_main(); });
   threads_.emplace_back([this] { janitor_main(); });
   threads_.emplace_back([this] { usher_main(); });
@@ -65,6 +71,12 @@ void Core::scheduler_main() {
     next = scheduler_.step(context_->clock->monotonic() + kSafetyPoll);
     scheduler_rounds_.fetch_add(1);
   }
+}
+
+void Core::relay_main() {
+  t_engine_thread = this;
+  for (MonotonicTime next = context_->clock->monotonic(); wait(next);)
+    next = relay_.step(context_->clock->monotonic() + kSafetyPoll);
 }
 
 void Core::keeper_main() {
@@ -112,6 +124,10 @@ void Core::janitor_main() {
 }
 
 void Core::step_scheduler() { (void)scheduler_.step(context_->clock->monotonic()); }
+
+void Core::step_relay() {
+  if (context_->capabilities.runs_sql) (void)relay_.step(context_->clock->monotonic());
+}
 
 void Core::step_keeper() {
   for (const auto& consumer : consumers())
@@ -184,6 +200,62 @@ Result<std::shared_ptr<EventFollower>> Core::follow(const EventSubscriptionOptio
   return Error{ErrorCode::kClosed, "the engine is closing"};
 }
 
+std::vector<std::shared_ptr<SagaRunner>> Core::saga_runners() {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(saga_runners_, [](const auto& runner) { return runner->closed(); });
+  return saga_runners_;
+}
+
+Result<void> Core::check_definition(const SagaDefinition& definition, const saga::Shape& shape) {
+  const std::string fingerprint = saga::fingerprint_of(shape);
+  SagaQuery query;
+  query.type = definition.type;
+  query.unfinished = true;
+  query.count_max = 1000;
+  std::map<std::uint32_t, std::uint64_t> of_others;
+  do {
+    auto page = context_->store->list_sagas(query);
+    if (!page) return std::move(page).error();
+    for (const SagaInfo& saga : page->items) {
+      if (saga.definition_version != definition.version) {
+        ++of_others[saga.definition_version];
+      } else if (saga.fingerprint != fingerprint) {
+        return Error{ErrorCode::kDefinitionMismatch,
+                     "saga '" + saga.id + "' of " + saga_topic(definition.type, definition.version) +
+                         " began under other steps and has not ended; give these steps a new version, and "
+                         "run the old ones beside them until their sagas are done"};
+      }
+    }
+    query.cursor = page->cursor;
+  } while (!query.cursor.empty());
+  for (const auto& [version, count] : of_others) {
+    context_->log(LogLevel::kInfo, "sagas",
+                  std::to_string(count) + " unfinished sagas of " + saga_topic(definition.type, version) +
+                      " need that version to be run too");
+  }
+  return {};
+}
+
+Result<std::shared_ptr<SagaRunner>> Core::run_saga(const SagaDefinition& definition, SagaRemote remote,
+                                                   std::shared_ptr<SagaWorkers> workers) {
+  auto shape = shape_of(definition);
+  if (!shape) return std::move(shape).error();
+  if (auto bad = check_definition(definition, *shape); !bad) return std::move(bad).error();
+  auto runner = std::make_shared<SagaRunner>(sagas_, definition, std::move(*shape), std::move(remote));
+  runner->set_workers(workers);
+  if (!threads_.empty()) {
+    runner->start();
+    if (workers != nullptr) workers->start();
+  }
+  auto consumer = consume({runner->topic()}, runner->consumer_options(),
+                          std::make_shared<const RemoteHandler>(runner->handler()));
+  if (!consumer) return std::move(consumer).error();
+  runner->set_consumer(std::move(*consumer));
+  const std::lock_guard lock(mutex_);
+  if (!closing_) saga_runners_.push_back(runner);
+  return runner;
+}
+
 Result<void> Core::enlist(const std::shared_ptr<ConsumerCore>& consumer, bool named) {
   const std::lock_guard lock(mutex_);
   if (closing_) return Error{ErrorCode::kClosed, "the engine is closed"};
@@ -246,6 +318,8 @@ Result<EngineStatistics> Core::statistics() {
   out.fired = counters.fired.load();
   out.redriven = counters.redriven.load();
   out.swept = counters.swept.load();
+  out.relayed = counters.relayed.load();
+  out.refused = counters.refused.load();
   out.scheduled_now = stored->scheduled;
   out.parked_now = stored->parked;
   std::copy(std::begin(stored->dead_letters), std::end(stored->dead_letters), std::begin(out.dead_letters));
@@ -299,6 +373,10 @@ Result<bool> Core::is_busy() {
   for (const auto& follower : followers()) {
     if (follower->busy()) return true;
   }
+  for (const auto& runner : saga_runners()) {
+    if (runner->busy()) return true;
+  }
+  if (context_->capabilities.runs_sql && relay_.busy()) return true;
   spi::ScheduleQuery query;
   query.count_max = 1;
   auto due = context_->store->list_schedule(query);
@@ -337,7 +415,8 @@ Result<std::uint64_t> Core::close(std::optional<Duration> timeout) {
   if (context_->forked()) return std::move(context_->check_open()).error();
   std::unique_lock lock(mutex_);
   const ConsumerCore* inside = current_consumer();
-  if ((inside != nullptr && inside->is_of(*context_)) || t_engine_thread == this) {
+  const bool in_handler = (inside != nullptr && inside->is_of(*context_)) || is_in_saga_of(*context_);
+  if (in_handler || t_engine_thread == this) {
     // Inside a handler or one of our own threads: it cannot wait for itself, so another thread does the work.
     if (!closing_ && !closer_.joinable()) {
       closer_ = std::thread([core = shared_from_this(), timeout] { (void)core->close(timeout); });
@@ -350,23 +429,31 @@ Result<std::uint64_t> Core::close(std::optional<Duration> timeout) {
     // Whoever has less time than the one who closes hurries it.
     for (const auto& consumer : consumers_)
       consumer->hasten(deadline);
+    for (const auto& follower : followers_)
+      follower->hasten(deadline);
     changed_.wait(lock, [&] { return closed_; });
     return stuck_;
   }
   closing_ = true;
   lock.unlock();
   std::uint64_t stuck = 0;
+  const auto runners = saga_runners();
+  for (const auto& runner : runners)
+    runner->retire();
   for (const auto& consumer : consumers()) {
     const Duration left = std::max(Duration{0}, deadline - clock->monotonic());
     if (auto closed = consumer->close(left)) stuck += *closed;
   }
   for (const auto& follower : followers())
     stuck += follower->close(deadline) ? 1 : 0;
+  for (const auto& runner : runners)
+    stuck += runner->close(deadline);
   context_->mark_closed();
   stop_threads();
   lock.lock();
   consumers_.clear();
   followers_.clear();
+  saga_runners_.clear();
   stuck_ = stuck;
   closed_ = true;
   changed_.notify_all();
@@ -376,17 +463,21 @@ Result<std::uint64_t> Core::close(std::optional<Duration> timeout) {
 void Core::abandon() {
   std::vector<std::shared_ptr<ConsumerCore>> consumers;
   std::vector<std::shared_ptr<EventFollower>> followers;
+  std::vector<std::shared_ptr<SagaRunner>> runners;
   {
     const std::lock_guard lock(mutex_);
     if (closed_) return;
     closing_ = closed_ = true;
     consumers.swap(consumers_);
     followers.swap(followers_);
+    runners.swap(saga_runners_);
   }
   context_->mark_closed();
   stop_threads();
   for (const auto& follower : followers)
     follower->abandon();
+  for (const auto& runner : runners)
+    runner->abandon();
   for (const auto& consumer : consumers)
     consumer->abandon();
 }

@@ -127,8 +127,8 @@ void Dispatcher::hand_back(std::size_t worker, std::vector<DeliveryPtr>& acked, 
     wheel_.cancel(*state);
     // The next of the key may start at once: if this process dies before the acknowledgement is durable, both
     // come again, in order. Not so for the head of a blocked key, whose block must be lifted in the store
-    // first.
-    if (state->lane != nullptr && !state->lane->blocked) {
+    // first; it may be there without being known here.
+    if (state->lane != nullptr && !state->lane->blocked && !state->envelope().heads_key) {
       KeyLane& lane = leave_lane(*state);
       start_next(lane);
       erase_lane_if_idle(lane);

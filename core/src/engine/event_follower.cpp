@@ -103,18 +103,12 @@ void EventFollower::pause_until(MonotonicTime until) {
 
 // ---- the turn -----------------------------------------------------------------------------------
 
-Result<std::uint64_t> EventFollower::newest_place() {
-  if (options_.stream.empty()) {
-    return context_->store->wait_for_events(spi::StreamSpace::kEvents, 0, context_->clock->monotonic(),
-                                            stop_.get_token());
-  }
+Result<spi::StreamSlice> EventFollower::look() {
   spi::StreamRead read;
   read.stream = options_.stream;
+  read.from = UINT64_MAX;
   read.count_max = 1;
-  read.payload_bytes_max = 0;
-  auto slice = context_->store->read_stream(read);
-  if (!slice) return std::move(slice).error();
-  return slice->newest_version;
+  return context_->store->read_stream(read);
 }
 
 Result<bool> EventFollower::have_turn() {
@@ -133,9 +127,9 @@ Result<bool> EventFollower::have_turn() {
   const bool others = !cursor_.owner.empty() && cursor_.owner != identity_;
   if (others && cursor_.lease_until > context_->clock->now()) return false;
   if (!*found && options_.from_end) {
-    auto newest = newest_place();
-    if (!newest) return std::move(newest).error();
-    cursor_.place = *newest;
+    auto now = look();
+    if (!now) return std::move(now).error();
+    cursor_.place = options_.stream.empty() ? now->last_position : now->newest_version;
   }
   received_ = given_ = cursor_.place;
   caught_up_ = 0;
@@ -220,11 +214,6 @@ std::uint64_t EventFollower::handled_place() const noexcept {
 // ---- reading ------------------------------------------------------------------------------------
 
 Result<std::vector<RecordedEvent>> EventFollower::read_on(std::size_t count_max, std::uint64_t* seen) {
-  // Before the read: what is appended after it is behind this.
-  auto last = context_->store->wait_for_events(spi::StreamSpace::kEvents, 0, context_->clock->monotonic(),
-                                               stop_.get_token());
-  if (!last) return std::move(last).error();
-  *seen = *last;
   std::vector<RecordedEvent> events;
   for (bool end = false; !end && events.empty();) {
     spi::StreamRead read;
@@ -234,6 +223,7 @@ Result<std::vector<RecordedEvent>> EventFollower::read_on(std::size_t count_max,
     auto slice = context_->store->read_stream(read);
     if (!slice) return std::move(slice).error();
     end = slice->end;
+    *seen = slice->last_position;
     if (!slice->events.empty()) received_ = place_of(slice->events.back());
     for (RecordedEvent& event : slice->events) {
       if (options_.types.empty() || types_.matches(event.type)) events.push_back(std::move(event));
@@ -387,7 +377,7 @@ void EventFollower::step(MonotonicTime deadline) {
       statistics_.failures = 0;
       statistics_.last_error.clear();
       backoff_ = Duration{0};
-    } else if (done.error().code != ErrorCode::kClosed) {
+    } else if (done.error().code != ErrorCode::kClosed && !ended_.load()) {
       note_failure(done.error());
     }
   }
@@ -399,9 +389,8 @@ bool EventFollower::busy() {
   if (working_.load()) return true;
   const std::lock_guard lock(mutex_);
   if (!has_turn_ || statistics_.failures > 0) return false;
-  const auto last = context_->store->wait_for_events(spi::StreamSpace::kEvents, 0,
-                                                     context_->clock->monotonic(), stop_.get_token());
-  return last && *last > caught_up_;
+  const auto now = look();
+  return now && now->last_position > caught_up_;
 }
 
 EventSubscriptionStatistics EventFollower::statistics() const {
@@ -423,8 +412,13 @@ bool EventFollower::close(MonotonicTime deadline) {
   {
     std::unique_lock lock(life_mutex_);
     const auto clock = system_clock();  // a virtual one may stand still for ever
-    while (runs_ && clock->monotonic() < deadline)
-      clock->wait_until(lock, life_changed_, deadline);
+    close_until_ = std::min(close_until_, deadline);
+    while (runs_ && clock->monotonic() < close_until_)
+      clock->wait_until(lock, life_changed_, close_until_);
+    // With no handler at work its thread ends as soon as the store has answered, and the turn is free.
+    const MonotonicTime answered = clock->monotonic() + kLookInterval;
+    while (runs_ && !working_.load() && clock->monotonic() < answered)
+      clock->wait_until(lock, life_changed_, answered);
     stuck = runs_;
     if (thread_.joinable()) stuck ? thread_.detach() : thread_.join();
   }
@@ -437,6 +431,14 @@ bool EventFollower::close(MonotonicTime deadline) {
   has_turn_ = false;
   ended_.store(true);
   return stuck;
+}
+
+void EventFollower::hasten(MonotonicTime deadline) {
+  {
+    const std::lock_guard lock(life_mutex_);
+    close_until_ = std::min(close_until_, deadline);
+  }
+  life_changed_.notify_all();
 }
 
 void EventFollower::leave() {

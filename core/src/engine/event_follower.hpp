@@ -52,6 +52,8 @@ class EventFollower : public std::enable_shared_from_this<EventFollower> {
   /// Waits for `work` until then (real time), and gives the turn back. True: it has not returned. Inside it:
   /// at once.
   bool close(MonotonicTime deadline);
+  /// Whoever closes it waits no longer than until then.
+  void hasten(MonotonicTime deadline);
   [[nodiscard]] bool ended() const noexcept { return ended_.load(); }
   /// Its owner is gone: somebody who may wait will close it. Never waits itself.
   void leave();
@@ -82,7 +84,8 @@ class EventFollower : public std::enable_shared_from_this<EventFollower> {
   // With `mutex_` held:
   /// False: it is another one's turn. When it was not its own before, it begins at the checkpoint again.
   [[nodiscard]] Result<bool> have_turn();
-  [[nodiscard]] Result<std::uint64_t> newest_place();
+  /// The place of the newest event, and the position up to which nothing comes behind it.
+  [[nodiscard]] Result<spi::StreamSlice> look();
   /// What is wanted of the next events; empty: there is none up to the position `*seen` of the store.
   [[nodiscard]] Result<std::vector<RecordedEvent>> read_on(std::size_t count_max, std::uint64_t* seen);
   [[nodiscard]] Result<void> write_cursor(std::uint64_t place, const std::string& owner,
@@ -125,6 +128,7 @@ class EventFollower : public std::enable_shared_from_this<EventFollower> {
   std::condition_variable life_changed_;
   std::thread thread_;
   bool runs_ = false;  ///< the thread has not come to its end
+  MonotonicTime close_until_ = MonotonicTime::max();  ///< the nearest of those who close it
   std::atomic<bool> working_{false};
   std::atomic<bool> left_{false};
   std::atomic<bool> ended_{false};

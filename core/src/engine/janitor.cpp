@@ -10,8 +10,8 @@ constexpr Duration kMoreSoon = std::chrono::milliseconds(10);
 
 }  // namespace
 
-Janitor::Janitor(std::shared_ptr<Context> context, DeadLetters& dead_letters)
-    : context_(std::move(context)), dead_letters_(dead_letters) {}
+Janitor::Janitor(std::shared_ptr<Context> context, DeadLetters& dead_letters, Conversations& conversations)
+    : context_(std::move(context)), dead_letters_(dead_letters), conversations_(conversations) {}
 
 MonotonicTime Janitor::step(MonotonicTime now) {
   spi::SweepRequest request;
@@ -33,6 +33,7 @@ MonotonicTime Janitor::step(MonotonicTime now) {
                   "removed " + std::to_string(report->dead_letters) + " dead letters by age or count");
   }
   dead_letters_.watch(now);
+  conversations_.trim_some();
   return now + (report->more ? kMoreSoon : context_->options.sweep_interval);
 }
 

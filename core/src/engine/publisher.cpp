@@ -275,17 +275,24 @@ Receipt Publisher::publish(Message message) {
   return receipt;
 }
 
-Result<spi::Write> Publisher::as_write(Message message) {
+Result<spi::Write> Publisher::as_write(Message message, TimePoint at) {
   const TimePoint now = context_->clock->now();
-  auto prepared = prepare(std::move(message), context_->make_id(now), now);
+  auto prepared = prepare(std::move(message), context_->make_id(now), at);
   if (!prepared) return std::move(prepared).error();
-  if (!prepared->due_at) return spi::Write(spi::Publish{std::move(prepared->envelope)});
+  // Others that come with its dedup id are told from now on.
+  if (!prepared->envelope.dedup_id.empty() && prepared->envelope.dedup_until != kNever)
+    prepared->envelope.dedup_until += now - at;
+  return to_write(std::move(*prepared), at);
+}
+
+spi::Write Publisher::to_write(Prepared&& prepared, TimePoint now) const {
+  if (!prepared.due_at && context_->capabilities.is_store) return spi::Publish{std::move(prepared.envelope)};
   spi::ScheduleRecord record;
-  record.id = prepared->envelope.id;
-  record.envelope = std::move(prepared->envelope);
-  record.due_at = *prepared->due_at;
-  record.skip_if_late_by = prepared->skip_if_late_by;
-  return spi::Write(spi::PutSchedule{std::move(record)});
+  record.id = prepared.envelope.id;
+  record.envelope = std::move(prepared.envelope);
+  record.due_at = prepared.due_at.value_or(now);
+  record.skip_if_late_by = prepared.skip_if_late_by;
+  return spi::PutSchedule{std::move(record)};
 }
 
 Result<std::vector<spi::Write>> Publisher::as_writes(
@@ -307,17 +314,25 @@ Result<std::vector<spi::Write>> Publisher::as_writes(
     headers.emplace_back("towline-version", std::to_string(event.version));
     headers.emplace_back("towline-position", std::to_string(event.position));
     headers.emplace_back("towline-event-type", event.type);
-    if (context_->capabilities.is_store) {
-      writes.emplace_back(spi::Publish{std::move(prepared->envelope)});
-    } else {
-      spi::ScheduleRecord record;
-      record.id = event.id;
-      record.envelope = std::move(prepared->envelope);
-      record.due_at = now;
-      writes.emplace_back(spi::PutSchedule{std::move(record)});
-    }
+    writes.push_back(to_write(std::move(*prepared), now));
   }
   return writes;
+}
+
+Result<spi::Envelope> Publisher::as_copy(std::string_view conversation, const RecordedEvent& message,
+                                         const std::string& topic) {
+  Message copy;
+  copy.topic = topic;
+  copy.payload = message.payload;
+  copy.key = std::string(conversation);
+  copy.headers = message.headers;
+  copy.content_type = message.content_type;
+  auto prepared = prepare(std::move(copy), message.id, message.recorded_at);
+  if (!prepared) return std::move(prepared).error();
+  Headers& headers = prepared->envelope.headers;
+  headers.emplace_back("towline-conversation", conversation);
+  headers.emplace_back("towline-sender", message.type);
+  return std::move(prepared->envelope);
 }
 
 Receipt Publisher::publish_with_retry(Message message, const RetryOptions& retry,

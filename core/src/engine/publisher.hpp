@@ -28,12 +28,19 @@ class Publisher {
   [[nodiscard]] Receipt publish_with_retry(Message message, const RetryOptions& retry,
                                            std::optional<Duration> timeout);
   /// The write that publishing the message is, for somebody else's transaction.
-  [[nodiscard]] Result<spi::Write> as_write(Message message);
+  [[nodiscard]] Result<spi::Write> as_write(Message message) {
+    return as_write(std::move(message), context_->clock->now());
+  }
+  /// As if it were published then.
+  [[nodiscard]] Result<spi::Write> as_write(Message message, TimePoint at);
   /// The same for events of the store, each under its own id and with where it is from; in a commit of the
   /// store, whatever the transport is.
   [[nodiscard]] Result<std::vector<spi::Write>> as_writes(
       std::span<const RecordedEvent> events,
       const std::function<std::string(const RecordedEvent&)>& topic_of);
+  /// The copy that goes with a message of a conversation, but for its sequence, which the store knows.
+  [[nodiscard]] Result<spi::Envelope> as_copy(std::string_view conversation, const RecordedEvent& message,
+                                              const std::string& topic);
 
  private:
   struct Prepared {
@@ -42,6 +49,9 @@ class Publisher {
     Duration skip_if_late_by{0};
   };
   [[nodiscard]] Result<Prepared> prepare(Message&& message, const MessageId& id, TimePoint now);
+  /// In a commit of the store: what is due now goes to its topic at once where the transport is the store,
+  /// and is put into the schedule where it is not.
+  [[nodiscard]] spi::Write to_write(Prepared&& prepared, TimePoint now) const;
   /// What goes to the transport at once.
   struct Direct {
     std::vector<spi::Envelope> envelopes;

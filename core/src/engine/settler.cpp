@@ -177,7 +177,9 @@ void Settler::finish_records(spi::Unit& unit, Book& book, const DeliveryState& s
         spi::PutInbox{options_.group, envelope.id, context_->clock->now() + options_.inbox_window});
   }
   add_forgetting(unit, envelope);
-  if (dispatcher_.is_blocked(state)) {
+  // Where outcomes are committed apart from their settlement, another process that lost this message may have
+  // blocked its key later than this one looked: a head lets go of its key whether or not that is known here.
+  if (dispatcher_.is_blocked(state) || envelope.heads_key) {
     unit.writes.push_back(spi::UnparkNext{options_.group, envelope.topic, order_key(envelope),
                                           envelope.partition, context_->clock->now(), envelope.id});
     book.step = LaneStep::kUnpark;
@@ -666,6 +668,12 @@ void Settler::lift_block(DeliveryState& state) {
   const std::string key = order_key(envelope);
   const auto block = std::find_if(blocks->begin(), blocks->end(),
                                   [&](const spi::KeyBlock& candidate) { return candidate.key == key; });
+  if (block != blocks->end() && !dispatcher_.is_blocked(state)) {
+    // It was not known here, see finish_records(): what comes next waits until it is.
+    dispatcher_.doubt(envelope.topic, envelope.partition);
+    dispatcher_.release_lane(state);
+    return;
+  }
   if (block != blocks->end()) {
     dispatcher_.unparked(state, std::move(*block));
     return;

@@ -10,7 +10,7 @@ namespace towline::port {
 
 Callers::~Callers() { shut(); }
 
-Result<void> Callers::run(std::function<void()> work, bool urgent) {
+Result<void> Callers::run(Work work, bool urgent) {
   {
     const std::lock_guard lock(mutex_);
     if (shut_) return Error{ErrorCode::kClosed, "the engine is closed"};
@@ -23,7 +23,7 @@ Result<void> Callers::run(std::function<void()> work, bool urgent) {
     } else {
       waiting_.push_back(std::move(work));
     }
-    if (waiting_.size() > idle_ && (urgent || threads_.size() < thread_count_max_)) {
+    if (waiting_.size() > free_ && (urgent || threads_.size() < thread_count_max_)) {
       try {
         threads_.emplace_back([this] { main(); });
       } catch (const std::system_error& error) {
@@ -39,19 +39,27 @@ Result<void> Callers::run(std::function<void()> work, bool urgent) {
   return {};
 }
 
+void Callers::Turn::over() {
+  const std::lock_guard lock(callers_.mutex_);
+  ++callers_.free_;
+  is_over_ = true;
+}
+
 void Callers::main() {
   std::unique_lock lock(mutex_);
+  ++free_;
   for (;;) {
-    ++idle_;
     changed_.wait(lock, [&] { return !waiting_.empty() || shut_; });
-    --idle_;
+    --free_;
     if (waiting_.empty()) return;
-    std::function<void()> work = std::move(waiting_.front());
+    Work work = std::move(waiting_.front());
     waiting_.pop_front();
     lock.unlock();
-    work();
+    Turn turn(*this);
+    work(turn);
     work = nullptr;  // what it holds goes without the lock
     lock.lock();
+    if (!turn.is_over_) ++free_;
   }
 }
 

@@ -16,6 +16,22 @@ namespace towline::port {
 
 class Callers {
  public:
+  /// What one work has of the thread that runs it.
+  class Turn {
+   public:
+    /// What is left of the work takes no time: the thread counts as free. Said before the work's answer is
+    /// told, or whoever asks again on having it finds no thread free, and a second one is made for a caller
+    /// who never asks for two things at once. Once.
+    void over();
+
+   private:
+    friend class Callers;
+    explicit Turn(Callers& callers) : callers_(callers) {}
+    Callers& callers_;
+    bool is_over_ = false;
+  };
+  using Work = std::function<void(Turn&)>;
+
   Callers(std::size_t thread_count_max, std::size_t waiting_max)
       : thread_count_max_(thread_count_max), waiting_max_(waiting_max) {}
   /// shut().
@@ -25,7 +41,7 @@ class Callers {
 
   /// `urgent`: before what waits, and on a thread beyond the bound when all are busy. Errors: kOverloaded,
   /// kClosed; then it is not run.
-  Result<void> run(std::function<void()> work, bool urgent = false);
+  Result<void> run(Work work, bool urgent = false);
   /// Runs what waits, and ends the threads. Idempotent; not from one of them.
   void shut();
 
@@ -36,9 +52,9 @@ class Callers {
   const std::size_t waiting_max_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<std::function<void()>> waiting_;
+  std::deque<Work> waiting_;
   std::vector<std::thread> threads_;
-  std::size_t idle_ = 0;
+  std::size_t free_ = 0;
   bool shut_ = false;
 };
 

@@ -1,6 +1,6 @@
 // Port; see the header. The order of shutting down: the engine (its handlers are told to stop, its threads
 // end), the publishes that wait, the calls that wait, and the mailbox last, so that every request was
-// answered before nothing can be put in any more.
+// answered before nothing can be put in any more. Handlers of events are let go first: nobody answers them.
 
 #include <condition_variable>
 #include <map>
@@ -10,6 +10,7 @@
 #include <towline/port.hpp>
 
 #include "port/callers.hpp"
+#include "port/event_desk.hpp"
 #include "port/mailbox.hpp"
 #include "port/publish_lane.hpp"
 
@@ -43,15 +44,18 @@ struct Port::State {
   explicit State(PortOptions given)
       : options(std::move(given)),
         mailbox(std::make_shared<port::Mailbox>(options.ring, options.log_count_max)),
+        desk(std::make_shared<port::EventDesk>(mailbox)),
         callers(options.thread_count_max, options.request_count_max) {}
 
   const PortOptions options;
   const std::shared_ptr<port::Mailbox> mailbox;
+  const std::shared_ptr<port::EventDesk> desk;
   port::Callers callers;
   mutable std::mutex mutex;
   Engine engine;
   std::shared_ptr<port::PublishLane> publish_lane;
   std::map<std::uint64_t, std::shared_ptr<Consumer>> consumers;
+  std::map<std::uint64_t, EventSubscription> subscriptions;
   bool is_open = false, is_shut = false;
 };
 
@@ -109,9 +113,11 @@ Engine Port::engine() const {
 
 void Port::call(std::uint64_t id, std::function<std::unique_ptr<Reply>(Engine&)> work, bool urgent) {
   auto refused = state_->callers.run(
-      [this, id, work = std::move(work)] {
+      [this, id, work = std::move(work)](port::Callers::Turn& turn) {
         Engine used = engine();
-        put_reply(*state_->mailbox, id, work(used), std::nullopt);
+        std::unique_ptr<Reply> reply = work(used);
+        turn.over();
+        put_reply(*state_->mailbox, id, std::move(reply), std::nullopt);
       },
       urgent);
   if (!refused) put_reply(*state_->mailbox, id, nullptr, std::move(refused).error());
@@ -121,9 +127,10 @@ Result<std::unique_ptr<Reply>> Port::wait(std::function<std::unique_ptr<Reply>(E
                                           const std::function<bool()>& is_interrupted, bool urgent) {
   auto waited = std::make_shared<Waited>();
   auto refused = state_->callers.run(
-      [this, waited, work = std::move(work)] {
+      [this, waited, work = std::move(work)](port::Callers::Turn& turn) {
         Engine used = engine();
         std::unique_ptr<Reply> reply = work(used);
+        turn.over();
         {
           const std::lock_guard lock(waited->mutex);
           waited->reply = std::move(reply);
@@ -180,6 +187,33 @@ void Port::finish(std::span<Finish> finished) {
   Engine::finish(taken);
 }
 
+Result<EventSubscription> Port::follow_events(std::uint64_t subscription_id,
+                                              const EventSubscriptionOptions& options) {
+  auto subscription = engine().event_store().subscribe(options, state_->desk->handler(subscription_id));
+  if (!subscription) {
+    state_->desk->leave(subscription_id);
+    return subscription;
+  }
+  const std::lock_guard lock(state_->mutex);
+  if (state_->is_shut) return Error{ErrorCode::kClosed, "the port was shut meanwhile"};
+  state_->subscriptions.insert_or_assign(subscription_id, *subscription);
+  return subscription;
+}
+
+void Port::finish_events(std::uint64_t subscription_id, std::optional<ErrorInfo> error) {
+  state_->desk->finish(subscription_id, std::move(error));
+}
+
+void Port::forget_events(std::uint64_t subscription_id) {
+  state_->desk->leave(subscription_id);
+  EventSubscription forgotten;  // goes without the lock: it may be the last handle, which waits
+  const std::lock_guard lock(state_->mutex);
+  const auto found = state_->subscriptions.find(subscription_id);
+  if (found == state_->subscriptions.end()) return;
+  forgotten = std::move(found->second);
+  state_->subscriptions.erase(found);
+}
+
 std::vector<Event> Port::drain(std::size_t count_max) { return state_->mailbox->drain(count_max); }
 bool Port::poll(Duration timeout) { return state_->mailbox->poll(timeout); }
 std::size_t Port::open_count() const { return state_->mailbox->open_count(); }
@@ -189,14 +223,17 @@ void Port::shut() {
     const std::lock_guard lock(state_->mutex);
     if (std::exchange(state_->is_shut, true)) return;
   }
+  state_->desk->shut();
   (void)engine().close();
   if (state_->publish_lane) state_->publish_lane->shut();
   state_->callers.shut();
   state_->mailbox->shut();
   // With the last handles the store goes, and not only when somebody frees the port.
   std::map<std::uint64_t, std::shared_ptr<Consumer>> consumers;
+  std::map<std::uint64_t, EventSubscription> subscriptions;
   const std::lock_guard lock(state_->mutex);
   consumers.swap(state_->consumers);
+  subscriptions.swap(state_->subscriptions);
   state_->publish_lane.reset();
   state_->engine = {};
 }

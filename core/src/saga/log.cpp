@@ -5,33 +5,34 @@
 #include <algorithm>
 #include <array>
 
-namespace towline::saga {
+namespace towline {
 namespace {
 
-constexpr std::array<std::string_view, kMarkCount> kNames = {"begun",
-                                                             "started",
-                                                             "done",
-                                                             "failed",
-                                                             "given_up",
-                                                             "compensating",
-                                                             "compensated",
-                                                             "compensation_failed",
-                                                             "compensation_stuck",
-                                                             "cancelled",
-                                                             "skipped",
-                                                             "retried",
-                                                             "forced_completed",
-                                                             "forced_compensated",
-                                                             "note"};
+constexpr std::array<std::string_view, saga::kMarkCount> kNames = {"begun",
+                                                                   "started",
+                                                                   "done",
+                                                                   "failed",
+                                                                   "postponed",
+                                                                   "given_up",
+                                                                   "compensating",
+                                                                   "compensated",
+                                                                   "compensation_failed",
+                                                                   "compensation_stuck",
+                                                                   "cancelled",
+                                                                   "skipped",
+                                                                   "retried",
+                                                                   "forced_completed",
+                                                                   "forced_compensated",
+                                                                   "note"};
 
 }  // namespace
 
-std::string_view name_of(Mark mark) noexcept { return kNames[static_cast<std::size_t>(mark)]; }
+std::string_view name_of(SagaMark mark) noexcept { return kNames[static_cast<std::size_t>(mark)]; }
 
-std::optional<Mark> mark_of(std::string_view name) noexcept {
+std::optional<SagaMark> saga::mark_of(std::string_view name) noexcept {
   const auto at = std::find(kNames.begin(), kNames.end(), name);
   if (at == kNames.end()) return std::nullopt;
-  return static_cast<Mark>(at - kNames.begin());
+  return static_cast<SagaMark>(at - kNames.begin());
 }
 
-}  // namespace towline::saga
+}  // namespace towline

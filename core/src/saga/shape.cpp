@@ -13,7 +13,7 @@
 namespace towline::saga {
 namespace {
 
-Error refused(std::string message) { return {ErrorCode::kInvalidConfig, std::move(message)}; }
+Error refused(std::string message) { return {ErrorCode::kInvalidSaga, std::move(message)}; }
 
 Result<void> check_step(const Step& step, bool may_be_undone, std::set<std::string_view>& names) {
   if (auto bad = base::check_name(step.name, "step"); !bad) return bad;

@@ -36,7 +36,7 @@ struct Shape {
   [[nodiscard]] std::size_t pivot_stage() const noexcept;
 };
 
-/// kInvalidConfig: no steps, more than 10,000, an empty stage, a name that is bad or there twice, a step
+/// kInvalidSaga: no steps, more than 10,000, an empty stage, a name that is bad or there twice, a step
 /// before the pivot that cannot be undone, or a pivot that is not a stage of its own.
 [[nodiscard]] Result<void> check_shape(const Shape& shape);
 

@@ -10,21 +10,22 @@
 
 namespace towline::saga {
 
-std::string_view name_of(Status status) noexcept {
-  switch (status) {
-    case Status::kRunning:
-      return "running";
-    case Status::kCompensating:
-      return "compensating";
-    case Status::kCompleted:
-      return "completed";
-    case Status::kCompensated:
-      return "compensated";
-    case Status::kStuck:
-      return "stuck";
+namespace {
+
+bool is_of_step(Mark mark) noexcept {
+  switch (mark) {
+    case Mark::kBegun:
+    case Mark::kCancelled:
+    case Mark::kForcedCompleted:
+    case Mark::kForcedCompensated:
+    case Mark::kNote:
+      return false;
+    default:
+      return true;
   }
-  return "running";
 }
+
+}  // namespace
 
 State::State(const Shape& shape) : shape_(&shape), pivot_stage_(shape.pivot_stage()) {
   steps_.reserve(shape.step_count());
@@ -93,16 +94,18 @@ Status State::status() const {
   }
   if (any([](const StepState& step) { return step.execution == Execution::kRunning; }))
     return Status::kRunning;
-  bool stuck = false;
+  if (next_to_undo() != nullptr) return Status::kCompensating;
+  const bool stuck = any([](const StepState& step) { return step.undoing == Undoing::kStuck; });
+  return stuck ? Status::kStuck : Status::kCompensated;
+}
+
+const State::StepState* State::next_to_undo() const {
   for (const std::size_t i : to_undo()) {
     const Undoing undoing = steps_[i].undoing;
-    if (undoing == Undoing::kStuck) {
-      stuck = true;
-    } else if (undoing != Undoing::kDone && undoing != Undoing::kSkipped) {
-      return Status::kCompensating;
-    }
+    if (undoing != Undoing::kDone && undoing != Undoing::kSkipped && undoing != Undoing::kStuck)
+      return &steps_[i];
   }
-  return stuck ? Status::kStuck : Status::kCompensated;
+  return nullptr;
 }
 
 std::vector<Call> State::ready(TimePoint now) const {
@@ -110,16 +113,11 @@ std::vector<Call> State::ready(TimePoint now) const {
   const Status is = status();
   if (!begun_ || is_final(is)) return calls;
   if (is == Status::kCompensating) {
-    for (const std::size_t i : to_undo()) {
-      const StepState& step = steps_[i];
-      if (step.undoing == Undoing::kDone || step.undoing == Undoing::kSkipped ||
-          step.undoing == Undoing::kStuck)
-        continue;
-      // One after the other: the next may need what this one leaves.
-      const bool waits = step.undoing == Undoing::kWaiting && step.due_at > now;
-      if (step.undoing != Undoing::kRunning && !waits)
-        calls.push_back({i, Phase::kCompensate, step.undoing == Undoing::kIdle ? 1 : step.attempt + 1});
-      return calls;
+    const StepState& step = *next_to_undo();
+    const bool waits = step.undoing == Undoing::kWaiting && step.due_at > now;
+    if (step.undoing != Undoing::kRunning && !waits) {
+      calls.push_back({static_cast<std::size_t>(&step - steps_.data()), Phase::kCompensate,
+                       step.undoing == Undoing::kIdle ? 1 : step.attempt + 1});
     }
     return calls;
   }
@@ -138,21 +136,16 @@ std::optional<TimePoint> State::next_due() const {
   const Status is = status();
   if (is_final(is)) return std::nullopt;
   std::optional<TimePoint> next;
-  const auto note = [&next](TimePoint due) { next = next ? std::min(*next, due) : due; };
+  const auto note = [&next](const std::optional<TimePoint>& due) {
+    if (due) next = next ? std::min(*next, *due) : *due;
+  };
   if (is == Status::kCompensating) {
-    for (const std::size_t i : to_undo()) {
-      const StepState& step = steps_[i];
-      if (step.undoing == Undoing::kDone || step.undoing == Undoing::kSkipped ||
-          step.undoing == Undoing::kStuck)
-        continue;
-      if (step.undoing == Undoing::kWaiting) note(step.due_at);
-      break;
-    }
+    note(next_to_undo()->due_at);
     return next;
   }
-  if (is_failing()) return next;
   for (const StepState& step : steps_) {
-    if (step.execution == Execution::kWaiting) note(step.due_at);
+    if (step.execution == Execution::kRunning) note(step.due_at);
+    if (step.execution == Execution::kWaiting && !is_failing()) note(step.due_at);
   }
   return next;
 }
@@ -166,6 +159,36 @@ std::vector<Call> State::running() const {
   return calls;
 }
 
+bool State::is_running(const Call& call) const {
+  const StepState& step = steps_[call.step];
+  const bool runs = call.phase == Phase::kExecute ? step.execution == Execution::kRunning
+                                                  : step.undoing == Undoing::kRunning;
+  return runs && step.attempt == call.attempt;
+}
+
+std::optional<TimePoint> State::due_at(const Call& call) const { return steps_[call.step].due_at; }
+
+std::uint32_t State::failures(const Call& call) const {
+  const StepState& step = steps_[call.step];
+  return call.attempt - 1 - std::min(call.attempt - 1, step.postponed);
+}
+
+std::optional<std::size_t> State::find(std::string_view step) const {
+  const auto found = numbers_.find(step);
+  return found == numbers_.end() ? std::nullopt : std::optional(found->second);
+}
+
+std::string_view State::at() const {
+  const Status is = status();
+  if (is == Status::kCompleted || is == Status::kCompensated) return {};
+  if (is == Status::kCompensating) return next_to_undo()->shape->name;
+  const auto found = std::find_if(steps_.begin(), steps_.end(), [&](const StepState& step) {
+    return is == Status::kStuck && step.undoing != Undoing::kIdle ? step.undoing == Undoing::kStuck
+                                                                  : !is_over(step);
+  });
+  return found == steps_.end() ? std::string_view() : std::string_view(found->shape->name);
+}
+
 std::vector<std::string> State::stuck_steps() const {
   std::vector<std::string> names;
   for (const StepState& step : steps_) {
@@ -177,38 +200,40 @@ std::vector<std::string> State::stuck_steps() const {
 
 // ---- (state, event) -> entry --------------------------------------------------------------------
 
-Entry State::begin(const Call& call) const {
+Entry State::entry_of(Mark mark, const Call& call) const {
   Entry entry;
-  entry.mark = call.phase == Phase::kExecute ? Mark::kStarted : Mark::kCompensating;
+  entry.mark = mark;
   entry.step = steps_[call.step].shape->name;
   entry.attempt = call.attempt;
   return entry;
 }
 
+Entry State::begin(const Call& call) const {
+  return entry_of(call.phase == Phase::kExecute ? Mark::kStarted : Mark::kCompensating, call);
+}
+
 Entry State::succeeded(const Call& call, std::optional<Bytes> output, std::optional<Bytes> context) const {
-  Entry entry;
-  entry.mark = call.phase == Phase::kExecute ? Mark::kDone : Mark::kCompensated;
-  entry.step = steps_[call.step].shape->name;
-  entry.attempt = call.attempt;
-  if (call.phase == Phase::kExecute) {
-    entry.output = std::move(output);
-    entry.context = std::move(context);
-  }
+  if (call.phase == Phase::kCompensate) return entry_of(Mark::kCompensated, call);
+  Entry entry = entry_of(Mark::kDone, call);
+  entry.output = std::move(output);
+  entry.context = std::move(context);
   return entry;
 }
 
 Entry State::failed(const Call& call, std::optional<TimePoint> retry_at, std::string error) const {
-  Entry entry;
-  const bool again = retry_at.has_value();
-  if (call.phase == Phase::kExecute) {
-    entry.mark = again ? Mark::kFailed : Mark::kGivenUp;
-  } else {
-    entry.mark = again ? Mark::kCompensationFailed : Mark::kCompensationStuck;
-  }
-  entry.step = steps_[call.step].shape->name;
-  entry.attempt = call.attempt;
+  const bool executes = call.phase == Phase::kExecute;
+  const Mark again = executes ? Mark::kFailed : Mark::kCompensationFailed;
+  const Mark never = executes ? Mark::kGivenUp : Mark::kCompensationStuck;
+  Entry entry = entry_of(retry_at ? again : never, call);
   entry.due_at = retry_at;
   entry.error = std::move(error);
+  return entry;
+}
+
+Entry State::postponed(const Call& call, TimePoint retry_at, std::string why) const {
+  Entry entry = entry_of(Mark::kPostponed, call);
+  entry.due_at = retry_at;
+  entry.error = std::move(why);
   return entry;
 }
 
@@ -237,21 +262,16 @@ Result<std::size_t> State::find_stuck(std::string_view step) const {
   return numbers_.at(step);
 }
 
-Result<Entry> State::retry(std::string_view step) const {
+Result<Entry> State::of_stuck(Mark mark, std::string_view step) const {
   if (auto found = find_stuck(step); !found) return std::move(found).error();
   Entry entry;
-  entry.mark = Mark::kRetried;
+  entry.mark = mark;
   entry.step = std::string(step);
   return entry;
 }
 
-Result<Entry> State::skip(std::string_view step) const {
-  if (auto found = find_stuck(step); !found) return std::move(found).error();
-  Entry entry;
-  entry.mark = Mark::kSkipped;
-  entry.step = std::string(step);
-  return entry;
-}
+Result<Entry> State::retry(std::string_view step) const { return of_stuck(Mark::kRetried, step); }
+Result<Entry> State::skip(std::string_view step) const { return of_stuck(Mark::kSkipped, step); }
 
 Result<Entry> State::force(Status status_wanted) const {
   if (status() != Status::kStuck) {
@@ -292,6 +312,8 @@ bool State::can_follow(const Entry& entry, const StepState* step) const {
       return runs && !(step->is_parallel && entry.context);
     case Mark::kFailed:
       return runs && entry.due_at;
+    case Mark::kPostponed:
+      return (runs || undoes) && entry.due_at;
     case Mark::kGivenUp:
       return runs;
     case Mark::kCompensated:
@@ -314,15 +336,33 @@ bool State::can_follow(const Entry& entry, const StepState* step) const {
   return false;
 }
 
-void State::change(const Entry& entry, StepState* step) {
+void State::change(const Entry& entry) {
   switch (entry.mark) {
     case Mark::kBegun:
       begun_ = true;
       context_ = entry.context.value_or(Bytes());
       break;
+    case Mark::kCancelled:
+      cancelled_ = true;
+      if (cause_.empty()) cause_ = entry.error;
+      break;
+    case Mark::kForcedCompleted:
+      forced_ = Status::kCompleted;
+      break;
+    case Mark::kForcedCompensated:
+      forced_ = Status::kCompensated;
+      break;
+    default:
+      break;
+  }
+}
+
+void State::change(const Entry& entry, StepState* step) {
+  switch (entry.mark) {
     case Mark::kStarted:
       step->execution = Execution::kRunning;
       step->attempt = entry.attempt;
+      step->due_at = entry.due_at;
       if (step->started == 0) step->started = entry_count_;
       break;
     case Mark::kDone:
@@ -333,29 +373,36 @@ void State::change(const Entry& entry, StepState* step) {
       break;
     case Mark::kFailed:
       step->execution = Execution::kWaiting;
-      step->due_at = *entry.due_at;
+      step->due_at = entry.due_at;
+      break;
+    case Mark::kPostponed:
+      if (step->undoing == Undoing::kRunning) {
+        step->undoing = Undoing::kWaiting;
+      } else {
+        step->execution = Execution::kWaiting;
+      }
+      step->due_at = entry.due_at;
+      ++step->postponed;
       break;
     case Mark::kGivenUp:
       step->execution = Execution::kGivenUp;
       if (cause_.empty()) cause_ = entry.step + ": " + entry.error;
       break;
     case Mark::kCompensating:
+      if (step->undoing == Undoing::kIdle) step->postponed = 0;
       step->undoing = Undoing::kRunning;
       step->attempt = entry.attempt;
+      step->due_at = entry.due_at;
       break;
     case Mark::kCompensated:
       step->undoing = Undoing::kDone;
       break;
     case Mark::kCompensationFailed:
       step->undoing = Undoing::kWaiting;
-      step->due_at = *entry.due_at;
+      step->due_at = entry.due_at;
       break;
     case Mark::kCompensationStuck:
       step->undoing = Undoing::kStuck;
-      break;
-    case Mark::kCancelled:
-      cancelled_ = true;
-      if (cause_.empty()) cause_ = entry.error;
       break;
     case Mark::kSkipped:
       if (step->undoing == Undoing::kStuck) {
@@ -365,35 +412,31 @@ void State::change(const Entry& entry, StepState* step) {
       }
       break;
     case Mark::kRetried:
-      step->attempt = 0;
+      step->postponed = step->attempt;  // none of them counts any more
+      step->due_at = entry.at;
       if (step->undoing == Undoing::kStuck) {
-        step->undoing = Undoing::kIdle;
+        step->undoing = Undoing::kWaiting;
       } else {
-        step->execution = Execution::kIdle;
+        step->execution = Execution::kWaiting;
       }
       break;
-    case Mark::kForcedCompleted:
-      forced_ = Status::kCompleted;
-      break;
-    case Mark::kForcedCompensated:
-      forced_ = Status::kCompensated;
-      break;
-    case Mark::kNote:
+    default:
       break;
   }
 }
 
 Result<void> State::apply(const Entry& entry) {
-  StepState* step = nullptr;
-  if (const auto found = numbers_.find(entry.step); found != numbers_.end()) step = &steps_[found->second];
-  const bool names_one = !entry.step.empty() && entry.mark != Mark::kNote;
-  if ((names_one && step == nullptr) || !can_follow(entry, step)) {
+  const auto number = find(entry.step);
+  StepState* step = number ? &steps_[*number] : nullptr;
+  // Of the whole saga, or of one of its steps: never of something else.
+  const bool fits = is_of_step(entry.mark) ? step != nullptr : entry.step.empty();
+  if (!fits || !can_follow(entry, step)) {
     return Error{ErrorCode::kConflict, "entry " + std::to_string(entry_count_ + 1) + " of the saga's log, '" +
                                            std::string(name_of(entry.mark)) + "' of step '" +
                                            base::escape(entry.step, 64) + "', cannot follow those before it"};
   }
   ++entry_count_;
-  change(entry, step);
+  step == nullptr ? change(entry) : change(entry, step);
   return {};
 }
 

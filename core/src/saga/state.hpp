@@ -21,18 +21,16 @@
 #include <vector>
 
 #include <towline/result.hpp>
+#include <towline/saga.hpp>
 
 #include "saga/log.hpp"
 #include "saga/shape.hpp"
 
 namespace towline::saga {
 
-enum class Status : std::uint8_t { kRunning, kCompensating, kCompleted, kCompensated, kStuck };
-[[nodiscard]] std::string_view name_of(Status status) noexcept;
-/// Nothing happens by itself any more.
-[[nodiscard]] constexpr bool is_final(Status status) noexcept { return status >= Status::kCompleted; }
+using Status = SagaStatus;
 
-enum class Phase : std::uint8_t { kExecute, kCompensate };
+using Phase = SagaPhase;
 
 /// A call of one of the user's functions.
 struct Call {
@@ -57,6 +55,13 @@ class State {
   [[nodiscard]] std::optional<TimePoint> next_due() const;
   /// Calls that have begun and have no outcome.
   [[nodiscard]] std::vector<Call> running() const;
+  /// Whether this call, in this attempt, has begun and has no outcome: else what comes of it is void.
+  [[nodiscard]] bool is_running(const Call& call) const;
+  /// Of one that runs: by when its outcome must be there, as its entry said.
+  [[nodiscard]] std::optional<TimePoint> due_at(const Call& call) const;
+  /// Of one that runs: its attempts before it that failed, or whose outcome nobody knows.
+  [[nodiscard]] std::uint32_t failures(const Call& call) const;
+  [[nodiscard]] std::optional<std::size_t> find(std::string_view step) const;
 
   [[nodiscard]] const Bytes& context() const noexcept { return context_; }
   /// Why it was cancelled or what failed first; empty: nothing did.
@@ -67,6 +72,9 @@ class State {
   /// Whether a step that runs beside others may not change the context.
   [[nodiscard]] bool is_parallel(std::size_t step) const { return steps_[step].is_parallel; }
   [[nodiscard]] std::size_t entry_count() const noexcept { return entry_count_; }
+  /// The step that it is at: that runs, waits, is to be undone, or is stuck; of several the first. Empty:
+  /// none.
+  [[nodiscard]] std::string_view at() const;
   /// Steps that a person has to look at: a compensation that is stuck, or a step behind the pivot.
   [[nodiscard]] std::vector<std::string> stuck_steps() const;
 
@@ -78,6 +86,8 @@ class State {
   /// The attempt failed, or its time was up, or whoever ran it died. `retry_at` nullopt: it is not tried
   /// again.
   [[nodiscard]] Entry failed(const Call& call, std::optional<TimePoint> retry_at, std::string error) const;
+  /// It is to be tried again then, and that is no failure.
+  [[nodiscard]] Entry postponed(const Call& call, TimePoint retry_at, std::string why) const;
   /// Errors: kConflict when it is over or past its pivot: nothing can be undone any more.
   [[nodiscard]] Result<Entry> cancel(std::string why) const;
   /// Of a stuck one. Errors: kConflict when it is not stuck; kNotFound: no such step is.
@@ -94,10 +104,11 @@ class State {
     bool is_parallel = false;
     Execution execution = Execution::kIdle;
     Undoing undoing = Undoing::kIdle;
-    std::uint32_t attempt = 0;  ///< of what `execution` or `undoing` is at
-    TimePoint due_at{};         ///< kWaiting
-    std::uint64_t started = 0;  ///< number of the entry that began it first; 0: it never was
-    std::uint64_t done = 0;     ///< number of the entry of its success
+    std::uint32_t attempt = 0;        ///< of what `execution` or `undoing` is at
+    std::uint32_t postponed = 0;      ///< of these
+    std::optional<TimePoint> due_at;  ///< kWaiting: when it goes on; kRunning: by when it must have ended
+    std::uint64_t started = 0;        ///< number of the entry that began it first; 0: it never was
+    std::uint64_t done = 0;           ///< number of the entry of its success
     std::optional<Bytes> output;
   };
   [[nodiscard]] bool is_failing() const;
@@ -108,9 +119,16 @@ class State {
   }
   /// Steps that are to be undone, in the order of undoing, those that are undone already too.
   [[nodiscard]] std::vector<std::size_t> to_undo() const;
+  /// Of them the first that is not undone yet; nullptr: there is none. The next may need what it leaves, so
+  /// there is never a second one under way.
+  [[nodiscard]] const StepState* next_to_undo() const;
   [[nodiscard]] bool is_ready(const Call& call) const;
   [[nodiscard]] Result<std::size_t> find_stuck(std::string_view step) const;
+  [[nodiscard]] Result<Entry> of_stuck(Mark mark, std::string_view step) const;
+  [[nodiscard]] Entry entry_of(Mark mark, const Call& call) const;
   [[nodiscard]] bool can_follow(const Entry& entry, const StepState* step) const;
+  /// Of the whole saga; of a step.
+  void change(const Entry& entry);
   void change(const Entry& entry, StepState* step);
 
   const Shape* shape_;

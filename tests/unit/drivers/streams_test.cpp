@@ -129,8 +129,8 @@ TEST_P(Streams, AnAppendOfWhichSomeEventsAreThereIsAConflict) {
 }
 
 TEST_P(Streams, TwoAppendsOfOneUnitToOneStreamAreRefused) {
-  const spi::AppendEvents one{StreamSpace::kEvents, "a", {event(1)}, {}, nullptr};
-  const spi::AppendEvents two{StreamSpace::kEvents, "a", {event(2)}, {}, nullptr};
+  const spi::AppendEvents one{StreamSpace::kEvents, "a", {event(1)}, {}, {}, {}, nullptr};
+  const spi::AppendEvents two{StreamSpace::kEvents, "a", {event(2)}, {}, {}, {}, nullptr};
   EXPECT_EQ(code_of(world.write(one, two)), ErrorCode::kInvalidArgument);
   spi::AppendEvents elsewhere = two;
   elsewhere.stream = "b";
@@ -249,7 +249,7 @@ TEST_P(Streams, AnAppendEndsTheWaitForIt) {
   std::thread waiter([&] {
     last = provider.store->wait_for_events(StreamSpace::kEvents, 0, deadline(), never.get_token()).value();
   });
-  const spi::Unit unit{{spi::AppendEvents{StreamSpace::kEvents, "a", {event(1)}, {}, nullptr}}};
+  const spi::Unit unit{{spi::AppendEvents{StreamSpace::kEvents, "a", {event(1)}, {}, {}, {}, nullptr}}};
   ASSERT_TRUE(provider.store->commit({&unit, 1}).value().at(0).ok());
   waiter.join();
   EXPECT_GT(last, 0U);

@@ -49,6 +49,26 @@ TEST(Core, WhoClosesWithLessTimeHurriesTheOneWhoClosesAlready) {
   stuck.open();
 }
 
+TEST(Core, WhoClosesWithLessTimeHurriesAHandlerOfEventsToo) {
+  RunningWorld world;
+  Gate stuck;
+  ASSERT_TRUE(world.core->events().append("s", {{.type = "one", .payload = "1"}}, std::nullopt).ok());
+  EventSubscriptionOptions options;
+  options.name = "reader";
+  const auto work = [&](std::span<const RecordedEvent>) -> Result<std::vector<spi::Write>> {
+    stuck.wait();
+    return std::vector<spi::Write>{};
+  };
+  ASSERT_TRUE(world.core->follow(options, work, false).ok());
+  stuck.await_waiting();
+  std::thread patient([&] { EXPECT_EQ(world.core->close(24h).value(), 1U); });
+  ConsumerOptions late = group_options();
+  ASSERT_TRUE(eventually([&] { return !world.core->consume({"b"}, late, Handler([](Delivery&) {})); }));
+  EXPECT_EQ(world.core->close(0s).value(), 1U);
+  patient.join();
+  stuck.open();
+}
+
 TEST(Core, CloseWaitsForARunningHandlerAndSettlesItsMessage) {
   RunningWorld world;
   Gate gate;

@@ -9,6 +9,7 @@
 //     publish 3                        envelopes of a publish
 // Thread-safe.
 
+#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <map>
@@ -23,6 +24,7 @@
 #include <towline/spi/transport.hpp>
 
 #include "support/blind_transport.hpp"
+#include "support/plain_store.hpp"
 
 namespace towline::engine::testing {
 
@@ -134,10 +136,11 @@ class Script {
 /// "Settle+PutSchedule": the names of a unit's writes.
 [[nodiscard]] inline std::string names_of(const spi::Unit& unit) {
   static constexpr const char* kNames[] = {
-      "PutSchedule",    "EraseSchedule",    "MoveSchedule",    "UnparkNext",     "PutKeyBlock",
-      "PutDeadLetter",  "UpdateDeadLetter", "EraseDeadLetter", "PutIdempotency", "EraseIdempotency",
-      "PutInbox",       "ForgetDedup",      "Publish",         "Settle",         "AppendEvents",
-      "TruncateStream", "PutSnapshot",      "PutEventCursor"};
+      "PutSchedule",    "EraseSchedule",    "MoveSchedule",     "UnparkNext",      "PutKeyBlock",
+      "PutDeadLetter",  "UpdateDeadLetter", "EraseDeadLetter",  "PutIdempotency",  "EraseIdempotency",
+      "PutInbox",       "ForgetDedup",      "Publish",          "Settle",          "AppendEvents",
+      "TruncateStream", "PutSnapshot",      "PutEventCursor",   "PutSaga",         "PutClientPosition",
+      "AddMissed",      "ClearMissed",      "TrimConversation", "EraseOutboxEntry"};
   static_assert(std::size(kNames) == std::variant_size_v<spi::Write>);
   std::string names;
   for (const spi::Write& write : unit.writes)
@@ -303,18 +306,32 @@ class FakeTransport final : public spi::Transport {
   FakeSubscription* last_subscription_ = nullptr;
 };
 
-class FakeStore final : public spi::Store {
+class FakeStore final : public support::PlainStore {
  public:
   FakeStore(std::shared_ptr<spi::Store> inner, std::shared_ptr<Script> script)
-      : inner_(std::move(inner)), script_(std::move(script)) {}
+      : PlainStore(std::move(inner)), script_(std::move(script)) {}
 
   Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units) override {
     TOWLINE_FAKE_BEGIN("commit");
     Sieve sieve(*script_, "commit", units);
-    auto done = inner_->commit(sieve.passed);
+    auto done = commit_with_outbox(sieve.passed);
     if (fault) return Error(fault->error);
     if (!done) return done;
     return sieve.merge(*done);
+  }
+  /// As if SQL had written it.
+  std::uint64_t write_outbox(Message message, TimePoint at) {
+    const std::lock_guard lock(outbox_mutex_);
+    outbox_.push_back({++outbox_last_, std::move(message), at});
+    return outbox_last_;
+  }
+  Result<std::vector<spi::OutboxEntry>> read_outbox(std::size_t count_max, spi::Deadline,
+                                                    const std::stop_token&) override {
+    TOWLINE_FAKE_BEGIN("read_outbox");
+    script_->note("read_outbox");
+    const std::lock_guard lock(outbox_mutex_);
+    const auto count = static_cast<std::ptrdiff_t>(std::min(count_max, outbox_.size()));
+    TOWLINE_FAKE_END((std::vector<spi::OutboxEntry>{outbox_.begin(), outbox_.begin() + count}));
   }
   Result<spi::DueBatch> claim_due(const spi::DueRequest& request) override {
     TOWLINE_FAKE_BEGIN("claim_due");
@@ -326,13 +343,6 @@ class FakeStore final : public spi::Store {
     script_->note("promote_due " + std::to_string(request.count_max));
     auto batch = inner_->promote_due(request);
     TOWLINE_FAKE_END(batch);
-  }
-  void wake() noexcept override { inner_->wake(); }
-  Result<std::optional<spi::ScheduleRecord>> find_schedule(const MessageId& id) override {
-    return inner_->find_schedule(id);
-  }
-  Result<Page<spi::ScheduleRecord>> list_schedule(const spi::ScheduleQuery& query) override {
-    return inner_->list_schedule(query);
   }
   Result<bool> has_fired(const MessageId& id) override {
     TOWLINE_FAKE_BEGIN("has_fired");
@@ -346,20 +356,11 @@ class FakeStore final : public spi::Store {
     auto blocks = inner_->list_key_blocks(group, topic, partition);
     TOWLINE_FAKE_END(blocks);
   }
-  Result<std::optional<DeadLetter>> find_dead_letter(const MessageId& id) override {
-    return inner_->find_dead_letter(id);
-  }
   Result<Page<DeadLetter>> list_dead_letters(const DeadLetterQuery& query) override {
     TOWLINE_FAKE_BEGIN("list_dead_letters");
     script_->note("list_dead_letters " + std::to_string(query.count_max));
     auto page = inner_->list_dead_letters(query);
     TOWLINE_FAKE_END(page);
-  }
-  Result<std::vector<DeadLetterGroup>> group_dead_letters(const DeadLetterQuery& query) override {
-    return inner_->group_dead_letters(query);
-  }
-  Result<std::optional<MessageId>> find_dedup(std::string_view topic, std::string_view dedup_id) override {
-    return inner_->find_dedup(topic, dedup_id);
   }
   Result<std::vector<bool>> inbox_contains(std::string_view group, std::span<const MessageId> ids) override {
     TOWLINE_FAKE_BEGIN("inbox_contains");
@@ -373,23 +374,20 @@ class FakeStore final : public spi::Store {
     TOWLINE_FAKE_END(found);
   }
   Result<spi::StreamSlice> read_stream(const spi::StreamRead& read) override {
-    return inner_->read_stream(read);
-  }
-  Result<Page<StreamInfo>> list_streams(spi::StreamSpace space, std::string_view prefix,
-                                        std::size_t count_max, std::string_view cursor) override {
-    return inner_->list_streams(space, prefix, count_max, cursor);
-  }
-  Result<std::optional<Snapshot>> find_snapshot(std::string_view stream) override {
-    return inner_->find_snapshot(stream);
-  }
-  Result<std::optional<spi::EventCursor>> find_event_cursor(std::string_view name) override {
-    return inner_->find_event_cursor(name);
+    TOWLINE_FAKE_BEGIN("read_stream");
+    TOWLINE_FAKE_END(inner_->read_stream(read));
   }
   Result<std::uint64_t> wait_for_events(spi::StreamSpace space, std::uint64_t after, spi::Deadline deadline,
                                         const std::stop_token& stop) override {
     TOWLINE_FAKE_BEGIN("wait_for_events");
     auto last = inner_->wait_for_events(space, after, deadline, stop);
     TOWLINE_FAKE_END(last);
+  }
+  Result<std::vector<spi::ClientPosition>> client_positions(std::string_view user, std::string_view client,
+                                                            std::string_view from,
+                                                            std::size_t count_max) override {
+    TOWLINE_FAKE_BEGIN("client_positions");
+    TOWLINE_FAKE_END(inner_->client_positions(user, client, from, count_max));
   }
   Result<spi::StoreStatistics> statistics() override {
     TOWLINE_FAKE_BEGIN("statistics");
@@ -437,7 +435,41 @@ class FakeStore final : public spi::Store {
   spi::SweepRequest last_sweep;
 
  private:
-  std::shared_ptr<spi::Store> inner_;
+  /// The memory provider has no outbox, so it is here.
+  Result<std::vector<Result<void>>> commit_with_outbox(std::vector<spi::Unit> units) {
+    const std::lock_guard lock(outbox_mutex_);
+    const auto find = [this](const spi::Write& write) {
+      const auto* erase = std::get_if<spi::EraseOutboxEntry>(&write);
+      return std::find_if(outbox_.begin(), outbox_.end(), [&](const spi::OutboxEntry& entry) {
+        return erase != nullptr && entry.number == erase->number;
+      });
+    };
+    const std::vector<spi::Unit> asked = units;
+    std::vector<Result<void>> results(units.size());
+    for (std::size_t i = 0; i < units.size(); ++i) {
+      for (const spi::Write& write : asked[i].writes) {
+        if (std::holds_alternative<spi::EraseOutboxEntry>(write) && find(write) == outbox_.end())
+          results[i] = Error{ErrorCode::kNotFound, "the outbox entry does not exist"};
+      }
+      std::erase_if(units[i].writes, [&](const spi::Write& write) {
+        return !results[i].ok() || std::holds_alternative<spi::EraseOutboxEntry>(write);
+      });
+    }
+    auto done = inner_->commit(units);
+    if (!done) return done;
+    for (std::size_t i = 0; i < units.size(); ++i) {
+      if (results[i].ok() && !done->empty()) results[i] = (*done)[i];
+      if (!results[i].ok()) continue;
+      for (const spi::Write& write : asked[i].writes) {
+        if (const auto it = find(write); it != outbox_.end()) outbox_.erase(it);
+      }
+    }
+    return results;
+  }
+
+  std::mutex outbox_mutex_;
+  std::vector<spi::OutboxEntry> outbox_;
+  std::uint64_t outbox_last_ = 0;
   std::shared_ptr<Script> script_;
 };
 

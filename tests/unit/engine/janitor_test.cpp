@@ -11,7 +11,9 @@ using namespace testing;
 
 struct Household : World {
   explicit Household(EngineOptions options = {})
-      : World({.engine = std::move(options)}), letters(context()), janitor(context(), letters) {}
+      : World({.engine = std::move(options)}),
+        letters(context()),
+        janitor(context(), letters, core->conversations()) {}
   std::shared_ptr<Context> context() { return {core, &core->context()}; }
   MonotonicTime step() { return janitor.step(clock->monotonic()); }
   void put_dead_letter(std::uint8_t number) {

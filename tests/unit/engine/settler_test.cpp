@@ -512,6 +512,44 @@ TEST(Settler, AParkedKeyWaitsForAPersonAfterItsDeadLetter) {
   EXPECT_TRUE(world.blocks().empty());
 }
 
+TEST(Settler, AHeadLetsItsKeyGoOnThoughAnotherProcessHasBlockedItLate) {
+  World world(two_systems());
+  std::uint32_t partition = 0;
+  const auto consumer =
+      world.consume(key_ordered(), [&](Delivery& delivery) { partition = delivery.partition(); });
+  world.publish("A0", "A");
+  world.play(*consumer);
+  // Another one has lost the lease on A1, and then stored its retry and its block all the same.
+  spi::ScheduleRecord retry;
+  retry.id = world.core->context().make_id();
+  retry.envelope.id = world.core->context().make_id();
+  retry.envelope.topic = "t";
+  retry.envelope.group = "g";
+  retry.envelope.key = "A";
+  retry.envelope.partition = partition;
+  retry.envelope.payload = "A1";
+  retry.envelope.attempt = 2;
+  retry.envelope.heads_key = true;
+  retry.due_at = world.clock->now();
+  spi::ScheduleRecord behind = retry;
+  behind.id = world.core->context().make_id();
+  behind.envelope.id = world.core->context().make_id();
+  behind.envelope.payload = "A2";
+  behind.envelope.attempt = 1;
+  behind.envelope.heads_key = false;
+  behind.parked = true;
+  behind.order_key = "A";
+  const spi::KeyBlock block{"g", "t", partition, "A", retry.envelope.id, world.clock->now()};
+  const spi::Unit unit{{spi::PutKeyBlock{block}, spi::PutSchedule{retry}, spi::PutSchedule{behind}}};
+  ASSERT_TRUE(world.inner.store->commit({&unit, 1}).value().front().ok());
+  world.play(*consumer);
+  EXPECT_EQ(world.handled, (Names{"A0", "A1", "A2"}));
+  EXPECT_TRUE(world.blocks().empty());
+  world.publish("A3", "A");
+  world.play(*consumer);
+  EXPECT_EQ(world.handled.back(), "A3");
+}
+
 TEST(Settler, SkippingAFailureLetsItsKeyGoOnAtOnce) {
   World world;
   const auto consumer = world.consume(key_ordered(KeyFailure::kSkip), fails("A1", 1000));

@@ -371,5 +371,53 @@ TEST_F(PortTest, ShutFromManyThreadsWithPublishersAndDeliveriesUnderWay) {
   handler.join();
 }
 
+TEST_F(PortTest, AHandlerOfEventsThatRunsElsewhereMovesTheCheckpointWhenItIsDone) {
+  open();
+  EventStore store = port_->engine().event_store();
+  EventSubscriptionOptions options;
+  options.name = "reader";
+  options.batch_count_max = 2;
+  options.retry.kind = BackoffKind::kFixed;
+  options.retry.initial_delay = 1ms;
+  auto subscription = port_->follow_events(5, options);
+  ASSERT_TRUE(subscription.ok());
+  for (int i = 0; i < 3; ++i)
+    ASSERT_TRUE(store.append("a", {{.type = "t", .payload = std::to_string(i)}}).ok());
+  const auto seen = [&] {
+    Event event = next(Event::Kind::kEvents);
+    EXPECT_EQ(event.id, 5U);
+    return event.events;
+  };
+  const auto first = seen();
+  ASSERT_GE(first.size(), 1U);
+  EXPECT_EQ(first[0].payload, "0");
+  EXPECT_EQ(subscription->statistics().checkpoint, 0U);
+  port_->finish_events(5, ErrorInfo{"ValueError", "no such item", {}});
+  std::vector<RecordedEvent> batch = seen();
+  EXPECT_EQ(batch[0].payload, "0") << "what failed comes again";
+  EXPECT_EQ(subscription->statistics().failures, 1U);
+  EXPECT_NE(subscription->statistics().last_error.find("no such item"), std::string::npos);
+  for (;;) {
+    port_->finish_events(5);
+    if (batch.back().payload == "2") break;
+    batch = seen();
+  }
+  EXPECT_TRUE(eventually([&] { return subscription->statistics().handled == 3; }));
+  EXPECT_TRUE(subscription->close());
+  port_->forget_events(5);
+}
+
+TEST_F(PortTest, NobodyWaitsForAHandlerOfEventsWhoseBindingIsGone) {
+  open();
+  EventSubscriptionOptions options;
+  options.name = "reader";
+  ASSERT_TRUE(port_->follow_events(5, options).ok());
+  ASSERT_TRUE(port_->engine().event_store().append("a", {{.type = "t", .payload = "1"}}).ok());
+  (void)next(Event::Kind::kEvents);
+  const auto began = std::chrono::steady_clock::now();
+  port_->shut();
+  EXPECT_LT(std::chrono::steady_clock::now() - began, 5s) << "drain_timeout is 30 s";
+}
+
 }  // namespace
 }  // namespace towline

@@ -18,7 +18,7 @@ TEST(Shape, ABadOneIsRefusedAndTheErrorNamesTheStep) {
   const auto refusal = [](const Shape& shape) { return check_shape(shape).error(); };
   EXPECT_EQ(refusal({}).message, "the saga has no steps");
   EXPECT_EQ(refusal({{{}}, {}}).message, "a branch of the saga has no steps");
-  EXPECT_EQ(refusal({{{{"a"}}, {{"a"}}}, {}}).code, ErrorCode::kInvalidConfig);
+  EXPECT_EQ(refusal({{{{"a"}}, {{"a"}}}, {}}).code, ErrorCode::kInvalidSaga);
   EXPECT_EQ(refusal({{{{"a"}, {"a"}}}, {}}).message, "two steps are named 'a'; each needs a name of its own");
   EXPECT_EQ(refusal({{{{"a b"}}}, {}}).code, ErrorCode::kInvalidName);
   EXPECT_EQ(
@@ -36,8 +36,8 @@ TEST(Shape, FromThePivotOnNoCompensationIsNeeded) {
   const Shape shape{{{{"reserve"}}, {{"charge", false}}, {{"ship", false}}}, "charge"};
   EXPECT_TRUE(check_shape(shape).ok());
   EXPECT_EQ(shape.pivot_stage(), 1U);
-  EXPECT_EQ(check_shape({{{{"a"}}}, "b"}).error().code, ErrorCode::kInvalidConfig) << "no such step";
-  EXPECT_EQ(check_shape({{{{"a"}, {"b"}}}, "b"}).error().code, ErrorCode::kInvalidConfig) << "not alone";
+  EXPECT_EQ(check_shape({{{{"a"}}}, "b"}).error().code, ErrorCode::kInvalidSaga) << "no such step";
+  EXPECT_EQ(check_shape({{{{"a"}, {"b"}}}, "b"}).error().code, ErrorCode::kInvalidSaga) << "not alone";
   EXPECT_TRUE(check_shape({{{{"look", false, true}}, {{"a"}}}, {}}).ok()) << "it changes nothing";
 }
 

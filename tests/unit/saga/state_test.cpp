@@ -19,14 +19,14 @@ namespace {
 using namespace std::chrono_literals;
 using Names = std::vector<std::string>;
 
-enum class Result_ : std::uint8_t { kOk, kAgain, kNever };
+enum class Answer : std::uint8_t { kOk, kAgain, kNever };
 /// What becomes of a call, by "step" or "-step" and attempt.
-using Fate = std::function<Result_(const std::string& effect, std::uint32_t attempt)>;
+using Fate = std::function<Answer(const std::string& effect, std::uint32_t attempt)>;
 
-Result_ always(const std::string&, std::uint32_t) { return Result_::kOk; }
-Fate fails(Names effects, Result_ result = Result_::kNever) {
+Answer always(const std::string&, std::uint32_t) { return Answer::kOk; }
+Fate fails(Names effects, Answer result = Answer::kNever) {
   return [effects = std::move(effects), result](const std::string& effect, std::uint32_t) {
-    return std::find(effects.begin(), effects.end(), effect) == effects.end() ? Result_::kOk : result;
+    return std::find(effects.begin(), effects.end(), effect) == effects.end() ? Answer::kOk : result;
   };
 }
 
@@ -63,11 +63,11 @@ struct Player {
   [[nodiscard]] std::string effect(const Call& call) const {
     return (call.phase == Phase::kCompensate ? "-" : "") + state.name_of_step(call.step);
   }
-  void end(const Call& call, Result_ result) {
-    if (result == Result_::kOk) {
+  void end(const Call& call, Answer result) {
+    if (result == Answer::kOk) {
       write(state.succeeded(call, "output of " + effect(call), std::nullopt));
     } else {
-      const auto again = result == Result_::kAgain ? std::optional(now + 1s) : std::nullopt;
+      const auto again = result == Answer::kAgain ? std::optional(now + 1s) : std::nullopt;
       write(state.failed(call, again, "no"));
     }
   }
@@ -156,7 +156,7 @@ TEST(Saga, WhatWasStartedIsUndoneInReverseOrder) {
 TEST(Saga, AFailedAttemptIsTriedAgainWhenItIsDue) {
   Player player(kFour);
   const Fate twice = [](const std::string& effect, std::uint32_t attempt) {
-    return effect == "b" && attempt < 3 ? Result_::kAgain : Result_::kOk;
+    return effect == "b" && attempt < 3 ? Answer::kAgain : Answer::kOk;
   };
   while (player.effects.size() < 2)
     ASSERT_TRUE(player.round(twice));
@@ -233,7 +233,7 @@ TEST(Saga, CancellingUndoesFromHereOnceWhatRunsHasEnded) {
   player.write(player.state.cancel("the customer left").value());
   EXPECT_EQ(player.state.status(), Status::kRunning);
   EXPECT_TRUE(player.state.ready(player.now).empty());
-  player.end(calls[0], Result_::kOk);
+  player.end(calls[0], Answer::kOk);
   player.play(always);
   EXPECT_EQ(player.effects, (Names{"a", "b", "-c", "-b", "-a"}));
   EXPECT_EQ(player.state.status(), Status::kCompensated);
@@ -255,11 +255,11 @@ TEST(Saga, BranchesRunSideBySideAndAreUndoneInReverseOrderOfSuccess) {
   ASSERT_EQ(calls.size(), 3U);
   for (const Call& call : calls)
     player.write(player.state.begin(call));
-  player.end(calls[2], Result_::kOk);     // d
-  player.end(calls[1], Result_::kNever);  // c
+  player.end(calls[2], Answer::kOk);     // d
+  player.end(calls[1], Answer::kNever);  // c
   EXPECT_EQ(player.state.status(), Status::kRunning) << "b runs still";
   EXPECT_TRUE(player.state.ready(player.now).empty());
-  player.end(calls[0], Result_::kOk);  // b
+  player.end(calls[0], Answer::kOk);  // b
   player.effects.clear();
   player.play(always);
   EXPECT_EQ(player.effects, (Names{"-c", "-b", "-d", "-a"}));
@@ -312,8 +312,8 @@ TEST(Saga, KilledAfterAnyEntryItComesToTheSameEnd) {
                                    fails({"d", "-a"}),
                                    fails({"c"}),
                                    [](const std::string& effect, std::uint32_t attempt) {
-                                     if (effect == "d") return Result_::kNever;
-                                     return attempt < 3 ? Result_::kAgain : Result_::kOk;
+                                     if (effect == "d") return Answer::kNever;
+                                     return attempt < 3 ? Answer::kAgain : Answer::kOk;
                                    }};
   int kills = 0;
   for (std::size_t s = 0; s < shapes.size(); ++s) {
@@ -365,8 +365,8 @@ TEST(Saga, WhateverHappensItEndsAndNothingIsForgotten) {
     Player player(shape);
     const Fate fate = [&](const std::string&, std::uint32_t attempt) {
       const std::uint8_t luck = roll(8);
-      if (luck == 0) return Result_::kNever;
-      return luck < 3 && attempt < 4 ? Result_::kAgain : Result_::kOk;
+      if (luck == 0) return Answer::kNever;
+      return luck < 3 && attempt < 4 ? Answer::kAgain : Answer::kOk;
     };
     for (int i = 0; i < 200 && !is_final(player.state.status()); ++i) {
       if (roll(6) == 0) {

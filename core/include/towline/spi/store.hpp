@@ -19,7 +19,10 @@
 #include <towline/dead_letter.hpp>
 #include <towline/message.hpp>
 #include <towline/result.hpp>
+#include <towline/saga.hpp>
+#include <towline/spi/conversations.hpp>
 #include <towline/spi/envelope.hpp>
+#include <towline/spi/outbox.hpp>
 #include <towline/spi/streams.hpp>
 #include <towline/spi/transport.hpp>
 
@@ -157,6 +160,13 @@ struct ForgetDedup {
   std::string dedup_id;
   MessageId message_id;
 };
+/// Inserts or replaces. In the unit that appends to the saga's stream, whose version guards both. The saga
+/// and its stream are removed by a sweep after `expires_at`.
+struct PutSaga {
+  SagaInfo saga;
+  std::string stream;
+  TimePoint expires_at = kNever;
+};
 /// Capabilities::is_store only.
 struct Publish {
   Envelope envelope;
@@ -169,7 +179,8 @@ struct Settle {
 using Write =
     std::variant<PutSchedule, EraseSchedule, MoveSchedule, UnparkNext, PutKeyBlock, PutDeadLetter,
                  UpdateDeadLetter, EraseDeadLetter, PutIdempotency, EraseIdempotency, PutInbox, ForgetDedup,
-                 Publish, Settle, AppendEvents, TruncateStream, PutSnapshot, PutEventCursor>;
+                 Publish, Settle, AppendEvents, TruncateStream, PutSnapshot, PutEventCursor, PutSaga,
+                 PutClientPosition, AddMissed, ClearMissed, TrimConversation, EraseOutboxEntry>;
 
 /// All-or-nothing. When one write fails its error is the unit's error and none of them happened.
 struct Unit {
@@ -222,6 +233,7 @@ struct SweepRequest {
 };
 struct SweepReport {
   std::uint64_t dead_letters = 0, idempotency_records = 0, inbox_records = 0, dedup_ids = 0, messages = 0;
+  std::uint64_t sagas = 0, client_positions = 0, missed_messages = 0;
   bool more = false;  ///< the bound was reached: sweep again soon
 };
 
@@ -280,6 +292,21 @@ class Store {
   /// when `stop` is requested what it is then.
   virtual Result<std::uint64_t> wait_for_events(StreamSpace space, std::uint64_t after, Deadline deadline,
                                                 const std::stop_token& stop) = 0;
+  virtual Result<std::optional<SagaInfo>> find_saga(std::string_view type, std::string_view id) = 0;
+  /// In order of starting. Errors: kInvalidCursor.
+  virtual Result<Page<SagaInfo>> list_sagas(const SagaQuery& query) = 0;
+  /// Of one client, in the order of the bytes of conversations, those at and behind `from`; expired ones are
+  /// not there.
+  virtual Result<std::vector<ClientPosition>> client_positions(std::string_view user, std::string_view client,
+                                                               std::string_view from,
+                                                               std::size_t count_max) = 0;
+  /// The same of a user; what expired or was all taken is not there.
+  virtual Result<std::vector<MissedMessages>> missed_messages(std::string_view user, std::string_view from,
+                                                              std::size_t count_max) = 0;
+  /// Capabilities::runs_sql only. In order of writing; waits for the first until the deadline or until `stop`
+  /// is requested.
+  virtual Result<std::vector<OutboxEntry>> read_outbox(std::size_t count_max, Deadline deadline,
+                                                       const std::stop_token& stop) = 0;
   virtual Result<StoreStatistics> statistics() = 0;
   virtual Result<SweepReport> sweep(const SweepRequest& request) = 0;
   /// Capabilities::runs_sql only. Runs `body` and then `units` in one transaction; an error of the body or of

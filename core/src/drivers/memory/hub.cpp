@@ -72,6 +72,18 @@ Result<std::vector<spi::PublishAnswer>> Hub::publish(std::span<spi::Envelope> en
   return answers;
 }
 
+Streams& Hub::streams(spi::StreamSpace space) noexcept {
+  switch (space) {
+    case spi::StreamSpace::kEvents:
+      return events;
+    case spi::StreamSpace::kConversations:
+      return conversations;
+    case spi::StreamSpace::kSagas:
+      break;
+  }
+  return saga_logs;
+}
+
 void Hub::promote_due(const spi::DueRequest& request, Moment now, spi::DueBatch& out) {
   std::vector<spi::Envelope> promoted;
   schedule.take_due(request, now, &promoted, out);
@@ -90,6 +102,13 @@ spi::SweepReport Hub::sweep(const spi::SweepRequest& request, Moment now) {
   report.idempotency_records = took(idempotency.sweep(now.wall, left));
   report.inbox_records = took(inbox.sweep(now.wall, left));
   report.dedup_ids = took(dedup_ids.sweep(now.wall, left));
+  for (const std::string& stream : sagas.sweep(now.wall, left)) {
+    saga_logs.erase(stream);
+    ++report.sagas;
+  }
+  left -= static_cast<std::size_t>(report.sagas);
+  report.client_positions = took(clients.sweep_positions(now.wall, left));
+  report.missed_messages = took(clients.sweep_missed(now.wall, left));
   report.messages = took(queue.trim(now, left, report.more));
   report.more = report.more || left == 0;
   return report;

@@ -20,9 +20,11 @@
 #include <towline/spi/transport.hpp>
 
 #include "base/topology.hpp"
+#include "drivers/memory/clients.hpp"
 #include "drivers/memory/dead_letters.hpp"
 #include "drivers/memory/queue.hpp"
 #include "drivers/memory/records.hpp"
+#include "drivers/memory/sagas.hpp"
 #include "drivers/memory/schedule.hpp"
 #include "drivers/memory/streams.hpp"
 
@@ -63,9 +65,10 @@ class Hub {
   Expiring<MessageId> dedup_ids{meter};
   Streams events{meter};
   Streams conversations{meter};
-  [[nodiscard]] Streams& streams(spi::StreamSpace space) noexcept {
-    return space == spi::StreamSpace::kEvents ? events : conversations;
-  }
+  Streams saga_logs{meter};
+  [[nodiscard]] Streams& streams(spi::StreamSpace space) noexcept;
+  Sagas sagas{meter};
+  Clients clients{meter};
   std::unordered_map<std::string, spi::EventCursor> event_cursors;
   std::condition_variable streams_changed;
   std::vector<DueWaiter*> due_waiters;

@@ -180,6 +180,38 @@ Result<std::uint64_t> MemoryStore::wait_for_events(spi::StreamSpace space, std::
   return hub.streams(space).position_last();
 }
 
+Result<std::optional<SagaInfo>> MemoryStore::find_saga(std::string_view type, std::string_view id) {
+  const std::lock_guard lock(handle_.hub->mutex);
+  return handle_.hub->sagas.find(type, id);
+}
+
+Result<Page<SagaInfo>> MemoryStore::list_sagas(const SagaQuery& query) {
+  const std::lock_guard lock(handle_.hub->mutex);
+  return handle_.hub->sagas.list(query);
+}
+
+Result<std::vector<spi::ClientPosition>> MemoryStore::client_positions(std::string_view user,
+                                                                       std::string_view client,
+                                                                       std::string_view from,
+                                                                       std::size_t count_max) {
+  const TimePoint now = handle_.clock->now();
+  const std::lock_guard lock(handle_.hub->mutex);
+  return handle_.hub->clients.positions(user, client, from, count_max, now);
+}
+
+Result<std::vector<spi::MissedMessages>> MemoryStore::missed_messages(std::string_view user,
+                                                                      std::string_view from,
+                                                                      std::size_t count_max) {
+  const TimePoint now = handle_.clock->now();
+  const std::lock_guard lock(handle_.hub->mutex);
+  return handle_.hub->clients.missed(user, from, count_max, now);
+}
+
+Result<std::vector<spi::OutboxEntry>> MemoryStore::read_outbox(std::size_t, spi::Deadline,
+                                                               const std::stop_token&) {
+  return Error{ErrorCode::kUnsupported, "the memory provider has no SQL, so nobody can write to its outbox"};
+}
+
 Result<spi::StoreStatistics> MemoryStore::statistics() {
   const TimePoint now = handle_.clock->now();
   const std::lock_guard lock(handle_.hub->mutex);

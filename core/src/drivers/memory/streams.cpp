@@ -37,7 +37,7 @@ bool Streams::contains(std::string_view stream, std::uint64_t version) const {
   return found != nullptr && version >= 1 && version <= found->newest();
 }
 
-Result<std::optional<Appended>> Streams::check(const spi::AppendEvents& write) const {
+Result<void> Streams::check(const spi::AppendEvents& write) const {
   const Stream* stream = find(write.stream);
   const auto version_of = [stream](const MessageId& id) -> std::optional<std::uint64_t> {
     if (stream == nullptr) return std::nullopt;
@@ -46,15 +46,17 @@ Result<std::optional<Appended>> Streams::check(const spi::AppendEvents& write) c
   };
   auto known = base::find_repeated(write.stream, write.events, version_of);
   if (!known) return std::move(known).error();
-  if (*known) {
-    const std::uint64_t last = **known + write.events.size() - 1;
-    return std::optional(Appended{**known, last, stream->events[last - stream->oldest]->position, true});
-  }
-  if (auto refused =
-          base::check_expected(write.stream, stream == nullptr ? 0 : stream->newest(), write.expected);
-      !refused)
-    return std::move(refused).error();
-  return std::optional<Appended>();
+  if (*known) return {};
+  return base::check_expected(write.stream, stream == nullptr ? 0 : stream->newest(), write.expected);
+}
+
+std::optional<Appended> Streams::repeated(const spi::AppendEvents& write) const {
+  const Stream* stream = find(write.stream);
+  if (stream == nullptr || write.events.empty()) return std::nullopt;
+  const auto first = stream->versions.find(write.events.front().id);
+  if (first == stream->versions.end()) return std::nullopt;
+  const std::uint64_t last = first->second + write.events.size() - 1;
+  return Appended{first->second, last, stream->events[last - stream->oldest]->position, true};
 }
 
 Appended Streams::append(const spi::AppendEvents& write) {
@@ -89,6 +91,35 @@ void Streams::truncate(const spi::TruncateStream& write) {
   }
 }
 
+void Streams::trim(const spi::TrimConversation& write, std::optional<std::uint64_t> unread) {
+  const auto it = streams_.find(write.conversation);
+  if (it == streams_.end()) return;
+  const Stream& stream = it->second;
+  std::uint64_t before = stream.oldest;
+  while (before < stream.newest() &&
+         stream.events[before - stream.oldest]->recorded_at < write.recorded_before)
+    ++before;
+  if (stream.newest() >= write.count_max) before = std::max(before, stream.newest() - write.count_max + 1);
+  std::uint64_t bytes = 0;
+  for (std::uint64_t version = stream.newest(); version >= before; --version) {
+    bytes += stream.events[version - stream.oldest]->payload.size();
+    if (bytes <= write.bytes_max) continue;
+    before = version + 1;
+    break;
+  }
+  truncate({spi::StreamSpace::kConversations, write.conversation, std::min(before, unread.value_or(before))});
+}
+
+void Streams::erase(std::string_view name) {
+  const auto it = streams_.find(name);
+  if (it == streams_.end()) return;
+  for (const EventPtr& event : it->second.events) {
+    meter_.used -= size_of(*event);
+    all_.erase(event->position);
+  }
+  streams_.erase(it);
+}
+
 void Streams::put_snapshot(const spi::PutSnapshot& write) {
   Stream& stream = streams_.find(write.stream)->second;
   if (stream.snapshot && stream.snapshot->version > write.snapshot.version) return;
@@ -102,8 +133,9 @@ std::optional<Snapshot> Streams::find_snapshot(std::string_view stream) const {
   return found == nullptr ? std::nullopt : found->snapshot;
 }
 
-spi::StreamSlice Streams::read(const spi::StreamRead& read) const {
+Result<spi::StreamSlice> Streams::read(const spi::StreamRead& read) const {
   spi::StreamSlice slice;
+  slice.last_position = position_last_;
   std::size_t bytes = 0;
   // False: it does not fit any more.
   const auto take = [&](const RecordedEvent& event) {
@@ -122,6 +154,17 @@ spi::StreamSlice Streams::read(const spi::StreamRead& read) const {
   }
   const Stream* stream = find(read.stream);
   slice.end = true;
+  std::uint64_t from = read.from;
+  if (!read.after_id.empty()) {
+    const auto version_of = [&]() -> std::optional<std::uint64_t> {
+      if (stream == nullptr) return std::nullopt;
+      const auto it = stream->versions.find(read.after_id);
+      return it == stream->versions.end() ? std::nullopt : std::optional(it->second);
+    };
+    const auto known = version_of();
+    if (!known) return base::no_such_id(read.stream, read.after_id);
+    from = *known + 1;
+  }
   if (stream == nullptr) return slice;
   slice.oldest_version = stream->oldest;
   slice.newest_version = stream->newest();
@@ -131,7 +174,7 @@ spi::StreamSlice Streams::read(const spi::StreamRead& read) const {
       --version;
     slice.end = version < stream->oldest;
   } else {
-    std::uint64_t version = std::max(read.from, stream->oldest);
+    std::uint64_t version = std::max(from, stream->oldest);
     while (version <= slice.newest_version && take(*stream->events[version - stream->oldest]))
       ++version;
     slice.end = version > slice.newest_version;

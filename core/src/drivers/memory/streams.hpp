@@ -10,6 +10,7 @@
 #include <string_view>
 #include <unordered_map>
 
+#include <towline/spi/conversations.hpp>
 #include <towline/spi/streams.hpp>
 
 #include "drivers/memory/queue.hpp"
@@ -20,15 +21,22 @@ class Streams {
  public:
   explicit Streams(Meter& meter) : meter_(meter) {}
 
-  /// What appending would come to: the place of a repeated batch, or nullopt when it is new. kConflict.
-  [[nodiscard]] Result<std::optional<Appended>> check(const spi::AppendEvents& write) const;
-  /// After check() said that it is new.
+  /// Whether it is new, or all of it is there already, one behind the other. kConflict.
+  [[nodiscard]] Result<void> check(const spi::AppendEvents& write) const;
+  /// After check(): the place of a repeated batch, or nullopt when it is new. Looks for the first event
+  /// alone, which is there if all of them are.
+  [[nodiscard]] std::optional<Appended> repeated(const spi::AppendEvents& write) const;
+  /// After repeated() said that it is new.
   Appended append(const spi::AppendEvents& write);
   [[nodiscard]] bool contains(std::string_view stream, std::uint64_t version = 1) const;
   void truncate(const spi::TruncateStream& write);
+  /// `unread`: the first message that has to stay whatever else; nullopt: none has to.
+  void trim(const spi::TrimConversation& write, std::optional<std::uint64_t> unread);
+  /// With all of it; its positions are not given out again.
+  void erase(std::string_view stream);
   void put_snapshot(const spi::PutSnapshot& write);
   [[nodiscard]] std::optional<Snapshot> find_snapshot(std::string_view stream) const;
-  [[nodiscard]] spi::StreamSlice read(const spi::StreamRead& read) const;
+  [[nodiscard]] Result<spi::StreamSlice> read(const spi::StreamRead& read) const;
   [[nodiscard]] Page<StreamInfo> list(std::string_view prefix, std::size_t count_max,
                                       std::string_view cursor) const;
   [[nodiscard]] std::uint64_t position_last() const noexcept { return position_last_; }

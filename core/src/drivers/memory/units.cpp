@@ -132,9 +132,14 @@ class Hub::UnitCheck {
   Result<void> check(const spi::AppendEvents& write) {
     if (!appended_.emplace(static_cast<int>(write.space), write.stream).second)
       return base::second_append(write.stream);
-    auto repeated = hub_.streams(write.space).check(write);
-    if (!repeated) return std::move(repeated).error();
-    if (!*repeated) bytes_ += size_of(write);
+    const Streams& streams = hub_.streams(write.space);
+    if (auto refused = streams.check(write); !refused) return refused;
+    if (streams.repeated(write)) return {};
+    bytes_ += size_of(write);
+    for (const spi::Write& copy : base::copies_of(write, 0)) {
+      auto checked = std::visit([this](const auto& one) { return check(one); }, copy);
+      if (!checked) return checked;
+    }
     return {};
   }
   Result<void> check(const spi::TruncateStream& write) {
@@ -150,6 +155,20 @@ class Hub::UnitCheck {
     const spi::Version has = it == hub_.event_cursors.end() ? 0 : it->second.version;
     if (has == write.expected) return {};
     return conflict("the cursor", write.cursor.name, has, write.expected);
+  }
+  Result<void> check(const spi::PutSaga&) { return {}; }
+  Result<void> check(const spi::PutClientPosition& write) {
+    bytes_ += size_of(write.position);
+    return {};
+  }
+  Result<void> check(const spi::AddMissed& write) {
+    bytes_ += size_of(spi::MissedMessages{write.user, write.conversation});
+    return {};
+  }
+  Result<void> check(const spi::ClearMissed&) { return {}; }
+  Result<void> check(const spi::TrimConversation&) { return {}; }
+  Result<void> check(const spi::EraseOutboxEntry& write) {
+    return not_found("outbox entry", std::to_string(write.number));
   }
 
   Hub& hub_;
@@ -219,11 +238,13 @@ class Hub::UnitApply {
   void apply(const spi::Settle& write) { (void)hub_.queue.settle(*settle_, write.settlement, now_); }
   void apply(const spi::AppendEvents& write) {
     Streams& streams = hub_.streams(write.space);
-    // Asked again rather than remembered: nothing has come between.
-    const auto repeated = streams.check(write);
-    const Appended appended = repeated && *repeated ? **repeated : streams.append(write);
+    const auto repeated = streams.repeated(write);
+    const Appended appended = repeated ? *repeated : streams.append(write);
     if (write.appended != nullptr) *write.appended = appended;
-    if (!appended.duplicate) hub_.streams_changed.notify_all();
+    if (appended.duplicate) return;
+    for (const spi::Write& copy : base::copies_of(write, appended.first_version))
+      std::visit([this](const auto& one) { apply(one); }, copy);
+    hub_.streams_changed.notify_all();
   }
   void apply(const spi::TruncateStream& write) { hub_.streams(write.space).truncate(write); }
   void apply(const spi::PutSnapshot& write) { hub_.events.put_snapshot(write); }
@@ -232,6 +253,16 @@ class Hub::UnitApply {
     cursor = write.cursor;
     cursor.version = write.expected + 1;
   }
+  void apply(const spi::PutSaga& write) { hub_.sagas.put(write); }
+  void apply(const spi::PutClientPosition& write) { hub_.clients.put(write.position, now_.wall); }
+  void apply(const spi::AddMissed& write) { hub_.clients.add_missed(write, now_.wall); }
+  void apply(const spi::ClearMissed& write) { hub_.clients.clear_missed(write); }
+  void apply(const spi::TrimConversation& write) {
+    std::optional<std::uint64_t> unread;
+    if (write.keep_unread) unread = hub_.clients.first_unread(write.conversation, now_.wall);
+    hub_.conversations.trim(write, unread);
+  }
+  void apply(const spi::EraseOutboxEntry&) {}
 
   Hub& hub_;
   Session* settle_;

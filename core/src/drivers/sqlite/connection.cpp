@@ -6,6 +6,8 @@
 #include <cstring>
 #include <utility>
 
+#include "drivers/sqlite/file_locks.hpp"
+
 namespace towline::drivers::sqlite {
 namespace {
 
@@ -49,6 +51,7 @@ Error to_error(const Failure& failure, std::string_view doing) {
 
 bool Connection::open(const std::string& path, int flags, const char* vfs) {
   close();
+  own_file_locks();
   const int code =
       sqlite3_open_v2(path.c_str(), &raw_, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, vfs);
   if (code != SQLITE_OK) fail(code);

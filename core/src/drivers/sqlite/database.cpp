@@ -407,14 +407,17 @@ void Database::publish_effects(Tx& tx) {
     if (wake) signal(*session);
   }
   if (tx.due_earlier || tx.events_appended) wake_due_waiters();
+  if (tx.outbox_written) wake_all(outbox_waiters_);
   // What others may wait for; a commit that only settles is news to nobody.
   const bool news = tx.due_earlier || tx.events_appended || !tx.appended.empty() || !tx.stirred.empty();
   if (news && page_ != nullptr) page_->ring();
 }
 
-void Database::wake_due_waiters() {
+void Database::wake_due_waiters() { wake_all(due_waiters_); }
+
+void Database::wake_all(const std::vector<DueWaiter*>& waiters) {
   const std::lock_guard lock(due_mutex_);
-  for (DueWaiter* waiter : due_waiters_) {
+  for (DueWaiter* waiter : waiters) {
     const std::lock_guard own(waiter->mutex);
     waiter->signalled = true;
     waiter->changed.notify_all();
@@ -603,6 +606,16 @@ void Database::add_due_waiter(DueWaiter& waiter) {
 void Database::remove_due_waiter(DueWaiter& waiter) {
   const std::lock_guard lock(due_mutex_);
   std::erase(due_waiters_, &waiter);
+}
+
+void Database::add_outbox_waiter(DueWaiter& waiter) {
+  const std::lock_guard lock(due_mutex_);
+  outbox_waiters_.push_back(&waiter);
+}
+
+void Database::remove_outbox_waiter(DueWaiter& waiter) {
+  const std::lock_guard lock(due_mutex_);
+  std::erase(outbox_waiters_, &waiter);
 }
 
 std::uint64_t Database::bytes_on_disk() const noexcept {

@@ -40,7 +40,7 @@ struct Settings {
 /// Where incidents go, as long as the engine that gave it is there.
 using Log = std::function<void(std::string_view)>;
 
-/// Somebody who waits for records to come due, or for events.
+/// Somebody who waits for records to come due, for events, or for the outbox.
 struct DueWaiter {
   std::mutex mutex;
   std::condition_variable changed;
@@ -66,12 +66,19 @@ class Database {
   template <typename T>
   [[nodiscard]] Result<T> read(const std::function<Result<T>(Connection&)>& read);
 
+  /// The same for a single statement, which is a transaction by itself.
+  template <typename T>
+  [[nodiscard]] Result<T> read_alone(const std::function<T(Connection&)>& read);
+
   /// Before looking a last time and then waiting: what other processes commit after that look wakes.
   void want_ring() noexcept {
     if (page_ != nullptr) page_->want_ring();
   }
   void add_due_waiter(DueWaiter& waiter);
   void remove_due_waiter(DueWaiter& waiter);
+  /// Is told of what this process wrote to the outbox.
+  void add_outbox_waiter(DueWaiter& waiter);
+  void remove_outbox_waiter(DueWaiter& waiter);
   /// From before want_ring() until it waits no longer.
   class Waiting {
    public:
@@ -122,6 +129,7 @@ class Database {
   void stop(const Failure& failure);
   void publish_effects(Tx& tx);
   void wake_due_waiters();
+  void wake_all(const std::vector<DueWaiter*>& waiters);
   /// A failure that leaves open what the disk holds; others are left for the next time.
   [[nodiscard]] static Failure checkpoint(Connection& connection, int mode, int* in_log, int* done);
   /// For a full disk: the log keeps its size there, also when nothing in it is needed any more.
@@ -159,6 +167,7 @@ class Database {
 
   std::mutex due_mutex_;
   std::vector<DueWaiter*> due_waiters_;
+  std::vector<DueWaiter*> outbox_waiters_;
   std::mutex waiting_mutex_;
   std::vector<Session*> waiting_;
 
@@ -199,6 +208,18 @@ Result<T> Database::read(const std::function<Result<T>(Connection&)>& read) {
   }
   sql.run("COMMIT");
   return result;
+}
+
+template <typename T>
+Result<T> Database::read_alone(const std::function<T(Connection&)>& read) {
+  auto reader = take_reader();
+  if (!reader) return std::move(reader).error();
+  const ReaderLease lease(*this, *reader);
+  T result = read(**reader);
+  if ((*reader)->ok()) return result;
+  Error error = to_error((*reader)->failure(), "reading");
+  (*reader)->forget_failure();
+  return error;
 }
 
 }  // namespace towline::drivers::sqlite

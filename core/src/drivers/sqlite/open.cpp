@@ -17,6 +17,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "drivers/sqlite/file_locks.hpp"
 #include "drivers/sqlite/provider.hpp"
 #include "drivers/sqlite/schema.hpp"
 #include "drivers/sqlite/sqlite.hpp"
@@ -44,10 +45,10 @@ Result<void> check_header(const std::string& path) {
   constexpr std::size_t kUserVersion = 60;
   constexpr std::size_t kApplicationId = 68;
   unsigned char header[100] = {};
-  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  const int file = sqlite::open_shared_file(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK, 0);
   if (file < 0) return Error{ErrorCode::kIoError, path + " cannot be read: " + std::strerror(errno), errno};
-  const ssize_t size = ::read(file, header, sizeof header);
-  ::close(file);
+  const ssize_t size = ::pread(file, header, sizeof header, 0);
+  sqlite::close_shared_file(file);
   // A store that was being made when the power went has its first page in the rollback journal.
   struct stat journal {};
   if (::stat((path + "-journal").c_str(), &journal) == 0 && journal.st_size > 0) return {};

@@ -47,6 +47,15 @@ class SqliteStore final : public spi::Store {
   Result<std::optional<spi::EventCursor>> find_event_cursor(std::string_view name) override;
   Result<std::uint64_t> wait_for_events(spi::StreamSpace space, std::uint64_t after, spi::Deadline deadline,
                                         const std::stop_token& stop) override;
+  Result<std::optional<SagaInfo>> find_saga(std::string_view type, std::string_view id) override;
+  Result<Page<SagaInfo>> list_sagas(const SagaQuery& query) override;
+  Result<std::vector<spi::ClientPosition>> client_positions(std::string_view user, std::string_view client,
+                                                            std::string_view from,
+                                                            std::size_t count_max) override;
+  Result<std::vector<spi::MissedMessages>> missed_messages(std::string_view user, std::string_view from,
+                                                           std::size_t count_max) override;
+  Result<std::vector<spi::OutboxEntry>> read_outbox(std::size_t count_max, spi::Deadline deadline,
+                                                    const std::stop_token& stop) override;
   Result<spi::StoreStatistics> statistics() override;
   Result<spi::SweepReport> sweep(const spi::SweepRequest& request) override;
   Result<void> transact(const std::function<Result<void>(spi::SqlSession&)>& body,

@@ -12,6 +12,8 @@
 
 #include <string>
 
+#include "drivers/sqlite/contract.hpp"
+
 namespace towline::drivers::sqlite {
 namespace {
 
@@ -338,7 +340,69 @@ CREATE UNIQUE INDEX conversation_record_version ON conversation_record(stream_id
 CREATE INDEX conversation_record_id ON conversation_record(id);
 )sql";
 
-constexpr Migration kMigrations[] = {{kVersion1}, {kVersion2}, {kVersion3}, {kVersion4}};
+/// `saga_stream` and `saga_record` are a space as those of version 4: the logs of sagas. With it comes the
+/// contract for SQL of others.
+constexpr const char* kVersion5 = R"sql(
+CREATE TABLE saga_stream(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+
+CREATE TABLE saga_record(
+  position INTEGER PRIMARY KEY,
+  stream_id INTEGER NOT NULL,     -- saga_stream.id
+  version INTEGER NOT NULL,
+  recorded_us INTEGER NOT NULL,
+  id BLOB NOT NULL,
+  type TEXT NOT NULL,             -- what happened
+  payload BLOB NOT NULL,
+  content_type TEXT,
+  headers TEXT);
+CREATE UNIQUE INDEX saga_record_version ON saga_record(stream_id, version);
+CREATE INDEX saga_record_id ON saga_record(id);
+
+CREATE TABLE saga(
+  number INTEGER PRIMARY KEY,     -- in order of starting
+  type TEXT NOT NULL,
+  id TEXT NOT NULL,
+  definition_version INTEGER NOT NULL,
+  fingerprint TEXT NOT NULL,      -- of the definition it began under
+  status TEXT NOT NULL,
+  step TEXT NOT NULL,
+  error TEXT NOT NULL,
+  started_us INTEGER NOT NULL,
+  updated_us INTEGER NOT NULL,
+  deadline_us INTEGER,            -- NULL: none
+  retention_us INTEGER NOT NULL,  -- how long it is kept once it is over
+  expires_us INTEGER,             -- NULL: never
+  stream TEXT NOT NULL,           -- saga_stream.name
+  UNIQUE(type, id));
+CREATE INDEX saga_status ON saga(status, number);
+CREATE INDEX saga_unfinished ON saga(number) WHERE status NOT IN ('completed', 'compensated');
+CREATE INDEX saga_expires ON saga(expires_us) WHERE expires_us IS NOT NULL;
+
+CREATE TABLE client_position(     -- how far a client of a user has read a conversation
+  user TEXT NOT NULL,
+  client TEXT NOT NULL,
+  conversation TEXT NOT NULL,     -- conversation_stream.name
+  sequence INTEGER NOT NULL,
+  expires_us INTEGER NOT NULL,
+  PRIMARY KEY(user, client, conversation)) WITHOUT ROWID;
+CREATE INDEX client_position_conversation ON client_position(conversation, sequence);
+CREATE INDEX client_position_expires ON client_position(expires_us);
+
+CREATE TABLE missed_message(      -- what a user missed of a conversation
+  user TEXT NOT NULL,
+  conversation TEXT NOT NULL,
+  first_sequence INTEGER NOT NULL,
+  last_sequence INTEGER NOT NULL,
+  count INTEGER NOT NULL,         -- 0: all was taken
+  recent INTEGER NOT NULL,        -- a bit for each of the last 64: it was counted; the lowest is the last one
+  taken_sequence INTEGER NOT NULL,
+  expires_us INTEGER NOT NULL,
+  PRIMARY KEY(user, conversation)) WITHOUT ROWID;
+CREATE INDEX missed_message_expires ON missed_message(expires_us);
+)sql";
+
+constexpr Migration kMigrations[] = {
+    {kVersion1}, {kVersion2}, {kVersion3}, {kVersion4}, {kVersion5, &contract_sql}};
 
 std::int64_t number(const std::optional<std::string>& text) {
   return text ? std::strtoll(text->c_str(), nullptr, 10) : 0;
@@ -371,6 +435,7 @@ bool migrate(Connection& connection, std::span<const Migration> steps, std::int6
   if (found.state == SchemaState::kEmpty || found.state == SchemaState::kOld) {
     for (auto version = static_cast<std::size_t>(found.version); version < steps.size(); ++version) {
       connection.run(steps[version].sql);
+      if (steps[version].more != nullptr) connection.run(steps[version].more());
     }
     const std::string numbers = "PRAGMA application_id = " + std::to_string(kApplicationId) +
                                 "; PRAGMA user_version = " + std::to_string(steps.size()) + ";";

@@ -15,6 +15,7 @@ inline constexpr std::int32_t kApplicationId = 0x544f574c;
 /// part, so a process that dies on the way leaves the file as it was.
 struct Migration {
   const char* sql;
+  const char* (*more)() = nullptr;  ///< statements that are put together
 };
 
 /// The steps from an empty file to the version of this build: the version of the schema is their number.

@@ -6,15 +6,18 @@
 #include <utility>
 
 #include "drivers/sqlite/cancelled.hpp"
+#include "drivers/sqlite/clients.hpp"
 #include "drivers/sqlite/dead_letters.hpp"
 #include "drivers/sqlite/dedup.hpp"
 #include "drivers/sqlite/fired.hpp"
 #include "drivers/sqlite/members.hpp"
 #include "drivers/sqlite/ops.hpp"
+#include "drivers/sqlite/outbox.hpp"
 #include "drivers/sqlite/ownership.hpp"
 #include "drivers/sqlite/provider.hpp"
 #include "drivers/sqlite/publish.hpp"
 #include "drivers/sqlite/records.hpp"
+#include "drivers/sqlite/sagas.hpp"
 #include "drivers/sqlite/schedule.hpp"
 #include "drivers/sqlite/streams.hpp"
 #include "drivers/sqlite/trim.hpp"
@@ -26,6 +29,9 @@ namespace {
 /// Due times are of the wall clock, waits of the monotonic one, and other processes may die silently: so
 /// nobody waits longer than this without looking.
 constexpr Duration kLookInterval = std::chrono::seconds(1);
+
+/// What SQL of others has written is found within this time.
+constexpr auto kOutboxLookInterval = std::chrono::milliseconds(20);
 
 constexpr const char* kCounters = "SELECT name, value FROM counter";
 
@@ -234,7 +240,7 @@ Result<std::optional<spi::IdempotencyRecord>> SqliteStore::find_idempotency(std:
 
 Result<spi::StreamSlice> SqliteStore::read_stream(const spi::StreamRead& read) {
   return handle_.database->read<spi::StreamSlice>(
-      [&](Connection& sql) -> Result<spi::StreamSlice> { return sqlite::read_stream(sql, read); });
+      [&](Connection& sql) { return sqlite::read_stream(sql, read); });
 }
 
 Result<Page<StreamInfo>> SqliteStore::list_streams(spi::StreamSpace space, std::string_view prefix,
@@ -300,6 +306,100 @@ Result<std::uint64_t> SqliteStore::wait_for_events(spi::StreamSpace space, std::
   }
 }
 
+namespace {
+
+/// Waits for what others write. Their SQL rings no bell, so it is looked for at short intervals; by real
+/// time, since the others live in it whatever clock an engine has.
+class OutboxWatch {
+ public:
+  OutboxWatch(Database& database, const std::stop_token& stop)
+      : database_(database), wake_(stop, Wake{&waiter_}) {
+    database_.add_outbox_waiter(waiter_);
+  }
+  ~OutboxWatch() { database_.remove_outbox_waiter(waiter_); }
+  OutboxWatch(const OutboxWatch&) = delete;
+  OutboxWatch& operator=(const OutboxWatch&) = delete;
+
+  /// Before looking.
+  void begin() {
+    const std::lock_guard lock(waiter_.mutex);
+    waiter_.signalled = waiter_.woken;
+  }
+  void wait() {
+    std::unique_lock lock(waiter_.mutex);
+    waiter_.changed.wait_for(lock, kOutboxLookInterval, [this] { return waiter_.signalled; });
+  }
+
+ private:
+  struct Wake {
+    DueWaiter* waiter;
+    void operator()() const {
+      const std::lock_guard lock(waiter->mutex);
+      waiter->signalled = waiter->woken = true;
+      waiter->changed.notify_all();
+    }
+  };
+  Database& database_;
+  DueWaiter waiter_;
+  std::stop_callback<Wake> wake_;
+};
+
+}  // namespace
+
+Result<std::optional<SagaInfo>> SqliteStore::find_saga(std::string_view type, std::string_view id) {
+  using Found = std::optional<SagaInfo>;
+  return handle_.database->read<Found>(
+      [&](Connection& sql) -> Result<Found> { return sqlite::find_saga(sql, type, id); });
+}
+
+Result<Page<SagaInfo>> SqliteStore::list_sagas(const SagaQuery& query) {
+  return handle_.database->read<Page<SagaInfo>>(
+      [&](Connection& sql) { return sqlite::list_sagas(sql, query); });
+}
+
+Result<std::vector<spi::ClientPosition>> SqliteStore::client_positions(std::string_view user,
+                                                                       std::string_view client,
+                                                                       std::string_view from,
+                                                                       std::size_t count_max) {
+  using Positions = std::vector<spi::ClientPosition>;
+  const TimePoint now = handle_.clock->now();
+  return handle_.database->read<Positions>([&](Connection& sql) -> Result<Positions> {
+    return sqlite::client_positions(sql, user, client, from, count_max, now);
+  });
+}
+
+Result<std::vector<spi::MissedMessages>> SqliteStore::missed_messages(std::string_view user,
+                                                                      std::string_view from,
+                                                                      std::size_t count_max) {
+  using Missed = std::vector<spi::MissedMessages>;
+  const TimePoint now = handle_.clock->now();
+  return handle_.database->read<Missed>([&](Connection& sql) -> Result<Missed> {
+    return sqlite::missed_messages(sql, user, from, count_max, now);
+  });
+}
+
+Result<std::vector<spi::OutboxEntry>> SqliteStore::read_outbox(std::size_t count_max, spi::Deadline deadline,
+                                                               const std::stop_token& stop) {
+  using Entries = std::vector<spi::OutboxEntry>;
+  const auto may_wait = [&] {
+    return handle_.waits && !stop.stop_requested() && handle_.clock->monotonic() < deadline;
+  };
+  OutboxWatch watch(*handle_.database, stop);
+  for (;;) {
+    watch.begin();
+    // Mostly there is none, and this is asked very often.
+    const auto any = handle_.database->read_alone<bool>(&outbox_holds_any);
+    if (!any) return any.error();
+    if (!*any && may_wait()) {
+      watch.wait();
+      continue;
+    }
+    auto entries = handle_.database->read<Entries>(
+        [&](Connection& sql) -> Result<Entries> { return sqlite::read_outbox(sql, count_max); });
+    if (!entries || !entries->empty() || !may_wait()) return entries;
+  }
+}
+
 Result<spi::StoreStatistics> SqliteStore::statistics() {
   auto statistics =
       read_dead_letters<spi::StoreStatistics>([](Connection& sql) -> Result<spi::StoreStatistics> {
@@ -341,6 +441,9 @@ Result<spi::SweepReport> SqliteStore::sweep(const spi::SweepRequest& request) {
     swept = sweep_dedup(tx, database.sweep_places, left);
     report.dedup_ids = took(swept.removed);
     report.more = report.more || swept.more;
+    report.sagas = took(sweep_sagas(tx, request.now, left));
+    report.client_positions = took(sweep_client_positions(tx, request.now, left));
+    report.missed_messages = took(sweep_missed(tx, request.now, left));
     for (auto& [id, session] : tx.catalog.sessions)
       sync_partition_cursors(tx, *session);
     const Trimmed trimmed = trim_all(tx, left);

@@ -17,7 +17,7 @@ namespace {
 /// the planner from reading its whole stream instead.
 struct Statements {
   const char *find_stream, *make_stream, *newest, *oldest, *find_id, *last_position, *insert, *truncate;
-  const char *read, *read_backwards, *read_all, *list;
+  const char *read, *read_backwards, *read_all, *list, *erase;
 };
 
 #define TOWLINE_COLUMNS "position, version, recorded_us, id, type, payload, content_type, headers"
@@ -38,16 +38,34 @@ struct Statements {
         " WHERE stream_id = ?1 AND version <= ?2 ORDER BY version DESC LIMIT ?3",                        \
         "SELECT " TOWLINE_COLUMNS ", (SELECT name FROM " stream " s WHERE s.id = stream_id) FROM " entry \
         " WHERE position >= ?1 ORDER BY position LIMIT ?2",                                              \
-        "SELECT id, name FROM " stream " WHERE name > ?1 AND name >= ?2 ORDER BY name LIMIT ?3"          \
+        "SELECT id, name FROM " stream " WHERE name > ?1 AND name >= ?2 ORDER BY name LIMIT ?3",         \
+        "DELETE FROM " stream " WHERE id = ?1"                                                           \
   }
 
 constexpr Statements kEvents = TOWLINE_STATEMENTS("event_stream", "event_record");
 constexpr Statements kConversations = TOWLINE_STATEMENTS("conversation_stream", "conversation_record");
 
+constexpr Statements kSagas = TOWLINE_STATEMENTS("saga_stream", "saga_record");
+
 const Statements& of(spi::StreamSpace space) noexcept {
-  return space == spi::StreamSpace::kEvents ? kEvents : kConversations;
+  switch (space) {
+    case spi::StreamSpace::kEvents:
+      return kEvents;
+    case spi::StreamSpace::kConversations:
+      return kConversations;
+    case spi::StreamSpace::kSagas:
+      break;
+  }
+  return kSagas;
 }
 
+constexpr const char* kFirstSince =
+    "SELECT version FROM conversation_record WHERE stream_id = ?1 AND recorded_us >= ?2"
+    " ORDER BY version LIMIT 1";
+// The length of a payload is known without reading it.
+constexpr const char* kSizes =
+    "SELECT version, length(payload) FROM conversation_record WHERE stream_id = ?1 AND version >= ?2"
+    " ORDER BY version DESC";
 constexpr const char* kPutSnapshot =
     "INSERT INTO event_snapshot(stream_id, version, saved_us, content_type, state) VALUES(?1, ?2, ?3, ?4, ?5)"
     " ON CONFLICT DO UPDATE SET version = excluded.version, saved_us = excluded.saved_us,"
@@ -105,26 +123,45 @@ bool take(Query& rows, const spi::StreamRead& read, spi::StreamSlice& slice) {
 
 }  // namespace
 
-Result<std::optional<Appended>> check_append(Connection& sql, const spi::AppendEvents& write) {
+namespace {
+
+struct Place {
+  std::uint64_t version = 0;
+  std::uint64_t position = 0;
+};
+
+std::optional<Place> find_event(Connection& sql, const Statements& statements, const MessageId& event,
+                                std::int64_t stream) {
+  if (stream == 0) return std::nullopt;
+  Query found(sql, statements.find_id, event, stream);
+  if (!found.row()) return std::nullopt;
+  return Place{static_cast<std::uint64_t>(found.integer(0)), static_cast<std::uint64_t>(found.integer(1))};
+}
+
+}  // namespace
+
+Result<void> check_append(Connection& sql, const spi::AppendEvents& write) {
   const Statements& statements = of(write.space);
   const std::int64_t id = stream_id(sql, statements, write.stream);
-  std::uint64_t last_position = 0;
   const auto version_of = [&](const MessageId& event) -> std::optional<std::uint64_t> {
-    if (id == 0) return std::nullopt;
-    Query found(sql, statements.find_id, event, id);
-    if (!found.row()) return std::nullopt;
-    last_position = static_cast<std::uint64_t>(found.integer(1));
-    return static_cast<std::uint64_t>(found.integer(0));
+    const auto place = find_event(sql, statements, event, id);
+    return place ? std::optional(place->version) : std::nullopt;
   };
   auto known = base::find_repeated(write.stream, write.events, version_of);
   if (!known) return std::move(known).error();
-  if (*known) return std::optional(Appended{**known, **known + write.events.size() - 1, last_position, true});
-  if (write.expected) {
-    const std::uint64_t newest = id == 0 ? 0 : newest_version(sql, statements, id);
-    if (auto refused = base::check_expected(write.stream, newest, write.expected); !refused)
-      return std::move(refused).error();
-  }
-  return std::optional<Appended>();
+  if (*known || !write.expected) return {};
+  const std::uint64_t newest = id == 0 ? 0 : newest_version(sql, statements, id);
+  return base::check_expected(write.stream, newest, write.expected);
+}
+
+std::optional<Appended> repeated_append(Connection& sql, const spi::AppendEvents& write) {
+  if (write.events.empty()) return std::nullopt;
+  const Statements& statements = of(write.space);
+  const std::int64_t id = stream_id(sql, statements, write.stream);
+  const auto first = find_event(sql, statements, write.events.front().id, id);
+  if (!first) return std::nullopt;
+  const auto last = find_event(sql, statements, write.events.back().id, id);
+  return Appended{first->version, first->version + write.events.size() - 1, last ? last->position : 0, true};
 }
 
 Appended append_events(Tx& tx, const spi::AppendEvents& write) {
@@ -164,6 +201,35 @@ void truncate_stream(Tx& tx, const spi::TruncateStream& write) {
   execute(tx.sql, statements.truncate, id, bounded(std::min(write.before_version, newest)));
 }
 
+void trim_conversation(Tx& tx, const spi::TrimConversation& write, std::optional<std::uint64_t> unread) {
+  const std::int64_t id = stream_id(tx.sql, kConversations, write.conversation);
+  if (id == 0) return;
+  const std::uint64_t newest = newest_version(tx.sql, kConversations, id);
+  std::uint64_t before = newest >= write.count_max ? newest - write.count_max + 1 : 0;
+  if (write.recorded_before > TimePoint{}) {
+    const auto kept = select_integer(tx.sql, kFirstSince, id, to_us(write.recorded_before));
+    before = std::max(before, kept ? static_cast<std::uint64_t>(*kept) : newest);
+  }
+  if (write.bytes_max != UINT64_MAX) {
+    Query sizes(tx.sql, kSizes, id, bounded(before));
+    for (std::uint64_t bytes = 0; sizes.row();) {
+      bytes += static_cast<std::uint64_t>(sizes.integer(1));
+      if (bytes <= write.bytes_max) continue;
+      before = static_cast<std::uint64_t>(sizes.integer(0)) + 1;
+      break;
+    }
+  }
+  before = std::min({before, newest, unread.value_or(newest)});
+  execute(tx.sql, kConversations.truncate, id, bounded(before));
+}
+
+void erase_stream(Tx& tx, spi::StreamSpace space, std::string_view stream) {
+  const Statements& statements = of(space);
+  const std::int64_t id = stream_id(tx.sql, statements, stream);
+  execute(tx.sql, statements.truncate, id, INT64_MAX);
+  execute(tx.sql, statements.erase, id);
+}
+
 void put_snapshot(Tx& tx, const spi::PutSnapshot& write) {
   const Snapshot& snapshot = write.snapshot;
   execute(tx.sql, kPutSnapshot, stream_id(tx.sql, kEvents, write.stream), bounded(snapshot.version),
@@ -180,9 +246,10 @@ void put_event_cursor(Tx& tx, const spi::PutEventCursor& write) {
           to_us(cursor.lease_until), write.expected + 1);
 }
 
-spi::StreamSlice read_stream(Connection& sql, const spi::StreamRead& read) {
+Result<spi::StreamSlice> read_stream(Connection& sql, const spi::StreamRead& read) {
   const Statements& statements = of(read.space);
   spi::StreamSlice slice;
+  slice.last_position = last_position(sql, read.space);
   // One more than is wanted: whether there is more.
   const std::int64_t limit = bounded(read.count_max) + 1;
   if (read.stream.empty()) {
@@ -192,11 +259,16 @@ spi::StreamSlice read_stream(Connection& sql, const spi::StreamRead& read) {
   }
   slice.end = true;
   const std::int64_t id = stream_id(sql, statements, read.stream);
+  std::uint64_t from = read.from;
+  if (!read.after_id.empty()) {
+    const auto known = id == 0 ? std::nullopt : select_integer(sql, statements.find_id, read.after_id, id);
+    if (!known) return base::no_such_id(read.stream, read.after_id);
+    from = static_cast<std::uint64_t>(*known) + 1;
+  }
   if (id == 0) return slice;
   slice.newest_version = newest_version(sql, statements, id);
   slice.oldest_version = static_cast<std::uint64_t>(select_integer(sql, statements.oldest, id).value_or(0));
-  Query rows(sql, read.backwards ? statements.read_backwards : statements.read, id, bounded(read.from),
-             limit);
+  Query rows(sql, read.backwards ? statements.read_backwards : statements.read, id, bounded(from), limit);
   slice.end = take(rows, read, slice);
   return slice;
 }

@@ -39,6 +39,7 @@ struct Tx {
   bool shape_changed = false;
   bool due_earlier = false;
   bool events_appended = false;
+  bool outbox_written = false;
   bool lease_sooner = false;
   std::int64_t scheduled = 0, cancelled = 0, parked = 0, idempotency = 0;
   std::int64_t bodies = 0;     ///< ids that were given out

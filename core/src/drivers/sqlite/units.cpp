@@ -12,10 +12,13 @@
 
 #include "base/streams.hpp"
 #include "drivers/sqlite/claims.hpp"
+#include "drivers/sqlite/clients.hpp"
 #include "drivers/sqlite/dead_letters.hpp"
 #include "drivers/sqlite/dedup.hpp"
+#include "drivers/sqlite/outbox.hpp"
 #include "drivers/sqlite/publish.hpp"
 #include "drivers/sqlite/records.hpp"
+#include "drivers/sqlite/sagas.hpp"
 #include "drivers/sqlite/schedule.hpp"
 #include "drivers/sqlite/streams.hpp"
 #include "drivers/sqlite/topics.hpp"
@@ -106,8 +109,13 @@ class Check {
   Result<void> operator()(const spi::AppendEvents& write) {
     if (!appended_.emplace(static_cast<int>(write.space), write.stream).second)
       return base::second_append(write.stream);
-    auto repeated = check_append(tx_.sql, write);
-    return repeated ? Result<void>{} : Result<void>(std::move(repeated).error());
+    if (auto refused = check_append(tx_.sql, write); !refused) return refused;
+    if (write.copies.empty() || repeated_append(tx_.sql, write)) return {};
+    for (const spi::Write& copy : base::copies_of(write, 0)) {
+      auto checked = std::visit([this](const auto& one) { return (*this)(one); }, copy);
+      if (!checked) return checked;
+    }
+    return {};
   }
   Result<void> operator()(const spi::TruncateStream& write) {
     if (has_version(tx_.sql, write.space, write.stream)) return {};
@@ -124,6 +132,15 @@ class Check {
     return Error{ErrorCode::kConflict, "the cursor " + write.cursor.name + " has version " +
                                            std::to_string(has) + ", but the write expects " +
                                            std::to_string(write.expected)};
+  }
+  Result<void> operator()(const spi::PutSaga&) { return {}; }
+  Result<void> operator()(const spi::PutClientPosition&) { return {}; }
+  Result<void> operator()(const spi::AddMissed&) { return {}; }
+  Result<void> operator()(const spi::ClearMissed&) { return {}; }
+  Result<void> operator()(const spi::TrimConversation&) { return {}; }
+  Result<void> operator()(const spi::EraseOutboxEntry& write) {
+    if (outbox_holds(tx_.sql, write.number)) return {};
+    return Error{ErrorCode::kNotFound, "outbox entry " + std::to_string(write.number) + " does not exist"};
   }
 
  private:
@@ -173,14 +190,26 @@ class Apply {
   }
   void operator()(const spi::Settle& write) { (void)settle(tx_, *settle_, write.settlement); }
   void operator()(const spi::AppendEvents& write) {
-    // Asked again rather than remembered: nothing has come between.
-    const auto repeated = check_append(tx_.sql, write);
-    const Appended appended = repeated && *repeated ? **repeated : append_events(tx_, write);
+    const auto repeated = repeated_append(tx_.sql, write);
+    const Appended appended = repeated ? *repeated : append_events(tx_, write);
     if (write.appended != nullptr) *write.appended = appended;
+    if (appended.duplicate) return;
+    for (const spi::Write& copy : base::copies_of(write, appended.first_version))
+      std::visit([this](const auto& one) { (*this)(one); }, copy);
   }
   void operator()(const spi::TruncateStream& write) { truncate_stream(tx_, write); }
   void operator()(const spi::PutSnapshot& write) { put_snapshot(tx_, write); }
   void operator()(const spi::PutEventCursor& write) { put_event_cursor(tx_, write); }
+  void operator()(const spi::PutSaga& write) { put_saga(tx_, write); }
+  void operator()(const spi::PutClientPosition& write) { put_client_position(tx_, write.position); }
+  void operator()(const spi::AddMissed& write) { add_missed(tx_, write); }
+  void operator()(const spi::ClearMissed& write) { clear_missed(tx_, write); }
+  void operator()(const spi::TrimConversation& write) {
+    std::optional<std::uint64_t> unread;
+    if (write.keep_unread) unread = first_unread(tx_.sql, write.conversation, tx_.now.wall);
+    trim_conversation(tx_, write, unread);
+  }
+  void operator()(const spi::EraseOutboxEntry& write) { erase_outbox_entry(tx_, write); }
 
  private:
   Tx& tx_;
@@ -210,7 +239,9 @@ bool grows(const spi::Unit& unit) noexcept {
     if (const auto* put = std::get_if<spi::PutSchedule>(&write)) return put->record.envelope.group.empty();
     if (const auto* publish = std::get_if<spi::Publish>(&write)) return publish->envelope.group.empty();
     return std::holds_alternative<spi::AppendEvents>(write) ||
-           std::holds_alternative<spi::PutSnapshot>(write);
+           std::holds_alternative<spi::PutSnapshot>(write) ||
+           std::holds_alternative<spi::PutClientPosition>(write) ||
+           std::holds_alternative<spi::AddMissed>(write);
   });
 }
 

@@ -128,13 +128,16 @@ TEST_F(SqliteDatabase, OnAFullDiskTheRoomOfTheLogIsGivenBack) {
   full.disk_reserve_bytes = std::uint64_t{1} << 60;
   Database small(full);
   ASSERT_TRUE(small.open(now()).ok());
-  auto op = write_op<bool>(now(), [](Tx& tx, const Error* refused) {
-    execute(tx.sql, "CREATE TABLE mine(a INTEGER PRIMARY KEY)");
-    return refused != nullptr;
-  });
-  small.run(op);
-  EXPECT_TRUE(op.result) << "what grows is refused";
-  EXPECT_EQ(std::filesystem::file_size(full.path + "-wal"), 0U);
+  // A reader that is in the way, such as the checkpoint thread that begins, puts it off until the next look.
+  EXPECT_TRUE(support::eventually([&] {
+    auto op = write_op<bool>(now(), [](Tx& tx, const Error* refused) {
+      execute(tx.sql, "CREATE TABLE IF NOT EXISTS mine(a INTEGER PRIMARY KEY)");
+      return refused != nullptr;
+    });
+    small.run(op);
+    EXPECT_EQ(op.result, true) << "what grows is refused";
+    return std::filesystem::file_size(full.path + "-wal") == 0;
+  }));
 }
 
 TEST_F(SqliteDatabase, AReadThatFailsIsItsCallersAloneAndItsConnectionIsUsedAgain) {

@@ -1,0 +1,89 @@
+#pragma once
+// SagaRecords: what the store knows of sagas. Starts them, reads them, and makes the unit that a change of
+// one is: the entries of its log, what is known of it without them, what it publishes, and the message that
+// wakes it.
+//
+// Each saga that is not over has such a message, on the way or in the schedule; whoever handles it drives the
+// saga. So a saga needs no owner of its own: the message has one.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <towline/consumer.hpp>
+#include <towline/saga.hpp>
+#include <towline/spi/store.hpp>
+
+#include "engine/context.hpp"
+#include "engine/publisher.hpp"
+#include "saga/record.hpp"
+#include "saga/state.hpp"
+
+namespace towline::engine {
+
+/// The group that handles the messages that wake sagas.
+inline constexpr std::string_view kSagaGroup = "towline.saga";
+[[nodiscard]] std::string saga_topic(std::string_view type, std::uint32_t definition_version);
+/// Of what a definition says about its steps. Errors: kInvalidSaga, kInvalidConfig.
+[[nodiscard]] Result<saga::Shape> shape_of(const SagaDefinition& definition);
+
+/// A saga as its log says.
+struct SagaRecord {
+  SagaRecord(SagaInfo known, std::shared_ptr<const saga::Shape> of)
+      : info(std::move(known)), shape(std::move(of)), state(*shape) {}
+  SagaInfo info;
+  std::shared_ptr<const saga::Shape> shape;
+  saga::State state;
+  std::uint64_t version = 0;   ///< how many entries its log has
+  std::vector<MessageId> ids;  ///< of them
+};
+
+/// What happens to a saga in one unit.
+struct SagaChange {
+  std::vector<SagaEntry> entries;     ///< applied to the record's state already
+  std::vector<spi::Write> published;  ///< what leaves with them
+  std::optional<TimePoint> wake_at;
+};
+
+/// Any thread.
+class SagaRecords {
+ public:
+  explicit SagaRecords(std::shared_ptr<Context> context);
+
+  [[nodiscard]] Result<SagaStarted> start(const SagaDefinition& definition, std::string id, Bytes context);
+  /// Errors: kNotFound, kCorruptStore.
+  [[nodiscard]] Result<SagaRecord> load(std::string_view type, std::string_view id,
+                                        std::vector<SagaEntry>* log = nullptr);
+  [[nodiscard]] Result<std::vector<SagaEntry>> timeline(std::string_view type, std::string_view id);
+  [[nodiscard]] Result<SagaResult> result(std::string_view type, std::string_view id, Duration timeout);
+  /// Appends the entry that `entry_of` makes of the saga's state, again when another one comes between.
+  [[nodiscard]] Result<void> change(std::string_view type, std::string_view id,
+                                    const std::function<Result<SagaEntry>(const saga::State&)>& entry_of);
+
+  /// The unit of a change; `record` is as before it but for its state. Afterwards it is as when the unit is
+  /// committed.
+  [[nodiscard]] Result<spi::Unit> to_unit(SagaRecord& record, SagaChange change);
+  /// Wakes a saga that changes nothing now. kConflict when it is committed: that very wake waits already.
+  [[nodiscard]] Result<spi::Unit> wake(const SagaRecord& record, TimePoint at);
+  /// For when a message was to wake its saga; nullopt: it is another one.
+  [[nodiscard]] static std::optional<TimePoint> woken_at(const Delivery& delivery);
+  [[nodiscard]] Result<spi::Write> as_write(Message message) {
+    return publisher_.as_write(std::move(message));
+  }
+  [[nodiscard]] Context& context() noexcept { return *context_; }
+  [[nodiscard]] const std::shared_ptr<Context>& context_ptr() const noexcept { return context_; }
+
+ private:
+  [[nodiscard]] Result<spi::Write> wake_write(const SagaRecord& record, TimePoint at);
+  [[nodiscard]] Result<SagaStarted> started_before(const SagaDefinition& definition, const std::string& id,
+                                                   const Bytes& context);
+
+  const std::shared_ptr<Context> context_;
+  Publisher publisher_;
+};
+
+}  // namespace towline::engine

@@ -1,0 +1,487 @@
+// Sagas whose driver loses answers, loses its life, loses the saga, or runs out of time; stepped by hand. At
+// each write of a saga's whole life, one after the other.
+
+#include "engine/saga_runner.hpp"
+
+#include "engine/saga_workers.hpp"
+#include "unit/engine/world.hpp"
+
+namespace towline::engine::testing {
+namespace {
+
+using Names = std::vector<std::string>;
+
+/// What the steps of all lives did.
+struct Effects {
+  Names names;
+  SagaHandler note() {
+    return [this](SagaCall& call) { add(call); };
+  }
+  SagaHandler fail() {
+    return [this](SagaCall& call) {
+      add(call);
+      throw HandlerError("Never");
+    };
+  }
+  void add(const SagaCall& call) {
+    names.push_back((call.phase() == SagaPhase::kCompensate ? "-" : "") + call.step());
+  }
+  /// Each for the first time.
+  [[nodiscard]] Names firsts() const {
+    Names firsts;
+    for (const std::string& name : names) {
+      if (std::find(firsts.begin(), firsts.end(), name) == firsts.end()) firsts.push_back(name);
+    }
+    return firsts;
+  }
+};
+
+/// Steps a, b and c; c fails for good.
+Saga doomed(Effects& effects) {
+  SagaStepOptions options;
+  options.classify.permanent_types = {"Never"};
+  Saga saga("order");
+  saga.step("a", effects.note(), effects.note())
+      .step("b", effects.note(), effects.note())
+      .step("c", effects.fail(), effects.note(), options);
+  return saga;
+}
+const Names kUndone = {"a", "b", "c", "-c", "-b", "-a"};
+
+/// One process that runs a saga.
+struct Life {
+  explicit Life(const Saga& saga, WorldOptions options = {}) : world(std::move(options)) {
+    workers = std::make_shared<SagaWorkers>(saga, world.core->context_ptr());
+    SagaRemote remote;
+    remote.deliver = [this](std::span<SagaCall> calls) {
+      if (hold) {
+        held.insert(held.end(), calls.begin(), calls.end());
+      } else {
+        workers->run(calls);
+      }
+    };
+    remote.stop = [this](const SagaCall& call) { stopped.push_back(call.key()); };
+    runner = world.core->run_saga(saga.definition(), std::move(remote), nullptr).value();
+    consumer = world.core->consumers().front();
+    handler = runner->handler();
+  }
+  void step() {
+    world.core->step_scheduler();
+    world.step(*consumer);
+    while (auto delivery = consumer->take_one())
+      handler.deliver({&*delivery, 1});
+    runner->step(world.clock->monotonic());
+  }
+  /// Until nothing happens for a while; time passes when nothing else does.
+  Life& play(Duration patience = 2min) {
+    for (Duration idle{0}; idle < patience && !dead;) {
+      step();
+      bool ran = false;
+      while (!dead && workers->run_one())
+        ran = true;
+      if (ran) continue;
+      world.clock->advance(1s);
+      idle += 1s;
+    }
+    return *this;
+  }
+  [[nodiscard]] SagaInfo info(const std::string& id = "o") {
+    return world.inner.store->find_saga("order", id).value().value_or(SagaInfo{});
+  }
+  void start(const Saga& saga, const std::string& id = "o") {
+    ASSERT_TRUE(world.core->sagas().start(saga.definition(), id, "context").ok());
+  }
+
+  World world;
+  std::shared_ptr<SagaWorkers> workers;
+  std::shared_ptr<SagaRunner> runner;
+  std::shared_ptr<ConsumerCore> consumer;
+  RemoteHandler handler;
+  bool hold = false, dead = false;
+  std::vector<SagaCall> held;
+  Names stopped;
+};
+
+/// Where several lives go on one after the other: what one has left the next finds.
+struct Place {
+  explicit Place(const std::string& location, bool is_store = true) {
+    options.location = location;
+    options.clock = clock;
+    options.is_store = is_store;
+    spi::DriverOptions driver;
+    driver.location = location;
+    driver.clock = clock;
+    keeper = drivers::open_memory(driver).value();
+  }
+  const std::shared_ptr<StillClock> clock = std::make_shared<StillClock>();
+  WorldOptions options;
+  spi::Provider keeper;
+};
+
+/// The n-th commit answers kUnavailable, with its work done or not.
+void lose_answer(World& world, int n, bool executed, std::function<void()> then = {}) {
+  auto seen = std::make_shared<int>(0);
+  world.script->before("commit", [&world, n, executed, seen, then = std::move(then)] {
+    // What is planned here is for the call after this one.
+    if (++*seen == n - 1) world.script->fail("commit", {ErrorCode::kUnavailable, "lost"}, 1, executed);
+    if (*seen == n && then) then();
+  });
+}
+
+TEST(SagaRunner, WhoseAnswersAreLostRunsNothingTwice) {
+  int disturbed = 0;
+  for (const bool is_store : {true, false}) {
+    for (const bool executed : {false, true}) {
+      for (int n = 2; n < 12; ++n) {
+        Effects effects;
+        const Saga saga = doomed(effects);
+        WorldOptions options;
+        options.is_store = is_store;
+        Life life(saga, options);
+        lose_answer(life.world, n, executed, [&] { ++disturbed; });
+        life.start(saga);
+        life.play();
+        EXPECT_EQ(life.info().status, SagaStatus::kCompensated) << n << executed << is_store;
+        EXPECT_EQ(effects.names, kUndone) << n << executed << is_store;
+        EXPECT_EQ(life.runner->statistics().taken_over, 0U);
+        EXPECT_FALSE(life.runner->busy());
+      }
+    }
+  }
+  EXPECT_GT(disturbed, 24);
+}
+
+TEST(SagaRunner, KilledAtEachWriteOfItsLifeItIsGoneOnWith) {
+  int killed = 0;
+  for (const bool is_store : {true, false}) {
+    for (const bool executed : {false, true}) {
+      for (int n = 2; n < 9; ++n) {
+        const std::string name =
+            "saga-" + std::to_string(n) + (executed ? "-done" : "-not") + (is_store ? "-one" : "-two");
+        Place place(name, is_store);
+        Effects effects;
+        const Saga saga = doomed(effects);
+        {
+          Life first(saga, place.options);
+          lose_answer(first.world, n, executed, [&] {
+            first.dead = true;
+            ++killed;
+          });
+          first.start(saga);
+          first.play(3s);
+          first.world.core->abandon();
+        }
+        Life second(saga, place.options);
+        second.play();
+        EXPECT_EQ(second.info().status, SagaStatus::kCompensated) << name;
+        EXPECT_EQ(effects.firsts(), kUndone) << name;
+      }
+    }
+  }
+  EXPECT_GE(killed, 24);
+}
+
+TEST(SagaRunner, ACallWhoseProcessDiedIsRunAgainUnderTheSameKey) {
+  Place place("saga-again");
+  std::vector<std::pair<std::string, std::uint32_t>> calls;
+  Saga saga("order");
+  saga.step(
+      "a", [&](SagaCall& call) { calls.emplace_back(call.key(), call.attempt()); }, [](SagaCall&) {});
+  {
+    Life first(saga, place.options);
+    first.hold = true;
+    first.start(saga);
+    while (first.held.empty())
+      first.step();
+    EXPECT_EQ(first.held.front().attempt(), 1U);
+    first.world.core->abandon();
+  }
+  Life second(saga, place.options);
+  second.play();
+  EXPECT_EQ(second.info().status, SagaStatus::kCompleted);
+  EXPECT_EQ(second.runner->statistics().taken_over, 1U);
+  EXPECT_EQ(calls, (std::vector<std::pair<std::string, std::uint32_t>>{{"order/o/a/execute", 2}}));
+}
+
+TEST(SagaRunner, WhatOfItsProcessDiedCanBeUndoneInsteadOfRunAgain) {
+  Place place("saga-undo");
+  Effects effects;
+  SagaStepOptions options;
+  options.undo_unknown = true;
+  Saga saga("order");
+  saga.step("a", effects.note(), effects.note(), options);
+  {
+    Life first(saga, place.options);
+    first.hold = true;
+    first.start(saga);
+    while (first.held.empty())
+      first.step();
+    first.world.core->abandon();
+  }
+  Life second(saga, place.options);
+  second.play();
+  EXPECT_EQ(second.info().status, SagaStatus::kCompensated);
+  EXPECT_EQ(effects.names, Names{"-a"});
+}
+
+TEST(SagaRunner, WhatReturnsTooLateDoesNotCount) {
+  Effects effects;
+  SagaStepOptions options;
+  options.timeout = 10s;
+  options.retry.max_attempts = 1;
+  Saga saga("order");
+  saga.step("a", effects.note(), effects.note(), options);
+  Life life(saga);
+  life.hold = true;
+  life.start(saga);
+  while (life.held.empty())
+    life.step();
+  SagaCall late = life.held.front();
+  life.hold = false;
+  life.world.clock->advance(10s);
+  life.step();
+  EXPECT_EQ(life.stopped, Names{"order/o/a/execute"});
+  EXPECT_TRUE(late.stop_token().stop_requested());
+  SagaRunner::finish(late, Outcome::ack());
+  life.play();
+  EXPECT_EQ(life.info().status, SagaStatus::kCompensated);
+  EXPECT_EQ(effects.names, Names{"-a"});
+}
+
+TEST(SagaRunner, WhoChangesASagaWhileItsStepRunsIsHeard) {
+  Effects effects;
+  Saga saga("order");
+  saga.step("a", effects.note(), effects.note()).step("b", effects.note(), effects.note());
+  Life life(saga);
+  life.hold = true;
+  life.start(saga);
+  while (life.held.empty())
+    life.step();
+  ASSERT_TRUE(life.world.core->sagas()
+                  .change("order", "o", [](const saga::State& state) { return state.cancel("stop"); })
+                  .ok());
+  life.hold = false;
+  life.workers->run(life.held);
+  life.play();
+  EXPECT_EQ(life.info().status, SagaStatus::kCompensated);
+  EXPECT_EQ(effects.names, (Names{"a", "-a"}));
+}
+
+TEST(SagaRunner, TheTransactionOfTheOutcomeCarriesWhatTheStepPublishes) {
+  Saga saga("order");
+  saga.step(
+      "a",
+      [](SagaCall& call) {
+        Message message;
+        message.topic = "t";
+        message.payload = "once";
+        ASSERT_TRUE(call.publish(std::move(message)).ok());
+      },
+      [](SagaCall&) {});
+  Life life(saga);
+  // The outcome is the third commit: start, intent, outcome. It fails before it is done.
+  lose_answer(life.world, 3, false);
+  life.start(saga);
+  ConsumerOptions member;
+  member.group = "g";
+  const auto consumer = life.world.consume(member);
+  life.play();
+  life.world.play(*consumer);
+  EXPECT_EQ(life.world.handled, Names{"once"});
+  EXPECT_EQ(life.info().status, SagaStatus::kCompleted);
+}
+
+TEST(SagaRunner, ARetiredOneLeavesWhatGoesOnToOthers) {
+  Effects effects;
+  Saga saga("order");
+  saga.step("a", effects.note(), effects.note()).step("b", effects.note(), effects.note());
+  Place place("saga-retire");
+  Life first(saga, place.options);
+  first.hold = true;
+  first.start(saga);
+  while (first.held.empty())
+    first.step();
+  first.runner->retire();
+  first.hold = false;
+  first.workers->run(first.held);
+  ASSERT_TRUE(first.workers->run_one());
+  first.step();
+  first.step();
+  EXPECT_FALSE(first.runner->busy());
+  EXPECT_EQ(effects.names, Names{"a"});
+  EXPECT_EQ(first.info().status, SagaStatus::kRunning);
+  EXPECT_EQ(first.info().step, "b");
+  first.world.core->abandon();
+  Life second(saga, place.options);
+  second.play();
+  EXPECT_EQ(effects.names, (Names{"a", "b"}));
+  EXPECT_EQ(second.info().status, SagaStatus::kCompleted);
+}
+
+TEST(SagaRunner, AStepThatKillsItsProcessesIsUndoneWhenItsAttemptsAreThrough) {
+  Place place("saga-killer");
+  Effects effects;
+  SagaStepOptions options;
+  options.retry.max_attempts = 5;
+  Saga saga("order");
+  saga.step("a", effects.note(), effects.note(), options);
+  for (int life = 0; life < 5; ++life) {
+    Life killed(saga, place.options);
+    killed.hold = true;
+    if (life == 0) killed.start(saga);
+    for (int i = 0; i < 200 && killed.held.empty(); ++i) {
+      killed.step();
+      place.clock->advance(1s);
+    }
+    ASSERT_EQ(killed.held.size(), 1U) << life;
+    EXPECT_EQ(killed.held.front().attempt(), static_cast<std::uint32_t>(life) + 1);
+    killed.world.core->abandon();
+  }
+  Life last(saga, place.options);
+  last.play();
+  EXPECT_EQ(last.info().status, SagaStatus::kCompensated);
+  EXPECT_EQ(effects.names, Names{"-a"});
+  EXPECT_TRUE(last.world.dead_letters().empty());
+}
+
+/// Two steps side by side, and then the end.
+Saga pair(Effects& effects, SagaStepOptions options = {}) {
+  Saga saga("order");
+  saga.parallel(
+      {{"a", effects.note(), effects.note(), options}, {"b", effects.note(), effects.note(), options}});
+  return saga;
+}
+
+TEST(SagaRunner, WhatReturnsWhileTheFateOfACommitIsUnknownIsWritten) {
+  Effects effects;
+  const Saga saga = pair(effects);
+  Life life(saga);
+  life.hold = true;
+  life.start(saga);
+  while (life.held.size() < 2)
+    life.step();
+  life.world.script->fail("commit", {ErrorCode::kUnavailable, "lost"}, 1, true);
+  SagaRunner::finish(life.held[1], Outcome::ack());
+  life.runner->step(life.world.clock->monotonic());
+  SagaRunner::finish(life.held[0], Outcome::ack());
+  life.runner->step(life.world.clock->monotonic());
+  life.play();
+  EXPECT_EQ(life.info().status, SagaStatus::kCompleted);
+  EXPECT_EQ(life.runner->statistics().calls, 2U);
+  EXPECT_EQ(life.runner->statistics().taken_over, 0U);
+}
+
+TEST(SagaRunner, AFailedBranchIsTriedAgainWhileTheOtherRuns) {
+  Effects effects;
+  SagaStepOptions options;
+  options.timeout = 1h;
+  const Saga saga = pair(effects, options);
+  Life life(saga);
+  life.hold = true;
+  life.start(saga);
+  while (life.held.size() < 2)
+    life.step();
+  SagaRunner::finish(life.held[0], Outcome::nak(1s));
+  life.step();
+  life.world.clock->advance(2s);
+  life.step();
+  ASSERT_EQ(life.held.size(), 3U);
+  EXPECT_EQ(life.held[2].step(), "a");
+  EXPECT_EQ(life.held[2].attempt(), 2U);
+}
+
+TEST(SagaRunner, WhatCannotBeStoredBesideWhatIsThereFailsItsStep) {
+  Effects effects;
+  SagaStepOptions options;
+  options.retry.max_attempts = 2;
+  Saga saga("order");
+  saga.step(
+      "a",
+      [&](SagaCall& call) {
+        effects.add(call);
+        Message message;
+        message.topic = "t";
+        message.delay = 1h;
+        message.dedup_id = "taken";
+        ASSERT_TRUE(call.publish(std::move(message)).ok());
+      },
+      effects.note(), options);
+  Life life(saga);
+  Message first;
+  first.topic = "t";
+  first.delay = 2h;
+  first.dedup_id = "taken";
+  (void)life.world.publish(std::move(first));
+  life.start(saga);
+  life.play();
+  EXPECT_EQ(life.info().status, SagaStatus::kCompensated);
+  EXPECT_NE(life.info().error.find("ERR_CONFLICT"), std::string::npos);
+  EXPECT_EQ(effects.names, (Names{"a", "a", "-a"}));
+}
+
+TEST(SagaRunner, AReplyThatCameInTimeCountsHoweverLateItIsLookedAt) {
+  Effects effects;
+  SagaStepOptions command;
+  command.command = "payments";
+  command.timeout = 10s;
+  command.retry.max_attempts = 1;
+  Saga saga("order");
+  saga.step("charge", {}, effects.note(), command);
+  Place place("saga-late");
+  Message reply;
+  {
+    Life first(saga, place.options);
+    first.start(saga);
+    ConsumerOptions member;
+    member.group = "payments";
+    const auto service = first.world.consume_as(
+        member, Handler([&](Delivery& delivery) { reply = Sagas::reply(delivery, "receipt").value(); }),
+        {"payments"});
+    first.play(1s);
+    first.world.play(*service);
+    first.world.core->abandon();
+  }
+  World other(place.options);
+  ASSERT_TRUE(other.core->sagas()
+                  .change("order", "o", [](const saga::State&) -> Result<SagaEntry> { return SagaEntry{}; })
+                  .ok());
+  (void)other.publish(reply);
+  place.clock->advance(1h);
+  Life second(saga, place.options);
+  second.play();
+  EXPECT_EQ(second.info().status, SagaStatus::kCompleted) << second.info().error;
+}
+
+TEST(SagaRunner, WhatAClockAheadHasWokenIsDue) {
+  Effects effects;
+  SagaStepOptions options;
+  options.retry.kind = BackoffKind::kFixed;
+  options.retry.initial_delay = 50s;
+  Saga saga("order");
+  saga.step(
+      "a",
+      [&](SagaCall& call) {
+        effects.add(call);
+        if (call.attempt() == 1) throw HandlerError("Trouble");
+      },
+      effects.note(), options);
+  Place place("saga-skew");
+  Life life(saga, place.options);
+  life.start(saga);
+  life.play(1s);
+  ASSERT_EQ(effects.names, Names{"a"});
+  WorldOptions elsewhere = place.options;
+  elsewhere.clock = std::make_shared<StillClock>();
+  elsewhere.clock->advance(2h);
+  World ahead(elsewhere);
+  for (int round = 0; round < 10; ++round) {
+    ahead.core->step_scheduler();
+    life.step();
+    (void)life.workers->run_one();
+  }
+  EXPECT_EQ(effects.names, (Names{"a", "a"}));
+  EXPECT_EQ(life.info().status, SagaStatus::kCompleted);
+}
+
+}  // namespace
+}  // namespace towline::engine::testing
