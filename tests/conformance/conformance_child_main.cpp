@@ -12,6 +12,8 @@
 //   echo         answers each message of "ping" by one to the topic that its payload names, until it is
 //   killed fork         forks with an open engine; child and parent both look at what it answers then
 //
+//   saga         runs one saga to its end; a fourth argument says at which point it dies
+//
 // It prints "ready" when it has begun. Exit code 0: done; 3: a call failed.
 
 #include <atomic>
@@ -278,10 +280,50 @@ int echo(const std::string& url) {
   return 0;
 }
 
+/// The saga "o" of four steps, of which the last fails for good. Each effect is there once; at the n-th point
+/// before or after one it dies.
+int saga(const std::string& url, Ledger& ledger, int dies_at) {
+  Engine engine = open(url);
+  std::atomic<int> points{0};
+  const auto point = [&] {
+    if (++points == dies_at) die();
+  };
+  const auto effect = [&](SagaCall& call) {
+    point();
+    if (ledger.count(call.key()) == 0) ledger.append(call.key());
+    point();
+  };
+  Saga order("order");
+  for (const char* name : {"a", "b", "c"})
+    order.step(name, effect, effect);
+  const auto fails = [&](SagaCall& call) {
+    effect(call);
+    throw HandlerError("Never");
+  };
+  SagaStepOptions options;
+  options.classify.permanent_types = {"Never"};
+  order.step("d", fails, effect, options);
+  const auto runner = engine.sagas().run(order).value();
+  engine.sagas().start(order, "o", "").value();
+  const SagaResult result = engine.sagas().result("order", "o", 20s * support::slack()).value();
+  ledger.append(name_of(result.saga.status));
+  engine.close().value();
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   support::die_with_parent();
+  if (argc == 5 && argv[1] == std::string_view("saga")) {
+    Ledger ledger(argv[3]);
+    try {
+      return saga(argv[2], ledger, std::atoi(argv[4]));
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "conformance_child saga: %s\n", error.what());
+      return 3;
+    }
+  }
   if (argc != 4) return 2;
   const std::string mode = argv[1];
   const std::string url = argv[2];

@@ -171,6 +171,29 @@ TEST_P(EventStoreSuite, Conf95_AHandlerGetsWhatFailedAgainAndNothingIsPassedOver
   EXPECT_EQ(handled, wanted);
 }
 
+TEST_P(EventStoreSuite, Conf95_ClosingAtOnceGivesTheTurnAwayWhenNoHandlerIsAtWork) {
+  Engine engine = open(), other = open();
+  EventSubscriptionOptions options;
+  options.name = "reader";
+  auto next = other.event_store().subscribe(options);
+  ASSERT_OK(next);
+  EXPECT_TRUE(next->close());
+  auto subscription = engine.event_store().subscribe(options, [](std::span<const RecordedEvent>) {});
+  ASSERT_OK(subscription);
+  ASSERT_OK(engine.event_store().append("order-1", {event("one")}));
+  ASSERT_OK(engine.settle_down());
+  EXPECT_EQ(subscription->statistics().handled, 1U);
+  EXPECT_TRUE(subscription->close(0ms));
+  ASSERT_OK(engine.event_store().append("order-1", {event("two")}));
+  // Well within the lease, which outlives the test.
+  next = other.event_store().subscribe(options);
+  ASSERT_OK(next);
+  const auto events = next->receive(10, 10s);
+  ASSERT_OK(events);
+  ASSERT_EQ(events->size(), 1U);
+  EXPECT_EQ(events->front().payload, "two");
+}
+
 TEST_P(EventStoreSuite, Conf96_EventsAreStreamedToTopicsOnceAndInOrderOverTwoLives) {
   {
     Engine engine = open();

@@ -4,6 +4,7 @@
 #include "conformance/providers.hpp"
 
 #include <cstdlib>
+#include <memory>
 #include <sstream>
 #include <stdexcept>
 
@@ -34,8 +35,14 @@ class Intruder {
   Intruder(const Intruder&) = delete;
   Intruder& operator=(const Intruder&) = delete;
 
-  void run(const std::string& sql) {
-    if (sqlite3_exec(connection_, sql.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK) fail(sql);
+  std::string run(const std::string& sql) {
+    std::string first;
+    const auto keep = [](void* to, int count, char** values, char**) {
+      *static_cast<std::string*>(to) = count > 0 && values[0] != nullptr ? values[0] : "";
+      return 0;
+    };
+    if (sqlite3_exec(connection_, sql.c_str(), keep, &first, nullptr) != SQLITE_OK) fail(sql);
+    return first;
   }
 
  private:
@@ -73,6 +80,9 @@ ProviderRow sqlite_row() {
   row.runs_sql = true;
   row.stall = stall_sqlite;
   row.damage_message = damage_sqlite;
+  row.connect = [](const std::string& url) -> Sql {
+    return [own = std::make_shared<Intruder>(url)](const std::string& text) { return own->run(text); };
+  };
   return row;
 }
 

@@ -11,6 +11,10 @@
 
 namespace towline::conformance {
 
+/// A connection of somebody's own: runs a text of statements, answers the first value of the last row or "",
+/// and throws std::runtime_error with what the database says.
+using Sql = std::function<std::string(const std::string& text)>;
+
 struct ProviderRow {
   std::string name;
   /// A URL of a store that nobody used before. `unique` differs for every call; `folder` is the test's own.
@@ -29,6 +33,9 @@ struct ProviderRow {
   /// Damages the stored bytes of the oldest message of a topic so that it no longer decodes; empty: there are
   /// no bytes.
   std::function<void(const std::string& url, const std::string& topic)> damage_message;
+
+  /// Connects with the technology's own client, as a user's program would; empty: no SQL.
+  std::function<Sql(const std::string& url)> connect;
 
   friend std::ostream& operator<<(std::ostream& out, const ProviderRow& row) { return out << row.name; }
 };
