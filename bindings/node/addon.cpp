@@ -19,6 +19,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
               }));
   define_port(env, exports);
   define_handles(env, exports);
+  define_sagas(env, exports);
   return exports;
 }
 

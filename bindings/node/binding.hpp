@@ -3,7 +3,10 @@
 // the thread of the environment that asked; no thread of the engine ever touches a JavaScript value.
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -64,12 +67,34 @@ struct AddonData {
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const std::optional<Snapshot>& snapshot);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const EventSubscriptionStatistics& statistics);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const EventSubscription& subscription);
+/// What a feed gives, and how far it is then.
+struct FedMessages {
+  ConversationPage page;
+  std::optional<std::uint64_t> given;
+};
+// Sequences are BigInts.
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const AppendedMessage& appended);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const ConversationPage& page);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const std::optional<ConversationGap>& extent);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const Page<MissedConversation>& page);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const Page<CatchUp>& page);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const std::optional<std::uint64_t>& sequence);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const FedMessages& fed);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const SagaStarted& started);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const SagaResult& result);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const std::optional<SagaInfo>& info);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const Page<SagaInfo>& page);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const std::vector<SagaEntry>& timeline);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const SagaRunnerStatistics& statistics);
+/// A call with its handle, for the function that runs it.
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const SagaCall& call);
 /// Rows of SQL: whole numbers that a double cannot hold as BigInt, texts that are no UTF-8 as Buffer.
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const std::vector<std::vector<SqlTransaction::Value>>& rows);
 [[nodiscard]] inline Napi::Value to_js(Napi::Env env, std::uint64_t number) {
   return Napi::Number::New(env, static_cast<double>(number));
 }
 [[nodiscard]] inline Napi::Value to_js(Napi::Env env, bool yes) { return Napi::Boolean::New(env, yes); }
+[[nodiscard]] Napi::Object headers(Napi::Env env, const Headers& all);
 /// What a handler rarely asks for: id, group, partition, headers and so on.
 [[nodiscard]] Napi::Object details_of(Napi::Env env, const Delivery& delivery);
 
@@ -92,6 +117,7 @@ struct AddonData {
 void set_others(Message& message, const Napi::Value& others);
 /// undefined, or [kind, delay in milliseconds or undefined, type, message, stack].
 [[nodiscard]] Outcome outcome_from(const Napi::Value& fields);
+[[nodiscard]] SagaQuery saga_query_from(const Napi::Value& fields);
 [[nodiscard]] DeadLetterQuery query_from(const Napi::Value& fields);
 [[nodiscard]] RedriveOptions redrive_from(const Napi::Value& fields);
 [[nodiscard]] IdempotencyToken token_from(const Napi::Value& fields);
@@ -103,6 +129,8 @@ void set_others(Message& message, const Napi::Value& others);
                                                                std::string_view name);
 /// A list of [type, payload, content type, headers, id or undefined].
 [[nodiscard]] std::vector<NewEvent> new_events_from(const Napi::Value& value);
+/// [sender, payload, content type, headers, id or undefined].
+[[nodiscard]] NewConversationMessage new_conversation_message_from(const Napi::Value& value);
 [[nodiscard]] std::vector<std::string> texts_from(const Napi::Value& value, std::string_view name);
 
 /// From [name, value, name, value ...], as set_option takes them.
@@ -166,6 +194,54 @@ struct Call {
 [[nodiscard]] std::vector<Call> calls();
 /// Those of the event store (events.cpp).
 [[nodiscard]] std::vector<Call> event_calls();
+[[nodiscard]] std::vector<Call> conversation_calls();
+
+/// Those of the sagas, but for their runners (sagas.cpp).
+[[nodiscard]] std::vector<Call> saga_calls();
+
+// ---- the runners of sagas (sagas.cpp) -----------------------------------------------------------
+
+/// Where the calls of sagas wait for the event loop, and the runners they are of. Thread-safe.
+class SagaDesk : public std::enable_shared_from_this<SagaDesk> {
+ public:
+  /// As PortOptions::ring.
+  explicit SagaDesk(std::function<void()> ring) : ring_(std::move(ring)) {}
+
+  /// A call to be run, or one whose result does not count any more.
+  struct Item {
+    std::uint64_t runner = 0;
+    SagaCall call;
+    bool is_stop = false;
+  };
+
+  /// Its calls come as items with this number.
+  Result<void> run(Engine& engine, std::uint64_t runner, const SagaDefinition& definition);
+  [[nodiscard]] Result<SagaRunnerStatistics> statistics(std::uint64_t runner) const;
+  /// Of one that is closed already: 0.
+  Result<std::uint64_t> close(std::uint64_t runner, std::optional<Duration> timeout);
+  /// In the order they came.
+  [[nodiscard]] std::vector<Item> take();
+  /// Nothing comes any more, and no runner is kept.
+  void shut();
+
+ private:
+  void put(std::vector<Item> items);
+
+  const std::function<void()> ring_;
+  mutable std::mutex mutex_;
+  std::vector<Item> items_;
+  std::map<std::uint64_t, SagaRunner> runners_;
+  bool shut_ = false;
+};
+
+/// The calls that need the desk.
+struct DeskCall {
+  const char* name;
+  void (*function)(Port& port, const std::shared_ptr<SagaDesk>& desk, const Napi::CallbackInfo& info);
+};
+[[nodiscard]] std::vector<DeskCall> desk_calls();
+/// What needs no engine: a call's own functions, replies to commands, diagrams.
+void define_sagas(Napi::Env env, Napi::Object exports);
 
 void define_port(Napi::Env env, Napi::Object exports);
 

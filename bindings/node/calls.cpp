@@ -191,8 +191,8 @@ std::vector<Call> calls() {
                            {"settleDurably", settle_durably},
                            {"drainConsumer", drain_consumer},
                            {"closeConsumer", close_consumer}};
-  for (const Call& one : event_calls())
-    all.push_back(one);
+  for (const std::vector<Call>& more : {event_calls(), conversation_calls(), saga_calls()})
+    all.insert(all.end(), more.begin(), more.end());
   return all;
 }
 

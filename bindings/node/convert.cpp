@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "binding.hpp"
+#include "record.hpp"
 
 namespace towline::node {
 namespace {
@@ -16,59 +17,8 @@ constexpr const char* kStatuses[] = {"pending", "reprocessing", "resolved", "exp
 constexpr const char* kReasons[] = {"exhausted",  "permanent", "decode",         "expired",
                                     "crash_loop", "manual",    "publish_failed", "max_age"};
 constexpr const char* kKinds[] = {"acquired", "in_progress", "completed"};
+constexpr const char* kSagaStatuses[] = {"running", "compensating", "completed", "compensated", "stuck"};
 constexpr const char* kAlerts[] = {"depth", "age", "rate", "new_fingerprint", "entry"};
-
-/// An object that is filled field by field.
-class Record {
- public:
-  explicit Record(Napi::Env env) : env_(env), object_(Napi::Object::New(env)) {}
-  Record& put(const char* name, const Napi::Value& value) {
-    object_.Set(name, value);
-    return *this;
-  }
-  Record& put(const char* name, std::string_view value) { return put(name, Napi::Value(text(env_, value))); }
-  Record& put(const char* name, const std::string& value) { return put(name, std::string_view(value)); }
-  Record& put(const char* name, const char* value) { return put(name, std::string_view(value)); }
-  template <typename T>
-  requires std::is_arithmetic_v<T> Record& put(const char* name, T value) {
-    if constexpr (std::is_same_v<T, bool>) {
-      return put(name, Napi::Value(Napi::Boolean::New(env_, value)));
-    } else {
-      return put(name, Napi::Value(Napi::Number::New(env_, static_cast<double>(value))));
-    }
-  }
-  Record& put(const char* name, TimePoint value) {
-    return put(name, Napi::Value(Napi::Date::New(env_, static_cast<double>(to_us(value)) / 1e3)));
-  }
-  Record& put(const char* name, const std::optional<std::string>& value) {
-    return value ? put(name, std::string_view(*value)) : put(name, Napi::Value(env_.Null()));
-  }
-  [[nodiscard]] Napi::Object take() const { return object_; }
-
- private:
-  Napi::Env env_;
-  Napi::Object object_;
-};
-
-template <typename Items, typename Convert>
-Napi::Array list(Napi::Env env, const Items& items, Convert convert) {
-  auto out = Napi::Array::New(env, std::size(items));
-  std::uint32_t i = 0;
-  for (const auto& item : items)
-    out.Set(i++, convert(item));
-  return out;
-}
-
-Napi::Value buffer(Napi::Env env, std::string_view bytes) {
-  return Napi::Buffer<char>::Copy(env, bytes.data(), bytes.size());
-}
-
-Napi::Object headers(Napi::Env env, const Headers& all) {
-  auto out = Napi::Object::New(env);
-  for (const auto& [name, value] : all)
-    out.Set(text(env, name), text(env, value));
-  return out;
-}
 
 Napi::Object record(Napi::Env env, const Scheduled& one) {
   return Record(env)
@@ -131,6 +81,41 @@ Napi::Object record(Napi::Env env, const StreamInfo& info) {
       .put("name", info.name)
       .put("oldestVersion", place(env, info.oldest_version))
       .put("newestVersion", place(env, info.newest_version))
+      .take();
+}
+
+Napi::Object record(Napi::Env env, const ConversationMessage& message) {
+  return Record(env)
+      .put("conversation", message.conversation)
+      .put("sequence", place(env, message.sequence))
+      .put("id", message.id.to_string())
+      .put("sender", message.sender)
+      .put("payload", buffer(env, message.payload))
+      .put("contentType", message.content_type)
+      .put("headers", Napi::Value(headers(env, message.headers)))
+      .put("sentAt", message.sent_at)
+      .take();
+}
+
+Napi::Value messages_of(Napi::Env env, const std::vector<ConversationMessage>& messages) {
+  return list(env, messages, [&](const ConversationMessage& message) { return record(env, message); });
+}
+
+Napi::Object record(Napi::Env env, const CatchUp& one) {
+  return Record(env)
+      .put("conversation", one.conversation)
+      .put("messages", messages_of(env, one.messages))
+      .put("end", one.end)
+      .put("gap", to_js(env, one.gap))
+      .take();
+}
+
+Napi::Object record(Napi::Env env, const MissedConversation& missed) {
+  return Record(env)
+      .put("conversation", missed.conversation)
+      .put("count", missed.count)
+      .put("firstSequence", place(env, missed.first_sequence))
+      .put("lastSequence", place(env, missed.last_sequence))
       .take();
 }
 
@@ -242,6 +227,13 @@ Napi::String text(Napi::Env env, std::string_view value) {
   return Napi::String::New(env, value.data(), value.size());
 }
 
+Napi::Object headers(Napi::Env env, const Headers& all) {
+  auto out = Napi::Object::New(env);
+  for (const auto& [name, value] : all)
+    out.Set(text(env, name), text(env, value));
+  return out;
+}
+
 Napi::Value to_js(Napi::Env env, const Receipt& receipt) {
   return Record(env)
       .put("outcome", kOutcomes[static_cast<int>(receipt.outcome)])
@@ -332,6 +324,8 @@ Napi::Value to_js(Napi::Env env, const EngineStatistics& statistics) {
       .put("fired", statistics.fired)
       .put("redriven", statistics.redriven)
       .put("swept", statistics.swept)
+      .put("relayed", statistics.relayed)
+      .put("refused", statistics.refused)
       .put("deadLetters", Napi::Value(dead_letters.take()))
       .put("idempotencyRecords", statistics.idempotency_records)
       .put("storeBytes", statistics.store_bytes)
@@ -428,6 +422,42 @@ Napi::Value to_js(Napi::Env env, const DeadLetterAlert& alert) {
 }
 
 Napi::Value to_js(Napi::Env env, const PortConsumer& consumer) { return hold(env, consumer); }
+
+Napi::Value to_js(Napi::Env env, const AppendedMessage& appended) {
+  return Record(env)
+      .put("sequence", place(env, appended.sequence))
+      .put("id", appended.id.to_string())
+      .put("duplicate", appended.duplicate)
+      .take();
+}
+
+Napi::Value to_js(Napi::Env env, const std::optional<ConversationGap>& extent) {
+  if (!extent) return env.Undefined();
+  return Record(env)
+      .put("oldest", place(env, extent->oldest))
+      .put("newest", place(env, extent->newest))
+      .take();
+}
+
+Napi::Value to_js(Napi::Env env, const ConversationPage& page) {
+  return Record(env)
+      .put("messages", messages_of(env, page.messages))
+      .put("end", page.end)
+      .put("gap", to_js(env, page.gap))
+      .take();
+}
+
+Napi::Value to_js(Napi::Env env, const Page<MissedConversation>& page) { return page_of(env, page); }
+
+Napi::Value to_js(Napi::Env env, const Page<CatchUp>& page) { return page_of(env, page); }
+
+Napi::Value to_js(Napi::Env env, const std::optional<std::uint64_t>& sequence) {
+  return sequence ? place(env, *sequence) : env.Undefined();
+}
+
+Napi::Value to_js(Napi::Env env, const FedMessages& fed) {
+  return Record(env).put("page", to_js(env, fed.page)).put("given", to_js(env, fed.given)).take();
+}
 
 Napi::Value to_js(Napi::Env env, const Appended& appended) {
   return Record(env)
@@ -602,6 +632,20 @@ DeadLetterQuery query_from(const Napi::Value& fields) {
   return query;
 }
 
+SagaQuery saga_query_from(const Napi::Value& fields) {
+  SagaQuery query;
+  set(fields, "type", query.type);
+  set_enum(fields, "status", kSagaStatuses, query.status);
+  std::uint32_t version = 0;
+  set_whole(fields, "definitionVersion", 0xffff'ffff, version);
+  if (field(fields, "definitionVersion")) query.definition_version = version;
+  set(fields, "unfinished", query.unfinished);
+  set(fields, "startedBefore", query.started_before);
+  set_whole(fields, "countMax", kWholeMax, query.count_max);
+  set(fields, "cursor", query.cursor);
+  return query;
+}
+
 RedriveOptions redrive_from(const Napi::Value& fields) {
   RedriveOptions options;
   set(fields, "dryRun", options.dry_run);
@@ -664,6 +708,17 @@ std::vector<NewEvent> new_events_from(const Napi::Value& value) {
     if (const Napi::Value id = fields.Get(std::uint32_t{4}); !id.IsUndefined()) event.id = id_from(id);
   }
   return events;
+}
+
+NewConversationMessage new_conversation_message_from(const Napi::Value& value) {
+  const auto fields = value.As<Napi::Array>();
+  NewConversationMessage message;
+  message.sender = text_from(fields.Get(std::uint32_t{0}), "sender");
+  message.payload = bytes_from(fields.Get(std::uint32_t{1}), "value");
+  message.content_type = text_from(fields.Get(std::uint32_t{2}), "contentType");
+  message.headers = headers_from(fields.Get(std::uint32_t{3}));
+  if (const Napi::Value id = fields.Get(std::uint32_t{4}); !id.IsUndefined()) message.id = id_from(id);
+  return message;
 }
 
 std::vector<std::string> texts_from(const Napi::Value& value, std::string_view name) {

@@ -11,6 +11,11 @@ std::size_t count_max_from(const Napi::Value& value) {
   return static_cast<std::size_t>(whole_from(value, "countMax", 0, 1'000'000));
 }
 
+/// Of a subscription with a handler.
+std::uint64_t number_from(const Napi::Value& value) {
+  return static_cast<std::uint64_t>(whole_from(value, "number", 1, INT64_MAX / 1024));
+}
+
 void append(Port& port, Info info) {
   run(port, info[0],
       [stream = text_from(info[1], "stream"), events = new_events_from(info[2]),
@@ -84,6 +89,24 @@ void follow_events(Port& port, Info info) {
   });
 }
 
+void handle_events(Port& port, Info info) {
+  run(port, info[0],
+      [&port, number = number_from(info[1]), options = options_from<EventSubscriptionOptions>(info[2])](
+          Engine&) { return port.follow_events(number, options); });
+}
+
+/// (number, what it failed with as [type, message] or undefined)
+void finish_events(Port& port, Info info) {
+  std::optional<ErrorInfo> error;
+  if (!info[1].IsUndefined()) {
+    const auto fields = info[1].As<Napi::Array>();
+    error = ErrorInfo{text_from(fields.Get(std::uint32_t{0}), "type"),
+                      text_from(fields.Get(std::uint32_t{1}), "message"),
+                      {}};
+  }
+  port.finish_events(number_from(info[0]), std::move(error));
+}
+
 void stream_events(Port& port, Info info) {
   run(port, info[0],
       [topic = text_from(info[1], "topic"), options = options_from<EventSubscriptionOptions>(info[2])](
@@ -113,9 +136,12 @@ void subscription_statistics(Port& port, Info info) {
 void close_subscription(Port& port, Info info) {
   run(
       port, info[0],
-      [subscription = held<EventSubscription>(info[1]),
-       timeout = optional_duration_from(info[2], "timeoutMs")](Engine&) mutable {
-        return Result<bool>(subscription.close(timeout));
+      [&port, subscription = held<EventSubscription>(info[1]),
+       timeout = optional_duration_from(info[2], "timeoutMs"),
+       number = info[3].IsUndefined() ? 0 : number_from(info[3])](Engine&) mutable {
+        const bool ended = subscription.close(timeout);
+        if (number != 0) port.forget_events(number);
+        return Result<bool>(ended);
       },
       true);
 }
@@ -133,6 +159,8 @@ std::vector<Call> event_calls() {
           {"saveSnapshot", save_snapshot},
           {"findSnapshot", find_snapshot},
           {"followEvents", follow_events},
+          {"handleEvents", handle_events},
+          {"finishEvents", finish_events},
           {"streamEvents", stream_events},
           {"receiveEvents", receive_events},
           {"checkpointEvents", checkpoint_events},

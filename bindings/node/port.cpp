@@ -67,22 +67,29 @@ class NodePort {
     PortOptions options;
     options.ring = [bell = bell_] { bell->ring(); };
     options.log_level = log_level;
+    desk_ = std::make_shared<SagaDesk>(options.ring);
     port_ = std::make_shared<Port>(std::move(options));
   }
 
   [[nodiscard]] Port& port() { return *port_; }
-  [[nodiscard]] const std::shared_ptr<Port>& shared() const { return port_; }
+  [[nodiscard]] const std::shared_ptr<SagaDesk>& desk() const { return desk_; }
   [[nodiscard]] Bell& bell() { return *bell_; }
 
   /// The environment ends. Handlers cannot run any more, so nothing is waited for: what they hold goes back.
   void end() {
     bell_->silence(false);
     (void)port_->engine().close(Duration(0));
+    shut();
+  }
+
+  void shut() {
     port_->shut();
+    desk_->shut();
   }
 
  private:
   const std::shared_ptr<Bell> bell_;
+  std::shared_ptr<SagaDesk> desk_;
   std::shared_ptr<Port> port_;
 };
 
@@ -99,7 +106,7 @@ void on_environment_end(void* data) {
 class Shutting final : public Napi::AsyncWorker {
  public:
   Shutting(const Napi::Function& callback, Shared* hooked)
-      : Napi::AsyncWorker(callback, "towline.shut"), port_((*hooked)->shared()), hooked_(hooked) {}
+      : Napi::AsyncWorker(callback, "towline.shut"), port_(*hooked), hooked_(hooked) {}
   void Execute() override { port_->shut(); }
   void OnOK() override {
     napi_remove_env_cleanup_hook(Env(), on_environment_end, hooked_);
@@ -108,11 +115,15 @@ class Shutting final : public Napi::AsyncWorker {
   }
 
  private:
-  const std::shared_ptr<Port> port_;
+  const Shared port_;
   Shared* hooked_;
 };
 
 // ---- events -------------------------------------------------------------------------------------
+
+// Behind those of Event::Kind.
+constexpr double kSagaCall = 7;
+constexpr double kSagaStop = 8;
 
 /// Events as [bytes, numbers, values, deliveries]: a call into JavaScript for each field would cost more than
 /// the message. The payloads lie in one buffer behind each other, the fields that are numbers in one array of
@@ -146,7 +157,20 @@ class EventList {
         const Napi::HandleScope scope(env_);
         return value(to_js(env_, event.alert));
       }
+      case Event::Kind::kEvents: {
+        number(static_cast<double>(event.id));
+        const Napi::HandleScope scope(env_);
+        return value(to_js(env_, event.events));
+      }
     }
+  }
+
+  void put(const SagaDesk::Item& item) {
+    number(item.is_stop ? kSagaStop : kSagaCall);
+    number(static_cast<double>(item.runner));
+    if (item.is_stop) return number(static_cast<double>(item.call.number()));
+    const Napi::HandleScope scope(env_);
+    value(to_js(env_, item.call));
   }
 
   [[nodiscard]] Napi::Array take() {
@@ -241,6 +265,8 @@ Napi::Value drain(NodePort& self, const Napi::CallbackInfo& info) {
   EventList list(env, events.size());
   for (Event& event : events)
     list.put(event);
+  for (const SagaDesk::Item& item : self.desk()->take())
+    list.put(item);
   return list.take();
 }
 
@@ -387,6 +413,11 @@ Napi::Value make_port(const Napi::CallbackInfo& info) {
   for (const Call& one : calls()) {
     define(one.name, [function = one.function](NodePort& port, const Napi::CallbackInfo& call) {
       function(port.port(), call);
+    });
+  }
+  for (const DeskCall& one : desk_calls()) {
+    define(one.name, [function = one.function](NodePort& port, const Napi::CallbackInfo& call) {
+      function(port.port(), port.desk(), call);
     });
   }
   return object;

@@ -75,6 +75,17 @@ void translate_cast_errors();
 [[nodiscard]] py::object to_python(const Page<StreamInfo>& page);
 [[nodiscard]] py::object to_python(const std::optional<Snapshot>& snapshot);
 [[nodiscard]] py::object to_python(const EventSubscriptionStatistics& statistics);
+[[nodiscard]] py::object to_python(const AppendedMessage& appended);
+[[nodiscard]] py::object to_python(const ConversationPage& page);
+[[nodiscard]] py::object to_python(const std::optional<ConversationGap>& extent);
+[[nodiscard]] py::object to_python(const Page<MissedConversation>& page);
+[[nodiscard]] py::object to_python(const Page<CatchUp>& page);
+[[nodiscard]] py::object to_python(const std::optional<std::uint64_t>& number);
+[[nodiscard]] py::object to_python(const SagaStarted& started);
+[[nodiscard]] py::object to_python(const std::optional<SagaInfo>& info);
+[[nodiscard]] py::object to_python(const Page<SagaInfo>& page);
+[[nodiscard]] py::object to_python(const std::vector<SagaEntry>& timeline);
+[[nodiscard]] py::object to_python(const SagaResult& result);
 [[nodiscard]] inline py::object to_python(std::uint64_t number) { return py::int_(number); }
 [[nodiscard]] inline py::object to_python(bool yes) { return py::bool_(yes); }
 [[nodiscard]] py::dict headers_of(const Delivery& delivery);
@@ -93,6 +104,11 @@ void translate_cast_errors();
 [[nodiscard]] RedriveOptions redrive_from(const py::dict& fields);
 /// Each (type, payload, content type, headers, id or None).
 [[nodiscard]] std::vector<NewEvent> new_events_from(const py::list& events);
+
+/// (type, version, options, stages), each stage a list of (step, compensates, options).
+[[nodiscard]] SagaDefinition saga_definition_from(const py::tuple& fields);
+[[nodiscard]] SagaQuery saga_query_from(const py::dict& fields);
+[[nodiscard]] SagaStatus saga_status_from(const std::string& name);
 
 /// (name, value) pairs as set_option takes them.
 using OptionTexts = std::vector<std::pair<std::string, std::string>>;

@@ -59,6 +59,31 @@ py::dict dict_of(const DeadLetter& entry) {
   return out;
 }
 
+py::object bytes_or_none(const std::optional<Bytes>& bytes) {
+  return bytes ? py::object(py::bytes(*bytes)) : py::object(py::none());
+}
+
+py::object moment_or_none(std::optional<TimePoint> moment) {
+  return moment ? py::object(py::int_(to_us(*moment))) : py::object(py::none());
+}
+
+py::dict dict_of(const SagaInfo& info) {
+  py::dict out;
+  out["type"] = info.type;
+  out["id"] = info.id;
+  out["version"] = info.definition_version;
+  out["fingerprint"] = info.fingerprint;
+  out["status"] = std::string(name_of(info.status));
+  out["step"] = info.step;
+  out["error"] = info.error;
+  out["started_at"] = to_us(info.started_at);
+  out["updated_at"] = to_us(info.updated_at);
+  out["deadline_at"] =
+      moment_or_none(info.deadline_at == kNever ? std::nullopt : std::optional(info.deadline_at));
+  out["retention"] = info.retention.count();
+  return out;
+}
+
 template <typename T>
 py::object page_of(const Page<T>& page) {
   py::list items;
@@ -77,6 +102,19 @@ py::tuple tuple_of(const RecordedEvent& event) {
 
 py::tuple tuple_of(const StreamInfo& info) {
   return py::make_tuple(info.name, info.oldest_version, info.newest_version);
+}
+
+py::list list_of(const std::vector<ConversationMessage>& messages) {
+  py::list out;
+  for (const ConversationMessage& message : messages) {
+    py::dict headers;
+    for (const auto& [name, value] : message.headers)
+      headers[py::str(name)] = value;
+    out.append(py::make_tuple(message.conversation, message.sequence, message.id.to_string(), message.sender,
+                              py::bytes(message.payload), message.content_type, headers,
+                              to_us(message.sent_at)));
+  }
+  return out;
 }
 
 template <typename T>
@@ -161,6 +199,8 @@ py::object to_python(const EngineStatistics& statistics) {
   out["fired"] = statistics.fired;
   out["redriven"] = statistics.redriven;
   out["swept"] = statistics.swept;
+  out["relayed"] = statistics.relayed;
+  out["refused"] = statistics.refused;
   py::list dead_letters;
   for (const std::uint64_t count : statistics.dead_letters)
     dead_letters.append(count);
@@ -242,6 +282,37 @@ py::object to_python(const DeadLetterAlert& alert) {
   return out;
 }
 
+py::object to_python(const AppendedMessage& appended) {
+  return py::make_tuple(appended.sequence, appended.id.to_string(), appended.duplicate);
+}
+
+py::object to_python(const std::optional<ConversationGap>& extent) {
+  if (!extent) return py::none();
+  return py::make_tuple(extent->oldest, extent->newest);
+}
+
+py::object to_python(const ConversationPage& page) {
+  return py::make_tuple(list_of(page.messages), page.end, to_python(page.gap));
+}
+
+py::object to_python(const Page<MissedConversation>& page) {
+  py::list items;
+  for (const MissedConversation& one : page.items)
+    items.append(py::make_tuple(one.conversation, one.count, one.first_sequence, one.last_sequence));
+  return py::make_tuple(items, page.cursor);
+}
+
+py::object to_python(const Page<CatchUp>& page) {
+  py::list items;
+  for (const CatchUp& one : page.items)
+    items.append(py::make_tuple(one.conversation, list_of(one.messages), one.end, to_python(one.gap)));
+  return py::make_tuple(items, page.cursor);
+}
+
+py::object to_python(const std::optional<std::uint64_t>& number) {
+  return number ? py::object(py::int_(*number)) : py::object(py::none());
+}
+
 py::object to_python(const Appended& appended) {
   return py::make_tuple(appended.first_version, appended.last_version, appended.last_position,
                         appended.duplicate);
@@ -278,6 +349,28 @@ py::object to_python(const std::optional<Snapshot>& snapshot) {
 py::object to_python(const EventSubscriptionStatistics& statistics) {
   return py::make_tuple(statistics.active, statistics.checkpoint, statistics.handled, statistics.failures,
                         statistics.last_error);
+}
+
+py::object to_python(const SagaStarted& started) { return py::make_tuple(started.id, started.is_new); }
+
+py::object to_python(const std::optional<SagaInfo>& info) {
+  return info ? py::object(dict_of(*info)) : py::object(py::none());
+}
+
+py::object to_python(const Page<SagaInfo>& page) { return page_of(page); }
+
+py::object to_python(const std::vector<SagaEntry>& timeline) {
+  py::list out;
+  for (const SagaEntry& entry : timeline) {
+    out.append(py::make_tuple(std::string(name_of(entry.mark)), entry.step, entry.attempt,
+                              moment_or_none(entry.due_at), bytes_or_none(entry.output),
+                              bytes_or_none(entry.context), entry.error, to_us(entry.at)));
+  }
+  return out;
+}
+
+py::object to_python(const SagaResult& result) {
+  return py::make_tuple(dict_of(result.saga), py::bytes(result.context));
 }
 
 py::object to_python(const PermitStatistics& statistics) {
@@ -384,6 +477,45 @@ Outcome outcome_from(const py::tuple& fields) {
   outcome.error = {fields[2].cast<std::string>(), fields[3].cast<std::string>(),
                    fields[4].cast<std::string>()};
   return outcome;
+}
+
+SagaStatus saga_status_from(const std::string& name) {
+  std::string known;
+  for (const SagaStatus status : {SagaStatus::kRunning, SagaStatus::kCompensating, SagaStatus::kCompleted,
+                                  SagaStatus::kCompensated, SagaStatus::kStuck}) {
+    if (name_of(status) == name) return status;
+    known += (known.empty() ? "" : ", ") + std::string(name_of(status));
+  }
+  raise({ErrorCode::kInvalidArgument, "status is '" + name + "', but must be one of " + known});
+}
+
+SagaDefinition saga_definition_from(const py::tuple& fields) {
+  SagaDefinition definition;
+  definition.type = fields[0].cast<std::string>();
+  definition.version = fields[1].cast<std::uint32_t>();
+  definition.options = options_from<SagaOptions>(fields[2].cast<OptionTexts>());
+  for (const py::handle stage : fields[3].cast<py::list>()) {
+    std::vector<SagaStep>& steps = definition.stages.emplace_back();
+    for (const py::handle one : stage.cast<py::list>()) {
+      const auto step = one.cast<py::tuple>();
+      steps.push_back({step[0].cast<std::string>(), step[1].cast<bool>(),
+                       options_from<SagaStepOptions>(step[2].cast<OptionTexts>())});
+    }
+  }
+  return definition;
+}
+
+SagaQuery saga_query_from(const py::dict& fields) {
+  SagaQuery query;
+  set(fields, "type", query.type);
+  if (const auto status = get<std::string>(fields, "status")) query.status = saga_status_from(*status);
+  if (const auto version = get<std::uint32_t>(fields, "version")) query.definition_version = version;
+  set(fields, "unfinished", query.unfinished);
+  if (const auto before = get<std::int64_t>(fields, "started_before"))
+    query.started_before = from_us(*before);
+  set(fields, "count_max", query.count_max);
+  set(fields, "cursor", query.cursor);
+  return query;
 }
 
 DeadLetterQuery query_from(const py::dict& fields) {

@@ -1,23 +1,12 @@
 // The event store.
 
 #include <algorithm>
-#include <condition_variable>
-#include <deque>
 #include <iterator>
-#include <mutex>
 
 #include "port.hpp"
 
 namespace towline::python {
 namespace {
-
-/// What was received for somebody who was interrupted before he got it, and whether somebody receives now.
-struct Intake {
-  std::mutex mutex;
-  std::condition_variable changed;
-  bool busy = false;
-  std::deque<RecordedEvent> left;
-};
 
 /// What one receive() came to. Until it is taken or dropped nobody else receives, so that the order stays; of
 /// what is dropped nothing is lost.
@@ -62,27 +51,11 @@ class Received {
   std::vector<RecordedEvent> events_;
 };
 
-/// A subscription. The child of a fork must not touch its parent's, so there it is not destroyed.
-struct PyEventSubscription {
-  explicit PyEventSubscription(EventSubscription given) : subscription(std::move(given)) {}
-  ~PyEventSubscription() {
-    if (getpid() != made_in) new EventSubscription(std::move(subscription));
-  }
-  PyEventSubscription(const PyEventSubscription&) = delete;
-  PyEventSubscription& operator=(const PyEventSubscription&) = delete;
-  EventSubscription subscription;
-  std::shared_ptr<Intake> intake = std::make_shared<Intake>();
-  pid_t made_in = getpid();
-};
-
-using SubscriptionHandle = std::shared_ptr<PyEventSubscription>;
-
-Result<SubscriptionHandle> handle_of(Result<EventSubscription> subscription) {
+Result<SubscriptionHandle> handle_of(Result<EventSubscription> subscription, Port* port = nullptr,
+                                     std::uint64_t number = 0) {
   if (!subscription) return std::move(subscription).error();
-  return std::make_shared<PyEventSubscription>(std::move(*subscription));
+  return std::make_shared<PyEventSubscription>(std::move(*subscription), port, number);
 }
-
-py::object to_python(const SubscriptionHandle& handle) { return py::cast(handle); }
 
 py::object to_python(Received& received) {
   py::object out = python::to_python(received.events());
@@ -138,12 +111,25 @@ void define_streams(py::class_<PyPort>& port) {
       });
 }
 
-void define_following(py::module_& module, py::class_<PyPort>& port) {
+void define_following(py::class_<PyPort>& port) {
   port.def("follow_events",
            [](PyPort& self, RequestId id, const OptionTexts& texts) {
              return self.run(id, [options = options_from<EventSubscriptionOptions>(texts)](Engine& e) {
                return handle_of(e.event_store().subscribe(options));
              });
+           })
+      .def("handle_events",
+           [](PyPort& self, RequestId id, std::uint64_t number, const OptionTexts& texts) {
+             return self.run(
+                 id, [port = &self.port(), number, options = options_from<EventSubscriptionOptions>(texts)](
+                         Engine&) { return handle_of(port->follow_events(number, options), port, number); });
+           })
+      .def("finish_events",
+           [](PyPort& self, std::uint64_t number,
+              const std::optional<std::pair<std::string, std::string>>& error) {
+             std::optional<ErrorInfo> info;
+             if (error) info = ErrorInfo{error->first, error->second, {}};
+             self.port().finish_events(number, std::move(info));
            })
       .def("stream_events",
            [](PyPort& self, RequestId id, const std::string& topic, const OptionTexts& texts) {
@@ -151,6 +137,9 @@ void define_following(py::module_& module, py::class_<PyPort>& port) {
                return handle_of(e.event_store().stream_to(topic, options));
              });
            });
+}
+
+void define_subscription(py::module_& module) {
   py::class_<PyEventSubscription, SubscriptionHandle>(module, "EventSubscription",
                                                       py::release_gil_before_calling_cpp_dtor())
       .def("receive",
@@ -173,13 +162,28 @@ void define_following(py::module_& module, py::class_<PyPort>& port) {
                return Result<EventSubscriptionStatistics>(subscription.statistics());
              });
            })
+      .def("abandon",
+           [](PyEventSubscription& self, PyPort& port_of, RequestId id) {
+             // Its handler fails at once, so closing waits for the store only.
+             return port_of.run(
+                 id,
+                 [subscription = self.subscription, port = self.handled_by,
+                  number = self.number](Engine&) mutable {
+                   if (port != nullptr) port->forget_events(number);
+                   return Result<bool>(subscription.close());
+                 },
+                 true);
+           })
       .def("close", [](PyEventSubscription& self, PyPort& port_of, RequestId id,
                        std::optional<std::int64_t> timeout_us) {
         return port_of.run(
             id,
-            [subscription = self.subscription, timeout_us](Engine&) mutable {
-              return Result<bool>(
-                  subscription.close(timeout_us ? std::optional(Duration(*timeout_us)) : std::nullopt));
+            [subscription = self.subscription, port = self.handled_by, number = self.number,
+             timeout_us](Engine&) mutable {
+              const bool ended =
+                  subscription.close(timeout_us ? std::optional(Duration(*timeout_us)) : std::nullopt);
+              if (port != nullptr) port->forget_events(number);
+              return Result<bool>(ended);
             },
             true);
       });
@@ -189,7 +193,8 @@ void define_following(py::module_& module, py::class_<PyPort>& port) {
 
 void define_events(py::module_& module, py::class_<PyPort>& port) {
   define_streams(port);
-  define_following(module, port);
+  define_following(port);
+  define_subscription(module);
 }
 
 }  // namespace towline::python

@@ -206,6 +206,8 @@ void define_port(py::module_& module) {
   define_other_calls(port);
   define_consumer(module, port);
   define_events(module, port);
+  define_conversations(port);
+  define_sagas(module, port);
 }
 
 }  // namespace towline::python

@@ -2,14 +2,19 @@
 // The port as Python sees it: each method takes the id under which its answer comes as an event, or None to
 // wait for it; then it waits in slices, so that a signal is answered, with the interpreter's lock let go.
 
+#include <condition_variable>
+#include <deque>
+#include <mutex>
 #include <set>
 
+#include <poll.h>
 #include <pybind11/functional.h>
 #include <pybind11/stl.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "binding.hpp"
+#include "saga_desk.hpp"
 
 namespace towline::python {
 
@@ -19,6 +24,48 @@ struct ValueReply : Reply {
   /// Raises what the call came to when it failed. With the interpreter's lock.
   virtual py::object take() = 0;
 };
+
+/// A runner of sagas. The child of a fork must not touch its parent's, so there it is not destroyed.
+struct PySagaRunner {
+  explicit PySagaRunner(SagaRunner given) : runner(std::move(given)) {}
+  ~PySagaRunner() {
+    if (getpid() != made_in) new SagaRunner(std::move(runner));
+  }
+  PySagaRunner(const PySagaRunner&) = delete;
+  PySagaRunner& operator=(const PySagaRunner&) = delete;
+  SagaRunner runner;
+  pid_t made_in = getpid();
+};
+using SagaRunnerHandle = std::shared_ptr<PySagaRunner>;
+
+inline py::object to_python(const SagaRunnerHandle& runner) { return py::cast(runner); }
+
+/// What was received for somebody who was interrupted before he got it, and whether somebody receives now.
+struct Intake {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool busy = false;
+  std::deque<RecordedEvent> left;
+};
+
+/// A subscription to events. The child of a fork must not touch its parent's, so there it is not destroyed.
+struct PyEventSubscription {
+  explicit PyEventSubscription(EventSubscription given, Port* port = nullptr, std::uint64_t id = 0)
+      : subscription(std::move(given)), handled_by(port), number(id) {}
+  ~PyEventSubscription() {
+    if (getpid() != made_in) new EventSubscription(std::move(subscription));
+  }
+  PyEventSubscription(const PyEventSubscription&) = delete;
+  PyEventSubscription& operator=(const PyEventSubscription&) = delete;
+  EventSubscription subscription;
+  std::shared_ptr<Intake> intake = std::make_shared<Intake>();
+  Port* handled_by;  ///< with a handler: through this port, under this number
+  std::uint64_t number;
+  pid_t made_in = getpid();
+};
+using SubscriptionHandle = std::shared_ptr<PyEventSubscription>;
+
+inline py::object to_python(const SubscriptionHandle& handle) { return py::cast(handle); }
 
 /// A consumer and the number under which its deliveries come.
 struct PyConsumer {
@@ -34,6 +81,12 @@ struct ReplyOf final : ValueReply {
     // Whoever wanted it was interrupted, and nobody else knows of it.
     if constexpr (std::is_same_v<T, PyConsumer>) {
       if (result && !taken) (void)result->consumer.close(Duration(0));
+    }
+    if constexpr (std::is_same_v<T, SagaRunnerHandle>) {
+      if (result && !taken) (void)(*result)->runner.close(Duration(0));
+    }
+    if constexpr (std::is_same_v<T, SubscriptionHandle>) {
+      if (result && !taken) (void)(*result)->subscription.close(Duration(0));
     }
   }
   ReplyOf(const ReplyOf&) = delete;
@@ -51,20 +104,22 @@ struct ReplyOf final : ValueReply {
   bool taken = false;
 };
 
+/// One object per call.
+[[nodiscard]] py::list saga_calls_to_python(std::vector<SagaCall> calls);
+
 class PyPort {
  public:
   explicit PyPort(std::optional<int> log_level) : fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     if (fd_ < 0) throw std::runtime_error("no eventfd can be made; too many files are open");
     PortOptions options;
-    options.ring = [fd = fd_] {
-      const std::uint64_t one = 1;
-      (void)!write(fd, &one, sizeof(one));
-    };
+    options.ring = [fd = fd_] { ring(fd); };
+    desk_ = std::make_shared<SagaDesk>(options.ring);
     if (log_level) options.log_level = static_cast<LogLevel>(*log_level);
     port_ = std::make_unique<Port>(std::move(options));
   }
   ~PyPort() {
     port_.reset();
+    if (desk_) desk_->shut();
     if (fd_ >= 0) close(fd_);
   }
   PyPort(const PyPort&) = delete;
@@ -136,12 +191,16 @@ class PyPort {
         out.append(to_python(events[at++]));
       }
     }
+    for (SagaDesk::Item& item : desk_->take())
+      out.append(to_python(item));
     return out;
   }
 
+  /// Until something rings, or the timeout is over.
   bool poll(std::int64_t timeout_us) {
     const Released released;
-    return port_->poll(Duration(timeout_us));
+    pollfd waiting{fd_, POLLIN, 0};
+    return ::poll(&waiting, 1, static_cast<int>(timeout_us / 1000)) > 0;
   }
 
   void finish(const py::list& numbers, const py::list& outcomes) {
@@ -165,17 +224,20 @@ class PyPort {
     if (!port_) return;
     const Released released;
     port_->shut();
+    desk_->shut();
+    ring(fd_);  // whoever polls need not wait for the end of its time
   }
 
   /// In the child of a fork: what is the parent's is neither used nor destroyed.
   void abandon() {
     (void)port_.release();
+    new std::shared_ptr<SagaDesk>(std::move(desk_));
     fd_ = -1;
   }
 
   Port& port() { return *port_; }
+  [[nodiscard]] const std::shared_ptr<SagaDesk>& saga_desk() const { return desk_; }
 
- private:
   /// One that makes no sense must not cost the others theirs.
   static Outcome outcome_or_failure(const py::handle& fields) {
     try {
@@ -183,6 +245,12 @@ class PyPort {
     } catch (const std::exception&) {
       return Outcome::fail({"BadOutcome", "what became of the handler could not be understood", ""});
     }
+  }
+
+ private:
+  static void ring(int fd) {
+    const std::uint64_t one = 1;
+    (void)!write(fd, &one, sizeof(one));
   }
 
   static std::vector<Message> messages_from(const py::list& messages, const py::function& fields_of) {
@@ -243,18 +311,31 @@ class PyPort {
         return py::make_tuple(kind, static_cast<int>(event.level), event.station, event.text);
       case Kind::kAlert:
         return py::make_tuple(kind, python::to_python(event.alert));
+      case Kind::kEvents:
+        return py::make_tuple(kind, event.id, python::to_python(event.events));
     }
     return py::none();
   }
 
+  static py::object to_python(SagaDesk::Item& item) {
+    if (item.calls.empty()) return py::make_tuple(kSagaStop, item.number);
+    return py::make_tuple(kSagaCalls, item.number, saga_calls_to_python(std::move(item.calls)));
+  }
+
+  /// Kinds of events behind those of the port.
+  static constexpr int kSagaCalls = static_cast<int>(Event::Kind::kEvents) + 1;
+  static constexpr int kSagaStop = kSagaCalls + 1;
   /// So many are told sooner than the interpreter's lock is let go of and taken again.
   static constexpr std::size_t kFewOutcomes = 100;
 
   int fd_;
+  std::shared_ptr<SagaDesk> desk_;
   std::unique_ptr<Port> port_;
   std::set<std::uint64_t> in_batches_;  ///< ids of consumers
 };
 
 void define_events(py::module_& module, py::class_<PyPort>& port);
+void define_conversations(py::class_<PyPort>& port);
+void define_sagas(py::module_& module, py::class_<PyPort>& port);
 
 }  // namespace towline::python

@@ -1,9 +1,11 @@
 // A running consumer, as its user holds it.
 
+import type { OutgoingMessage } from "./calls.js";
 import { ClosedError, InvalidArgumentError } from "./errors.js";
 import { type Handle, native, type Outcome, type Port } from "./native.js";
-import type { ConsumerStatistics } from "./records.js";
+import type { ConsumerStatistics, Receipt } from "./records.js";
 import type { Cancellable } from "./signals.js";
+import type { Sink } from "./sinks.js";
 
 /**
  * What the parts of an engine ask of it.
@@ -15,7 +17,15 @@ export interface Host {
   finish(number: number, outcome: Outcome): void;
   /** All of them are acknowledged. */
   finishAll(numbers: readonly number[]): void;
-  forget(consumer: Consumer): void;
+  publish(message: OutgoingMessage, options: Cancellable): Promise<Receipt>;
+  /** What came of the events that are out for this one. */
+  finishEvents(number: number, error: readonly [type: string, message: string] | undefined): void;
+  /** For a new sink. */
+  newNumber(): number;
+  /** `start`s what fills the sink; `stop` is called when the signal is aborted. */
+  attach(sink: Sink, signal: AbortSignal | undefined, start: () => Promise<void>, stop: () => void): Promise<void>;
+  /** What comes for it goes nowhere from now on. */
+  forget(closed: { readonly number: number }): void;
   /** Throws when the engine is closed. */
   check(): void;
   /** Whether the caller is one of its handlers, which nobody must wait for there. */

@@ -6,6 +6,7 @@
 
 import { Calls, type MessageOptions, type PublishOptions } from "./calls.js";
 import { Consumer, type Host } from "./consumer.js";
+import { Conversations } from "./conversations.js";
 import { ClosedError, InvalidArgumentError, InvalidConfigError, type TowlineError } from "./errors.js";
 import { type Message, RELEASED } from "./message.js";
 import { EventStore } from "./events.js";
@@ -18,6 +19,10 @@ import { type Cancellable, cancelled, checkSignal } from "./signals.js";
 import {
   type BatchHandler, BatchRunner, type Handler, Inbox, isRunningIn, MessageRunner, type Sink,
 } from "./sinks.js";
+import type { Saga } from "./saga.js";
+import type { RawCall } from "./saga_call.js";
+import { SagaRunner, SagaSink } from "./saga_runner.js";
+import { checkSaga, Sagas } from "./sagas.js";
 import type { VirtualClock } from "./testing.js";
 import { tracePublish } from "./tracing.js";
 
@@ -137,6 +142,10 @@ export class Engine extends Calls {
   readonly #host: Host;
   /** Streams of events, which are kept; `events` are what the engine tells by itself. */
   readonly eventStore: EventStore;
+  /** Streams of messages that clients read, who come and go. */
+  readonly conversations: Conversations;
+  /** To start, to watch and to help; `runSaga` runs them. */
+  readonly sagas: Sagas;
   readonly #waiting = new Map<number, Waiting>();
   readonly #sinks = new Map<number, Sink>();
   /** What a consumer leaves behind at its caller's signal. */
@@ -183,10 +192,16 @@ export class Engine extends Calls {
       call: (signal, name, ...values) => this.call(signal, name, ...values),
       finish: (number, outcome) => this.#finish(number, outcome),
       finishAll: (numbers) => this.#finishAll(numbers),
-      forget: (consumer) => this.#forget(consumer.number),
+      publish: ({ topic, value, ...message }, { signal }) => this.publish(topic, value, { ...message, signal }),
+      finishEvents: (number, error) => this.#port.finishEvents(number, error),
+      newNumber: () => ++this.#ids,
+      attach: (sink, signal, start, stop) => this.#attach(sink, signal, start, stop),
+      forget: ({ number }) => this.#forget(number),
       check: () => this.#check(),
     };
     this.eventStore = new EventStore(this.#host);
+    this.conversations = new Conversations(this.#host);
+    this.sagas = new Sagas(this.#host);
   }
 
   // ---- consumers ------------------------------------------------------------------------------------
@@ -245,31 +260,57 @@ export class Engine extends Calls {
   }
 
   async #start(topics: Topics, options: ConsumeOptions, sink: Sink): Promise<Consumer> {
-    const { signal } = options;
-    checkSignal(signal);
     const texts = consumerTexts(options);
     const patterns = typeof topics === "string" ? [topics] : [...topics];
     const inBatches = sink instanceof BatchRunner;
     const consumer = new Consumer(this.#host, sink.number);
+    const start = async () => {
+      consumer.handle = await this.call<Handle>(
+        undefined, "consume", sink.number, patterns, texts, inBatches);
+    };
+    await this.#attach(sink, options.signal, start, () => {
+      sink instanceof Inbox ? sink.end() : consumer.close().catch(() => {});
+    });
+    return consumer;
+  }
+
+  /** `start`s what fills the sink; `stop` is called when the signal is aborted. */
+  async #attach(
+    sink: Sink, signal: AbortSignal | undefined, start: () => Promise<void>, stop: () => void,
+  ): Promise<void> {
+    checkSignal(signal);
     // Before it starts: its first delivery may come before the answer.
     this.#sinks.set(sink.number, sink);
     this.#hold();
     try {
-      consumer.handle = await this.call<Handle>(
-        undefined, "consume", sink.number, patterns, texts, inBatches);
+      await start();
     } catch (error) {
       this.#forget(sink.number);
       throw error;
     }
-    const stop = () => {
-      sink instanceof Inbox ? sink.end() : consumer.close().catch(() => {});
-    };
     if (signal?.aborted) stop();
     if (signal !== undefined) {
       signal.addEventListener("abort", stop, { once: true });
       this.#listening.set(sink.number, () => signal.removeEventListener("abort", stop));
     }
-    return consumer;
+  }
+
+  // ---- sagas ----------------------------------------------------------------------------------------
+
+  /**
+   * Runs the sagas of this definition, whoever starts them, up to `concurrency` at once. Aborting `signal` closes the
+   * runner. Rejects with InvalidSagaError, InvalidConfigError, DefinitionMismatchError (unfinished sagas of this type
+   * and version began under other steps; give the new ones a new version, and run both until the old ones are done).
+   */
+  async runSaga<C>(saga: Saga<C>, options: Cancellable = {}): Promise<SagaRunner> {
+    checkSaga(saga);
+    const sink = new SagaSink(this.#host, ++this.#ids, saga as Saga);
+    const runner = new SagaRunner(this.#host, sink);
+    const start = () => this.call<void>(undefined, "runSaga", sink.number, saga.fields());
+    await this.#attach(sink, options.signal, start, () => {
+      runner.close().catch(() => {});
+    });
+    return runner;
   }
 
   #forget(number: number): void {
@@ -440,6 +481,8 @@ export class Engine extends Calls {
       const kind = numbers[at] as bridge.EventKind;
       try {
         if (kind === bridge.DELIVERY) this.#deliver(drained, at);
+        else if (kind === bridge.EVENTS) this.#handle(drained, at);
+        else if (kind === bridge.SAGA_CALL) this.#call(drained, at);
         else this.#take(kind, drained, at);
       } catch (error) {
         throwLater(error);
@@ -460,6 +503,11 @@ export class Engine extends Calls {
       case bridge.STOP:
         for (const sink of this.#sinks.values()) sink.stop(first);
         return;
+      case bridge.SAGA_STOP: {
+        const sink = this.#sinks.get(first);
+        if (sink instanceof SagaSink) sink.stopCall(second);
+        return;
+      }
       case bridge.LOG:
         return this.#tellLog(first, values[second] as string, values[third] as string);
       case bridge.ALERT:
@@ -475,6 +523,20 @@ export class Engine extends Calls {
     } else {
       sink.deliver(drained, at);
     }
+  }
+
+  #handle(drained: bridge.Drained, at: number): void {
+    const number = drained[1][at + bridge.CONSUMER] as number;
+    const sink = this.#sinks.get(number);
+    if (sink !== undefined) return sink.deliver(drained, at);
+    this.#port.finishEvents(number, ["Closed", "the subscription was closed meanwhile"]);
+  }
+
+  #call(drained: bridge.Drained, at: number): void {
+    const sink = this.#sinks.get(drained[1][at + bridge.CONSUMER] as number);
+    if (sink !== undefined) return sink.deliver(drained, at);
+    const call = drained[2][drained[1][at + bridge.SAGA_RECORD] as number] as RawCall;
+    native.sagaFinish(call.handle, RELEASED, undefined); // its runner was closed meanwhile
   }
 
   // A listener that throws must not lose the events behind this one.

@@ -144,6 +144,20 @@ export class InvalidArgumentError extends TowlineError {
   override readonly retryable = false;
 }
 
+/** A saga's definition breaks a rule: no steps, equal names, a step that cannot be undone, and the like. */
+export class InvalidSagaError extends TowlineError {
+  override readonly number = 17;
+  override readonly code = "ERR_INVALID_SAGA";
+  override readonly retryable = false;
+}
+
+/** Unfinished sagas of this type and version began under other steps; raise the version. */
+export class DefinitionMismatchError extends TowlineError {
+  override readonly number = 18;
+  override readonly code = "ERR_DEFINITION_MISMATCH";
+  override readonly retryable = false;
+}
+
 /** A bounded queue is full. Slow down, wait with a deadline, or raise its limit. */
 export class OverloadedError extends TowlineError {
   override readonly number = 20;
@@ -363,6 +377,8 @@ export const BY_NUMBER: ReadonlyMap<number, Class> = new Map<number, Class>([
   [14, InvalidCursorError],
   [15, InvalidTokenError],
   [16, InvalidArgumentError],
+  [17, InvalidSagaError],
+  [18, DefinitionMismatchError],
   [20, OverloadedError],
   [21, UnavailableError],
   [22, TimeoutError],

@@ -3,10 +3,12 @@
 import type { Host } from "./consumer.js";
 import { ClosedError, LeaseLostError } from "./errors.js";
 import { placeFrom, type RawEvent, RecordedEvent } from "./event_records.js";
-import type { Handle } from "./native.js";
+import { outcomeOf } from "./message.js";
+import { type Drained, EVENT_LIST, type Handle } from "./native.js";
 import { type Cancellable, cancelled, checkSignal } from "./signals.js";
+import { runHandler, Sink } from "./sinks.js";
 
-/** `active`: this process has the lease; else it stands by. `handled` and `failures` are of `streamTo`. */
+/** `active`: this process has the lease; else it stands by. `handled` and `failures` are of a handler, and `streamTo`. */
 export interface EventSubscriptionStatistics {
   readonly active: boolean;
   /** Everything up to here was handled. */
@@ -17,12 +19,46 @@ export interface EventSubscriptionStatistics {
   readonly lastError: string;
 }
 
+/** `signal` fires when what comes of the call does not count any more: its time to close is over. */
+export type EventHandler<T = unknown> = (events: RecordedEvent<T>[], context: { signal: AbortSignal }) => unknown;
+
+/** @internal Hands batches of events to a handler, and tells what came of each. */
+export class EventSink<T> extends Sink {
+  readonly #handler: EventHandler<T>;
+  readonly #leaving = new AbortController();
+
+  constructor(host: Host, number: number, handler: EventHandler<T>) {
+    super(host, number);
+    this.#handler = handler;
+  }
+
+  deliver([, numbers, values]: Drained, at: number): void {
+    const raw = values[numbers[at + EVENT_LIST] as number] as RawEvent[];
+    const events = raw.map((one) => new RecordedEvent<T>(one));
+    const { signal } = this.#leaving;
+    runHandler(
+      this.host, () => this.#handler(events, { signal }), { events },
+      () => this.host.finishEvents(this.number, undefined),
+      (error) => {
+        const [, , type, message] = outcomeOf(error, { isStopped: false }) as readonly unknown[];
+        this.host.finishEvents(this.number, [(type as string) || "Defer", message as string]);
+      });
+  }
+
+  override stop(): void {}
+
+  override end(): void {
+    this.#leaving.abort();
+  }
+}
+
 /** One question to the engine takes a thread of it at most so long. */
 const SLICE_MS = 250;
 const BATCH_COUNT_MAX = 100;
 
 /**
- * A durable reader of events, made by `engine.eventStore.subscribe`: `for await (const batch of subscription)`, or
+ * A durable reader of events, made by `engine.eventStore.subscribe`: with a handler, which the engine calls; else by
+ * `for await (const batch of subscription)`, or
  * step by step with `receive` and `checkpoint`. In a loop the checkpoint moves when the body has come back for the
  * next batch; what it is left with, by `break` or an exception, comes again in the next loop, or in the next
  * process. The loop ends when the subscription or the engine is closed.
@@ -40,14 +76,17 @@ export class EventSubscription<T = unknown> implements AsyncIterable<RecordedEve
   /** What is asked for; whoever asked may have left. */
   #asked: Promise<void> | undefined;
   readonly #onClosing: () => unknown;
+  /** What has the handler. */
+  readonly #sink: EventSink<T> | undefined;
   #closing: Promise<boolean> | undefined;
 
   /** @internal */
   constructor(
     host: Host, handle: Handle, options: { stream?: string; batchCountMax?: number },
-    onClosing: () => unknown = () => {},
+    onClosing: () => unknown = () => {}, sink?: EventSink<T>,
   ) {
     this.#onClosing = onClosing;
+    this.#sink = sink;
     this.#host = host;
     this.#handle = handle;
     this.#countMax = options.batchCountMax ?? BATCH_COUNT_MAX;
@@ -112,18 +151,28 @@ export class EventSubscription<T = unknown> implements AsyncIterable<RecordedEve
   }
 
   /**
-   * Gives the lease back; of `streamTo` it waits for the batch at work up to `timeoutMs` (unless given: the
-   * engine's drainTimeoutMs). False: that goes on. Idempotent; the engine closes it, too.
+   * Gives the lease back; with a handler, and of `streamTo`, it waits for the batch at work up to `timeoutMs` (unless
+   * given: the engine's drainTimeoutMs). False: that goes on, and what it still does does not count. Idempotent; the
+   * engine closes it, too. Inside a handler of the engine it resolves at once, and the rest happens later.
    */
   async close(options: { timeoutMs?: number } = {}): Promise<boolean> {
     this.#onClosing();
-    this.#closing ??= this.#host
-      .call<boolean>(undefined, "closeEventSubscription", this.#handle, options.timeoutMs)
-      .catch((error: unknown) => {
-        if (error instanceof ClosedError) return true; // by the engine
-        throw error;
-      });
-    return this.#closing;
+    this.#closing ??= this.#close(options.timeoutMs);
+    if (this.#sink === undefined || !this.#host.isInHandler) return this.#closing;
+    this.#closing.catch(() => {});
+    return true;
+  }
+
+  async #close(timeoutMs: number | undefined): Promise<boolean> {
+    try {
+      return await this.#host.call<boolean>(
+        undefined, "closeEventSubscription", this.#handle, timeoutMs, this.#sink?.number);
+    } catch (error) {
+      if (error instanceof ClosedError) return true; // by the engine
+      throw error;
+    } finally {
+      if (this.#sink !== undefined) this.#host.forget(this.#sink);
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -5,9 +5,10 @@ import {
   type Appended, eventFields, type EventPage, LAST, type NewEvent, placeFrom, type RawPage, type RawSnapshot,
   RecordedEvent, Snapshot, type StreamInfo,
 } from "./event_records.js";
-import { EventSubscription } from "./event_subscription.js";
-import { type Handle, textsOf } from "./native.js";
-import type { EventSubscriptionOptions } from "./options.js";
+import { InvalidArgumentError } from "./errors.js";
+import { type EventHandler, EventSink, EventSubscription } from "./event_subscription.js";
+import { type Handle, kindOf, textsOf } from "./native.js";
+import type { EventSubscriptionOptions, RetryOptions } from "./options.js";
 import { encode } from "./payload.js";
 import type { Page } from "./records.js";
 import type { Cancellable } from "./signals.js";
@@ -21,6 +22,11 @@ export interface ReadOptions extends Cancellable {
 
 export interface FollowOptions
   extends Omit<EventSubscriptionOptions, "name" | "intervalMs" | "retry">, Cancellable {}
+
+export interface HandleEventsOptions extends FollowOptions {
+  /** How long to wait before what the handler failed at comes again; its `maxAttempts` ends nothing. */
+  retry?: RetryOptions;
+}
 
 export interface StreamToOptions extends EventSubscriptionOptions, Cancellable {
   name: string;
@@ -129,12 +135,42 @@ export class EventStore {
    * its name; of all that follow under one name, in any process, one is active. With `stream` places are its
    * versions, else they are positions. Rejects with InvalidNameError, InvalidConfigError, InvalidTopicError (of
    * `types`), TopologyMismatchError (the name follows another stream).
+   *
+   * With a `handler` the engine calls it, until it or the subscription is closed, with at most `batchCountMax` events,
+   * in order, one call at a time. When it returns the checkpoint moves. When it throws, the same events come again after
+   * the backoff of `retry`, however often: nothing is passed over. Such a subscription keeps the process alive, and
+   * aborting `signal` closes it.
    */
-  async subscribe<T = unknown>(name: string, options: FollowOptions = {}): Promise<EventSubscription<T>> {
+  async subscribe<T = unknown>(name: string, options?: FollowOptions): Promise<EventSubscription<T>>;
+  async subscribe<T = unknown>(
+    name: string, options: HandleEventsOptions, handler: EventHandler<T>,
+  ): Promise<EventSubscription<T>>;
+  async subscribe<T = unknown>(
+    name: string, options: HandleEventsOptions = {}, handler?: EventHandler<T>,
+  ): Promise<EventSubscription<T>> {
     const { signal, ...settings } = options;
     const texts = textsOf("EventSubscription", { ...settings, name });
+    if (handler !== undefined) return this.#handle(texts, options, handler);
     const handle = await this.#host.call<Handle>(signal, "followEvents", texts);
     return new EventSubscription<T>(this.#host, handle, settings);
+  }
+
+  async #handle<T>(
+    texts: string[], options: HandleEventsOptions, handler: EventHandler<T>,
+  ): Promise<EventSubscription<T>> {
+    if (typeof handler !== "function") {
+      throw new InvalidArgumentError(`the handler is ${kindOf(handler)}, but must be a function`);
+    }
+    const sink = new EventSink<T>(this.#host, this.#host.newNumber(), handler);
+    let subscription: EventSubscription<T> | undefined;
+    const start = async () => {
+      const handle = await this.#host.call<Handle>(undefined, "handleEvents", sink.number, texts);
+      subscription = new EventSubscription<T>(this.#host, handle, options, () => {}, sink);
+    };
+    await this.#host.attach(sink, options.signal, start, () => {
+      subscription?.close().catch(() => {});
+    });
+    return subscription as unknown as EventSubscription<T>;
   }
 
   /**

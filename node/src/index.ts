@@ -8,10 +8,16 @@ export { Consumer } from "./consumer.js";
 export { Engine, Topic } from "./engine.js";
 export type { ConsumeOptions, OpenOptions, TopicMessage } from "./engine.js";
 export * from "./errors.js";
+export { ConversationMessage } from "./conversation_records.js";
+export type {
+  AppendedMessage, CatchUp, ConversationGap, ConversationPage, MissedConversation, NewConversationMessage,
+} from "./conversation_records.js";
+export { ConversationFeed, Conversations } from "./conversations.js";
+export type { CountOptions, PageOptions } from "./conversations.js";
 export { RecordedEvent, Snapshot } from "./event_records.js";
 export type { Appended, EventPage, NewEvent, StreamInfo } from "./event_records.js";
 export { EventSubscription } from "./event_subscription.js";
-export type { EventSubscriptionStatistics } from "./event_subscription.js";
+export type { EventHandler, EventSubscriptionStatistics } from "./event_subscription.js";
 export { EventStore } from "./events.js";
 export type { FollowOptions, ReadOptions, StreamToOptions } from "./events.js";
 export { Limiter, Permit } from "./limiter.js";
@@ -26,6 +32,14 @@ export type {
   Receipt, RedriveReport, Scheduled,
 } from "./records.js";
 export type { RedriveOptions } from "./records.js";
+export { Saga } from "./saga.js";
+export type { SagaBranch, SagaDefinitionOptions, SagaHandler, StepOptions } from "./saga.js";
+export { SagaCall } from "./saga_call.js";
+export type {
+  SagaEntry, SagaInfo, SagaMark, SagaQuery, SagaResult, SagaRunnerStatistics, SagaStarted, SagaStatus,
+} from "./saga_records.js";
+export { SagaRunner } from "./saga_runner.js";
+export { Sagas } from "./sagas.js";
 export type { Cancellable } from "./signals.js";
 export type { BatchHandler, Handler } from "./sinks.js";
 export { Transaction } from "./transaction.js";

@@ -76,16 +76,21 @@ function delayOf(afterMs: unknown): number | undefined {
   return Math.max(-DELAY_MS_MAX, Math.min(DELAY_MS_MAX, afterMs));
 }
 
-/** What throwing this means for the message. Never throws, whatever was thrown. */
-export function outcomeOf(error: unknown, message: Message): Outcome {
+/** A message, or the call of a saga's step. */
+interface Handled {
+  readonly isStopped: boolean;
+}
+
+/** What throwing this means for it. Never throws, whatever was thrown. */
+export function outcomeOf(error: unknown, handled: Handled): Outcome {
   try {
-    return meaningOf(error, message);
+    return meaningOf(error, handled);
   } catch {
     return [FAIL, undefined, "Error", "(what was thrown could not be looked at)", ""];
   }
 }
 
-function meaningOf(error: unknown, message: Message): Outcome {
+function meaningOf(error: unknown, handled: Handled): Outcome {
   if (error instanceof Retry) return [NAK, delayOf(error.afterMs), "Retry", textOf(error, "message"), ""];
   if (error instanceof Reject) return [DEAD_LETTER, undefined, "Rejected", textOf(error, "message"), ""];
   if (error instanceof Defer) {
@@ -94,7 +99,7 @@ function meaningOf(error: unknown, message: Message): Outcome {
     if (after === undefined || after < 0) return [FAIL, undefined, "Defer", describe(error), ""];
     return [DEFER, after, "", "", ""];
   }
-  if (message.isStopped) return RELEASED; // the result does not count any more
+  if (handled.isStopped) return RELEASED; // the result does not count any more
   if (typeof error !== "object" || error === null) {
     return [FAIL, undefined, error === null ? "null" : typeof error, describe(error), ""];
   }
@@ -279,6 +284,11 @@ export class Message<T = unknown> {
   stop(): void {
     this.#isStopped = true;
     if (this.#controller !== undefined) this.#abort();
+  }
+
+  /** @internal The reply to this message, a command of a saga, but for its payload; `error` undefined: it is done. */
+  reply(error: string | undefined, isPermanent: boolean): ReturnType<typeof native.sagaReply> {
+    return native.sagaReply(this.#deliveries(), this.#number(bridge.PLACE), error, isPermanent);
   }
 
   /** What console.log shows. */

@@ -70,11 +70,38 @@ export interface Port {
   saveSnapshot: Answering;
   findSnapshot: Answering;
   followEvents: Answering;
+  handleEvents: Answering;
+  /** What came of the batch that is out; undefined: it was handled. */
+  finishEvents(subscription: number, error: readonly [type: string, message: string] | undefined): void;
   streamEvents: Answering;
   receiveEvents: Answering;
   checkpointEvents: Answering;
   eventSubscriptionStatistics: Answering;
   closeEventSubscription: Answering;
+  appendMessage: Answering;
+  messagesSince: Answering;
+  messagesSinceId: Answering;
+  findConversation: Answering;
+  trimConversation: Answering;
+  acknowledgeMessage: Answering;
+  clientPosition: Answering;
+  noteMissed: Answering;
+  missedMessages: Answering;
+  reconnectClient: Answering;
+  askFeed: Answering;
+  startSaga: Answering;
+  findSaga: Answering;
+  listSagas: Answering;
+  sagaTimeline: Answering;
+  sagaResult: Answering;
+  cancelSaga: Answering;
+  retrySaga: Answering;
+  skipSaga: Answering;
+  forceSaga: Answering;
+  annotateSaga: Answering;
+  runSaga: Answering;
+  sagaRunnerStatistics: Answering;
+  closeSagaRunner: Answering;
 }
 
 export interface Details {
@@ -105,6 +132,16 @@ interface Native {
   sqlPublish(session: Handle, message: Fields): string;
   sqlAppend(session: Handle, stream: string, events: unknown[][], expected: bigint | undefined): void;
   sqlComplete(session: Handle, scope: string, key: string, result: string | Uint8Array): void;
+  sagaContext(call: Handle): Buffer;
+  sagaOutput(call: Handle, step: string): Buffer | undefined;
+  sagaSetContext(call: Handle, context: string | Uint8Array): void;
+  sagaPublish(call: Handle, message: Fields): void;
+  /** Throws when the output is refused, and then nothing has happened. */
+  sagaFinish(call: Handle, outcome: Outcome, output: string | Uint8Array | undefined): void;
+  /** The reply to a delivery; `error` undefined: it succeeded. */
+  sagaReply(deliveries: Handle, place: number, error: string | undefined, isPermanent: boolean):
+    { topic: string; key: string; causationId: string; headers: Record<string, string> };
+  sagaDiagram(definition: unknown[]): string;
   consumerPause(consumer: Handle): void;
   consumerResume(consumer: Handle): void;
   consumerSetConcurrency(consumer: Handle, concurrency: number): void;
@@ -154,16 +191,19 @@ native.setErrorFactory(errorOf);
 export type Drained = readonly [
   bytes: Buffer, numbers: Float64Array, values: readonly unknown[], deliveries: Handle | undefined];
 
-/** Event.Kind of the engine: what comes first of each event. */
+/** Event.Kind of the engine, and those of the addon behind them: what comes first of each event. */
 export const REPLY = 0; // id, 1 or 0 for ok, answer
 export const RECEIPTS = 1; // the same; the answer is PackedReceipts of records.ts
 export const DELIVERY = 2; // see below
 export const STOP = 3; // number
 export const LOG = 4; // level, station, text
 export const ALERT = 5; // alert
-export type EventKind = 0 | 1 | 2 | 3 | 4 | 5;
+export const EVENTS = 6; // subscription, events
+export const SAGA_CALL = 7; // runner, call
+export const SAGA_STOP = 8; // runner, number of the call
+export type EventKind = 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8;
 /** How many numbers an event takes, its kind included. */
-export const EVENT_LENGTHS: Record<EventKind, number> = [4, 4, 11, 2, 4, 2];
+export const EVENT_LENGTHS: Record<EventKind, number> = [4, 4, 11, 2, 4, 2, 3, 3, 3];
 
 /** Where the fields of a delivery are, from its kind on. */
 export const CONSUMER = 1;
@@ -176,6 +216,10 @@ export const ATTEMPT = 7;
 export const FROM = 8;
 export const TO = 9;
 export const PLACE = 10; // among the deliveries that were drained together
+
+/** Where the call of a saga is, or a list of events, from its kind on. */
+export const SAGA_RECORD = 2;
+export const EVENT_LIST = 2;
 
 /** What it is, for an error. */
 export function kindOf(value: unknown): string {

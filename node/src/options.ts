@@ -14,6 +14,32 @@ export interface AlertOptions {
   cooldownMs?: number;
 }
 
+export interface ConversationsOptions {
+  /**
+   * The topic that gets a copy of each message of each conversation; its key is the conversation. Empty:
+   * none.
+   */
+  fanoutTopic?: string;
+  /** Messages kept of one conversation; the oldest go when there are a tenth more. [1, 1000000000] */
+  countMax?: number;
+  /** Payload bytes kept of one conversation, give or take a tenth; 0: any number. [0, 1099511627776] */
+  bytesMax?: number;
+  /**
+   * Messages older than this are removed, except the newest of a conversation; 0: none. [0,
+   * 315360000000]
+   */
+  ageMsMax?: number;
+  /** Nothing is trimmed that a client with a position has not acknowledged, until the position expires. */
+  keepUnread?: boolean;
+  /**
+   * How long the position of a client is kept after it last moved (30 days). A client that reconnects
+   * keeps its positions. [1000, 315360000000]
+   */
+  clientExpiryMs?: number;
+  /** How long what a user missed is counted after the last of it (24 hours). [1000, 315360000000] */
+  missedExpiryMs?: number;
+}
+
 export interface EngineOptions {
   /** Names this engine in logs, listings and leases. Empty: host, process id and a random part. */
   name?: string;
@@ -70,6 +96,8 @@ export interface EngineOptions {
   seed?: number;
   /** When dead letters raise an alert. */
   alert?: AlertOptions;
+  /** How conversations are fanned out and trimmed. */
+  conversations?: ConversationsOptions;
 }
 
 export interface RetryOptions {
@@ -258,6 +286,45 @@ export interface EventSubscriptionOptions {
   retry?: RetryOptions;
 }
 
+export interface SagaStepOptions {
+  /**
+   * How long a call may take, or how long to wait for the reply to a command; then the attempt has
+   * failed. At most a day for a call. [1, 31622400000]
+   */
+  timeoutMs?: number;
+  /** When a failed step is tried again. The death of its process counts as an attempt. */
+  retry?: RetryOptions;
+  /** The same of its compensation; after the last attempt the saga is stuck. */
+  compensationRetry?: RetryOptions;
+  /** What kind of failure an error is. */
+  classify?: ClassifyOptions;
+  /**
+   * When this step has succeeded nothing is undone any more: what follows is tried until it succeeds or
+   * a person helps. One per saga, alone in its stage.
+   */
+  pivot?: boolean;
+  /** There is nothing to undo: it needs no compensation. */
+  changesNothing?: boolean;
+  /** When its process died the step is not tried again, but undone with the saga. */
+  undoUnknown?: boolean;
+  /** A topic: the step publishes a message there, with the context as payload, and waits for its reply. */
+  command?: string;
+  /** The same for its compensation, with the step's output as payload. */
+  compensationCommand?: string;
+}
+
+export interface SagaOptions {
+  /** Most sagas that one runner works on at once. [1, 4096] */
+  concurrency?: number;
+  /** From its start: what is not past its pivot by then is cancelled; 0: none. [0, 31622400000] */
+  deadlineMs?: number;
+  /**
+   * How long a completed or compensated saga is kept (30 days). A stuck one is kept until a person has
+   * helped. [1000, 315360000000]
+   */
+  retentionMs?: number;
+}
+
 export interface IdempotencyOptions {
   /** Keys of different scopes never meet. */
   scope?: string;
@@ -280,6 +347,15 @@ export const TABLE: Record<string, Record<string, readonly [string, string, stri
     newFingerprint: ["new_fingerprint", "bool"],
     cooldownMs: ["cooldown_ms", "ms"],
   },
+  Conversations: {
+    fanoutTopic: ["fanout_topic", "text"],
+    countMax: ["count_max", "count"],
+    bytesMax: ["bytes_max", "bytes"],
+    ageMsMax: ["age_ms_max", "ms"],
+    keepUnread: ["keep_unread", "bool"],
+    clientExpiryMs: ["client_expiry_ms", "ms"],
+    missedExpiryMs: ["missed_expiry_ms", "ms"],
+  },
   Engine: {
     name: ["name", "text"],
     durability: ["durability", "enum"],
@@ -301,6 +377,7 @@ export const TABLE: Record<string, Record<string, readonly [string, string, stri
     sweepIntervalMs: ["sweep_interval_ms", "ms"],
     seed: ["seed", "count"],
     alert: ["alert", "struct", "Alert"],
+    conversations: ["conversations", "struct", "Conversations"],
   },
   Retry: {
     kind: ["kind", "enum"],
@@ -373,6 +450,22 @@ export const TABLE: Record<string, Record<string, readonly [string, string, stri
     batchCountMax: ["batch_count_max", "count"],
     intervalMs: ["interval_ms", "ms"],
     retry: ["retry", "struct", "Retry"],
+  },
+  SagaStep: {
+    timeoutMs: ["timeout_ms", "ms"],
+    retry: ["retry", "struct", "Retry"],
+    compensationRetry: ["compensation_retry", "struct", "Retry"],
+    classify: ["classify", "struct", "Classify"],
+    pivot: ["pivot", "bool"],
+    changesNothing: ["changes_nothing", "bool"],
+    undoUnknown: ["undo_unknown", "bool"],
+    command: ["command", "text"],
+    compensationCommand: ["compensation_command", "text"],
+  },
+  Saga: {
+    concurrency: ["concurrency", "count"],
+    deadlineMs: ["deadline_ms", "ms"],
+    retentionMs: ["retention_ms", "ms"],
   },
   Idempotency: {
     scope: ["scope", "text"],

@@ -175,6 +175,8 @@ export interface EngineStatistics {
   readonly fired: number;
   readonly redriven: number;
   readonly swept: number;
+  readonly relayed: number;
+  readonly refused: number;
   readonly deadLetters: Record<DeadLetterStatus, number>;
   readonly idempotencyRecords: number;
   readonly storeBytes: number;

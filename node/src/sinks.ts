@@ -18,6 +18,23 @@ export function isRunningIn(host: Host): boolean {
   return runningIn.getStore() === host;
 }
 
+/** Calls `handle`, then one of the others. */
+export function runHandler(
+  host: Host, handle: () => unknown, context: object, returned: (value: unknown) => void,
+  failed: (error: unknown) => void,
+): void {
+  try {
+    const result = runningIn.run(host, () => traceHandler(handle, context)) as PromiseLike<unknown>;
+    if (typeof result === "object" && result !== null && typeof result.then === "function") {
+      Promise.resolve(result).then(returned, failed);
+    } else {
+      returned(result);
+    }
+  } catch (error) {
+    failed(error);
+  }
+}
+
 export abstract class Sink {
   readonly number: number;
   protected readonly host: Host;
@@ -105,20 +122,10 @@ abstract class Runner extends Sink {
     return message;
   }
 
-  /** Calls `handle`, then one of the others. */
   protected run(
     handle: () => unknown, context: object, returned: () => void, failed: (error: unknown) => void,
   ): void {
-    try {
-      const result = runningIn.run(this.host, () => traceHandler(handle, context)) as PromiseLike<unknown>;
-      if (typeof result === "object" && result !== null && typeof result.then === "function") {
-        Promise.resolve(result).then(returned, failed);
-      } else {
-        returned();
-      }
-    } catch (error) {
-      failed(error);
-    }
+    runHandler(this.host, handle, context, returned, failed);
   }
 }
 

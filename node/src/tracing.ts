@@ -1,5 +1,5 @@
 // diagnostics_channel: `tracing:towline:publish:*` with { topics }, `tracing:towline:process:*` with
-// { message } or { messages }. Whoever does not listen pays a few property reads.
+// { message }, { messages }, or { call } of a saga. Whoever does not listen pays a few property reads.
 
 import { tracingChannel } from "node:diagnostics_channel";
 

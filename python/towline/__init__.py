@@ -12,19 +12,30 @@ consumer groups, in one engine that runs inside your process, over the store you
         await engine.publish("orders", Order(id="1"), key="customer-9", delay=10)
 """
 
+from towline._conversations import ConversationFeed, Conversations
 from towline._engine import Consumer, Engine, Subscription
 from towline._event_subscription import EventSubscription, SyncEventSubscription
 from towline._events import EventStore
 from towline._limiter import Limiter, LimiterStatistics, Permit
 from towline._message import Defer, Message, Reject, Retry, Transaction
 from towline._payload import PayloadError
+from towline._saga import Saga, SagaCall, SagaStep
+from towline._saga_runner import SagaRunner, SyncSagaRunner
+from towline._sagas import Sagas
+from towline._sync_conversations import SyncConversationFeed, SyncConversations
 from towline._sync_engine import SyncConsumer, SyncEngine, SyncSubscription
 from towline._sync_events import SyncEventStore
+from towline._sync_sagas import SyncSagas
 from towline.errors import TowlineError
 from towline.records import (
     Appended,
+    AppendedMessage,
     BlockedKey,
+    CatchUp,
     ConsumerStatistics,
+    ConversationGap,
+    ConversationMessage,
+    ConversationPage,
     DeadLetter,
     DeadLetterGroup,
     EngineStatistics,
@@ -32,11 +43,17 @@ from towline.records import (
     EventSubscriptionStatistics,
     GroupBacklog,
     Health,
+    MissedConversation,
     NewEvent,
     Page,
     Receipt,
     RecordedEvent,
     RedriveReport,
+    SagaEntry,
+    SagaInfo,
+    SagaResult,
+    SagaRunnerStatistics,
+    SagaStarted,
     Scheduled,
     Snapshot,
     StreamInfo,
@@ -46,9 +63,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Appended",
+    "AppendedMessage",
     "BlockedKey",
+    "CatchUp",
     "Consumer",
     "ConsumerStatistics",
+    "ConversationFeed",
+    "ConversationGap",
+    "ConversationMessage",
+    "ConversationPage",
+    "Conversations",
     "DeadLetter",
     "DeadLetterGroup",
     "Defer",
@@ -63,6 +87,7 @@ __all__ = [
     "Limiter",
     "LimiterStatistics",
     "Message",
+    "MissedConversation",
     "NewEvent",
     "Page",
     "PayloadError",
@@ -72,14 +97,28 @@ __all__ = [
     "RedriveReport",
     "Reject",
     "Retry",
+    "Saga",
+    "SagaCall",
+    "SagaEntry",
+    "SagaInfo",
+    "SagaResult",
+    "SagaRunner",
+    "SagaRunnerStatistics",
+    "SagaStarted",
+    "SagaStep",
+    "Sagas",
     "Scheduled",
     "Snapshot",
     "StreamInfo",
     "Subscription",
     "SyncConsumer",
+    "SyncConversationFeed",
+    "SyncConversations",
     "SyncEngine",
     "SyncEventStore",
     "SyncEventSubscription",
+    "SyncSagaRunner",
+    "SyncSagas",
     "SyncSubscription",
     "TowlineError",
     "Transaction",

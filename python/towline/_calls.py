@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from towline import _payload, errors, records
-from towline._message import message_tuple
+from towline._arguments import names_arguments
+from towline._message import message_tuple, messages_of
 from towline._native import texts_of
 from towline._options import IdempotencyOptions, RetryOptions, TopicOptions
 from towline.records import (
@@ -40,6 +41,7 @@ Answer = Literal["done", "already_fired", "not_found"]
 POLL_S = 0.05
 
 
+@names_arguments
 class Calls:
     """The calls of an engine. Times are seconds or timedeltas, moments aware datetimes or seconds since 1970.
 
@@ -113,7 +115,7 @@ class Calls:
     async def publish_batch(self, messages: Sequence[Mapping[str, Any]]) -> list[Receipt]:
         """Publishes many: each a dict of what `publish` takes. One receipt per message, in order; it does not
         raise for single messages, so look at `receipt.outcome`. The valid ones are stored together."""
-        return await self._publish(list(messages))
+        return await self._publish(messages_of(messages))
 
     async def publish_with_retry(
         self,

@@ -11,26 +11,55 @@ import asyncio
 import contextvars
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from towline import _native, errors, records
+from towline import _core, _native, errors, records
 from towline._calls import ACQUIRED, Calls, Span
+from towline._conversations import Conversations
+from towline._event_subscription import GIVEN_UP, EventSubscription
 from towline._events import EventStore
 from towline._handlers import Handler
 from towline._message import ACKED, RELEASED, Message, OutcomeTuple, fields_of, handed_over
-from towline._native import ALERT, DELIVERY, LOG, RECEIPTS, REPLY, STOP, Native, texts_of
-from towline._options import ConsumerOptions, EngineOptions
-from towline._registered import DRAIN_COUNT, PUMP_POLL_US, F, Ordering, Registered, Topics, running_in
+from towline._native import (
+    ALERT,
+    DELIVERY,
+    EVENTS,
+    LOG,
+    RECEIPTS,
+    REPLY,
+    SAGA_CALLS,
+    SAGA_STOP,
+    STOP,
+    Native,
+    texts_of,
+)
+from towline._options import ConsumerOptions, EngineOptions, RetryOptions
+from towline._registered import (
+    DRAIN_COUNT,
+    PUMP_POLL_US,
+    AtOpen,
+    F,
+    Ordering,
+    Registered,
+    Topics,
+    noted,
+    running_in,
+)
+from towline._saga import Saga, checked
+from towline._saga_runner import SagaRunner
+from towline._sagas import Sagas
 from towline._sync_engine import SyncEngine
 from towline.records import ConsumerStatistics, Receipt
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
 
-    from towline import _core
     from towline.testing import VirtualClock
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 
 class _Run:
@@ -90,7 +119,11 @@ class Consumer:
             self._context.run(running_in.set, self._engine)
         context = self._context.copy()
         in_loop = handler.is_async
-        work = handler.run_async(messages) if in_loop else self._in_thread(handler, messages, context)
+        if in_loop:
+            work = handler.run_async(messages)
+        else:
+            released = [RELEASED] * len(messages)
+            work = self._engine._in_thread(context, released, handler.run, messages)
         run = _Run(self._engine, numbers)
         run.task = self._engine._loop.create_task(work, context=context)
         if len(numbers) == 1:
@@ -98,20 +131,6 @@ class Consumer:
         else:
             self._engine._running.update(dict.fromkeys(numbers, run))
         run.task.add_done_callback(run.done, context=context)  # else it would copy the present one
-
-    async def _in_thread(
-        self, handler: Handler, messages: list[Message], context: contextvars.Context
-    ) -> list[OutcomeTuple]:
-        # Stopping waits for the thread: it cannot be taken away, and its place is not free before.
-        done = self._engine._loop.run_in_executor(
-            self._engine._threads(), context.copy().run, handler.run, messages
-        )
-        while True:
-            try:
-                return await asyncio.shield(done)
-            except asyncio.CancelledError:
-                if done.cancelled() or self._engine._is_closed():
-                    return [RELEASED] * len(messages)
 
     async def pause(self) -> None:
         """Takes in nothing more; what is in flight goes on."""
@@ -261,10 +280,19 @@ class Engine(Calls):
     def __init__(
         self, url: str, *, clock: VirtualClock | None = None, **options: Unpack[EngineOptions]
     ) -> None:
+        if not isinstance(url, str):
+            raise errors.InvalidUrlError(
+                f"url is {records.shown(url)}, but must be a text, such as 'sqlite:orders.db' or 'memory:'"
+            )
         self._url = url
         self._clock = clock
         self._texts = texts_of("Engine", options)
-        self._registered: list[Registered] = []
+        self._at_open = AtOpen()
+        self._alert_listeners: list[Callable[[dict[str, Any]], None]] = []
+        self._reset()
+
+    def _reset(self) -> None:
+        """As it is before it opens. It opens once, but for tests (testing.py)."""
         self._twin: SyncEngine | None = None
         self._native: Native | None = None
         self._requests: dict[int, asyncio.Future[Any]] = {}
@@ -277,8 +305,13 @@ class Engine(Calls):
         self._executor: ThreadPoolExecutor | None = None
         self._closing: asyncio.Task[int] | None = None
         self._background: set[asyncio.Future[Any]] = set()
-        self._alert_listeners: list[Callable[[dict[str, Any]], None]] = []
         self._events = EventStore(self)
+        self._conversations = Conversations(self)
+        self._sagas = Sagas(self)
+        self._saga_runners: dict[int, SagaRunner] = {}
+        self._saga_calls: dict[int, asyncio.Task[OutcomeTuple]] = {}
+        # Subscriptions to events that have a handler.
+        self._event_handlers: dict[int, EventSubscription] = {}
 
     # ---- consumers ------------------------------------------------------------------------------------
 
@@ -305,7 +338,7 @@ class Engine(Calls):
         """
 
         def register(function: F) -> F:
-            self._registered.append(Registered(topics, Handler(function, batch), ordering, options))
+            self._at_open.consumers.append(Registered(topics, Handler(function, batch), ordering, options))
             return function
 
         return register
@@ -337,34 +370,103 @@ class Engine(Calls):
         """The event store."""
         return self._events
 
+    @property
+    def conversations(self) -> Conversations:
+        """The conversations."""
+        return self._conversations
+
+    @property
+    def sagas(self) -> Sagas:
+        """The sagas."""
+        return self._sagas
+
+    def event_handler(
+        self,
+        name: str,
+        *,
+        stream: str = "",
+        types: Sequence[str] = (),
+        from_end: bool = False,
+        batch_count_max: int = 100,
+        retry: RetryOptions | None = None,
+    ) -> Callable[[F], F]:
+        """Registers the decorated function: once the engine is open it follows the events of the event store
+        under this name. Takes what `event_store.subscribe` takes."""
+        options = {
+            "stream": stream,
+            "types": types,
+            "from_end": from_end,
+            "batch_count_max": batch_count_max,
+            "retry": retry,
+        }
+
+        def register(function: F) -> F:
+            self._at_open.event_handlers.append((name, function, options))
+            return function
+
+        return register
+
+    def saga(self, saga: Saga) -> Saga:
+        """Registers a definition, and returns it: once the engine is open it runs its sagas, as `run_saga`
+        does. Its steps may follow: `order = engine.saga(Saga("order"))`, then `@order.step("charge")`."""
+        self._at_open.sagas.append(checked(saga))
+        return saga
+
+    def run_saga(self, saga: Saga) -> SagaRunner:
+        """Runs sagas of this definition that anybody starts, up to its `concurrency` at once, from
+        `async with engine.run_saga(order)` or `await engine.run_saga(order)` on. Raises `InvalidSagaError`,
+        `InvalidConfigError`, `DefinitionMismatchError` (unfinished sagas of this type and version began under
+        other steps; give the new ones a new version, and run both until the old ones are done)."""
+        return SagaRunner(self, saga)
+
     def on_alert(self, listener: Callable[[dict[str, Any]], None]) -> None:
         """`listener` is called in the loop with each dead-letter alert: kind, recovered, value, limit, topic,
         fingerprint."""
         self._alert_listeners.append(listener)
 
     async def _start(self, consumer: Consumer) -> None:
-        native = self._check()
-        consumer_id = next(native.ids)
-        # Before it starts: its first delivery may come before the answer.
-        self._consumers[consumer_id] = consumer
-        consumer._id = consumer_id
+        port = self._check().port
+        arguments = consumer._registered.native_arguments
+        await self._start_among(self._consumers, consumer, port.consume, *arguments)
+
+    async def _start_saga_runner(self, runner: SagaRunner) -> None:
+        port = self._check().port
+        await self._start_among(self._saga_runners, runner, port.run_saga, runner._saga._native())
+
+    async def _start_event_handler(
+        self, subscription: EventSubscription, texts: list[tuple[str, str]]
+    ) -> None:
+        port = self._check().port
+        await self._start_among(self._event_handlers, subscription, port.handle_events, texts)
+
+    async def _start_among(
+        self, running: dict[int, Any], one: Any, method: Callable[..., Any], *arguments: Any
+    ) -> None:
+        one._id = next(self._check().ids)
+        # Before it starts: its first work may come before the answer.
+        running[one._id] = one
         try:
-            starting = self._request(
-                native.port.consume, consumer_id, *consumer._registered.native_arguments
-            )
-            consumer._native = await asyncio.shield(starting)
+            starting = self._request(method, one._id, *arguments)
+            one._native = await asyncio.shield(starting)
         except asyncio.CancelledError:
-            self._consumers.pop(consumer_id, None)
+            running.pop(one._id, None)
             starting.add_done_callback(self._close_unwanted)
             raise
         except BaseException:
-            self._consumers.pop(consumer_id, None)
+            running.pop(one._id, None)
             raise
 
-    def _close_unwanted(self, starting: asyncio.Future[_core.Consumer]) -> None:
-        """Whoever started the consumer was cancelled: it must not go on taking messages."""
-        if not starting.cancelled() and starting.exception() is None and not self._is_closed():
-            self._keep(self._request(starting.result().close, 0))
+    def _close_unwanted(
+        self, starting: asyncio.Future[_core.Consumer | _core.SagaRunner | _core.EventSubscription]
+    ) -> None:
+        """Whoever started it was cancelled: it must not go on taking what there is to do."""
+        if starting.cancelled() or starting.exception() is not None or self._is_closed():
+            return
+        started = starting.result()
+        if isinstance(started, _core.EventSubscription):
+            self._keep(self._request(started.abandon))
+        else:
+            self._keep(self._request(started.close, 0))
 
     def _keep(self, future: asyncio.Future[Any]) -> None:
         """Until it is done, in the background."""
@@ -381,7 +483,7 @@ class Engine(Calls):
         await self.close()
 
     async def open(self) -> None:
-        """Opens the store and starts the registered consumers. Raises `InvalidUrlError`, `InvalidConfigError`
+        """Opens the store and starts what was registered. Raises `InvalidUrlError`, `InvalidConfigError`
         and what the provider says."""
         if self._native is not None:
             raise errors.InvalidArgumentError("the engine is open already, or was; make another one")
@@ -395,8 +497,12 @@ class Engine(Calls):
         try:
             clock = None if self._clock is None else self._clock._native
             await self._request(native.port.open, self._url, self._texts, clock)
-            for registered in self._registered:
+            for registered in self._at_open.consumers:
                 await self._start(Consumer(self, registered))
+            for name, function, options in self._at_open.event_handlers:
+                await self._events.subscribe(name, function, **options)
+            for saga in self._at_open.sagas:
+                await self.run_saga(saga)
         except BaseException:
             await self.close(0)
             raise
@@ -408,14 +514,16 @@ class Engine(Calls):
         happens later."""
         if self._native is None or self._native.forked:
             return 0
+        # A timeout that is none is refused before anything is closed.
+        limit = None if timeout is None else records.seconds_to_us(timeout)
         if self._closing is None:
-            self._closing = self._loop.create_task(self._close(timeout))
-        elif timeout is not None and not self._native.closed:  # hurries the one who closes already
-            hurrying = self._request(self._native.port.close, records.seconds_to_us(timeout))
-            hurrying.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._closing = self._loop.create_task(self._close(limit))
+        elif limit is not None and not self._native.closed:  # hurries the one who closes already
+            hurrying = self._request(self._native.port.close, limit)
+            hurrying.add_done_callback(noted)
         return await self._later_inside_a_handler(self._closing)
 
-    async def _close(self, timeout: Span | None) -> int:
+    async def _close(self, limit: int | None) -> int:
         native = self._native
         assert native is not None
         for consumer in list(self._consumers.values()):
@@ -424,13 +532,15 @@ class Engine(Calls):
         stuck: int = 0
         try:
             if not native.closed:
-                stuck = await self._request(
-                    native.port.close, None if timeout is None else records.seconds_to_us(timeout)
-                )
+                stuck = await self._request(native.port.close, limit)
         finally:
             native.closed = True
             for run in list(self._running.values()):
                 run.task.cancel()
+            for task in list(self._saga_calls.values()):
+                task.cancel()
+            for subscription in list(self._event_handlers.values()):
+                subscription._give_up()
             await asyncio.shield(self._loop.run_in_executor(None, native.shut))
             while self._fetch():  # what was answered while its threads ended
                 pass
@@ -452,7 +562,7 @@ class Engine(Calls):
         return 0
 
     def __enter__(self) -> SyncEngine:
-        self._twin = SyncEngine(self._url, self._clock, self._texts, self._registered)
+        self._twin = SyncEngine(self._url, self._clock, self._texts, self._at_open)
         self._twin._enter()
         return self._twin
 
@@ -540,6 +650,13 @@ class Engine(Calls):
             elif subscription := self._pulled.get(event[1]):
                 subscription._forget(event[1])
                 self._settled(event[1])
+        elif kind == EVENTS:
+            self._handle_events(event[1], event[2])
+        elif kind == SAGA_CALLS:
+            self._run_saga_calls(event[1], event[2])
+        elif kind == SAGA_STOP:
+            if task := self._saga_calls.get(event[1]):
+                task.cancel()
         elif kind == LOG:
             _native.note_log(event)
         elif kind == ALERT:
@@ -558,6 +675,20 @@ class Engine(Calls):
             _native.note_failure("a handler could not be started")
         # Whoever runs all the same is finished already when it ends.
         self._finish(numbers, [RELEASED] * len(numbers))
+
+    def _handle_events(self, subscription_id: int, raw: list[tuple[Any, ...]]) -> None:
+        subscription = self._event_handlers.get(subscription_id)
+        if subscription is not None and not self._is_closed():
+            subscription._handle(raw)
+        elif self._native is not None:  # its start was cancelled, or all is closed
+            self._native.port.finish_events(subscription_id, GIVEN_UP)
+
+    def _run_saga_calls(self, runner_id: int, calls: list[_core.SagaCall]) -> None:
+        runner = self._saga_runners.get(runner_id)
+        # Whoever is not run, because all is closed or its start was cancelled, gives itself back.
+        if runner is not None and not self._is_closed():
+            for call in calls:
+                runner._handle(call)
 
     def _answer(self, event: tuple[Any, ...]) -> None:
         future = self._requests.pop(event[1], None)
@@ -590,6 +721,18 @@ class Engine(Calls):
         if self._native is not None and not self._native.forked:
             self._native.port.finish(*finished)
 
+    async def _in_thread(
+        self, context: contextvars.Context, released: R, function: Callable[[A], R], argument: A
+    ) -> R:
+        # Stopping waits for the thread: it cannot be taken away, and its place is not free before.
+        done = self._loop.run_in_executor(self._threads(), context.copy().run, function, argument)
+        while True:
+            try:
+                return await asyncio.shield(done)
+            except asyncio.CancelledError:
+                if done.cancelled() or self._is_closed():
+                    return released
+
     def _threads(self) -> ThreadPoolExecutor:
         wanted = max(self._thread_count(), 1)
         if self._executor is None:
@@ -599,11 +742,13 @@ class Engine(Calls):
         return self._executor
 
     def _thread_count(self) -> int:
-        return sum(
+        of_consumers = sum(
             one._registered.concurrency
             for one in self._consumers.values()
             if one._registered.handler is not None and not one._registered.handler.is_async
         )
+        of_sagas = sum(one._thread_count() for one in self._saga_runners.values())
+        return of_consumers + of_sagas + sum(one._thread_count() for one in self._event_handlers.values())
 
     def _pump_main(self) -> None:
         assert self._native is not None

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import inspect
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from towline import errors, records
+from towline._handlers import failure_of
+from towline._registered import noted, running_in
 from towline.records import EventSubscriptionStatistics, RecordedEvent
 
 if TYPE_CHECKING:
@@ -59,8 +64,42 @@ class _Intake:
         self._waiting, self._working = [], []
 
 
+# What a handler failed with: its kind and its text.
+Failure = tuple[str, str] | None
+GIVEN_UP: Failure = ("Cancelled", "the handler was cancelled")
+
+
+class EventHandler:
+    """A function that handles batches of events, when it runs."""
+
+    __slots__ = ("function", "is_async")
+
+    def __init__(self, function: Callable[[list[RecordedEvent]], Any]) -> None:
+        if not callable(function):
+            raise TypeError(f"a handler is a function, not a {type(function).__name__}")
+        self.function = function
+        called = function if inspect.isroutine(function) else getattr(function, "__call__", function)
+        self.is_async = inspect.iscoroutinefunction(called)
+
+    def run(self, raw: list[tuple[Any, ...]]) -> Failure:
+        """Raises nothing."""
+        try:
+            self.function([records.recorded_event(one) for one in raw])
+        except BaseException as error:
+            return failure_of(error)
+        return None
+
+    async def run_async(self, raw: list[tuple[Any, ...]]) -> Failure:
+        try:
+            await self.function([records.recorded_event(one) for one in raw])
+        except BaseException as error:
+            return failure_of(error)
+        return None
+
+
 class EventSubscription:
-    """A durable reader of events, made by `engine.event_store.subscribe`:
+    """A durable reader of events, made by `engine.event_store.subscribe`. With a handler the engine calls
+    that; else:
 
         async for batch in subscription: ...
 
@@ -68,13 +107,54 @@ class EventSubscription:
     back for the next batch; what it is left with, by `break` or an exception, comes again in the next loop,
     or in the next process. The loop ends when the subscription or the engine is closed."""
 
-    def __init__(self, engine: Engine, native: _core.EventSubscription, stream: str, count_max: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        stream: str,
+        count_max: int,
+        handler: Callable[[list[RecordedEvent]], Any] | None = None,
+    ) -> None:
         self._engine = engine
-        self._native = native
+        self._native: _core.EventSubscription
         self._count_max = count_max
         self._intake = _Intake(stream)
         self._receiving = asyncio.Lock()
         self._asked: asyncio.Future[list[tuple[Any, ...]]] | None = None
+        self._handler = None if handler is None else EventHandler(handler)
+        # Under which batches come for the handler.
+        self._id = 0
+        self._task: asyncio.Task[Failure] | None = None
+
+    async def _start(self, texts: list[tuple[str, str]]) -> None:
+        if self._handler is None:
+            self._native = await self._engine._call("follow_events", texts)
+        else:
+            await self._engine._start_event_handler(self, texts)
+
+    def _handle(self, raw: list[tuple[Any, ...]]) -> None:
+        assert self._handler is not None
+        context = contextvars.copy_context()
+        context.run(running_in.set, self._engine)
+        if self._handler.is_async:
+            work = self._handler.run_async(raw)
+        else:
+            work = self._engine._in_thread(context, GIVEN_UP, self._handler.run, raw)
+        self._task = self._engine._loop.create_task(work, context=context)
+        self._task.add_done_callback(self._returned, context=context)
+
+    def _returned(self, task: asyncio.Task[Failure]) -> None:
+        self._task = None
+        native = self._engine._native
+        if native is not None and not native.forked:
+            native.port.finish_events(self._id, GIVEN_UP if task.cancelled() else task.result())
+
+    def _give_up(self) -> None:
+        """What its handler still does does not count."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def _thread_count(self) -> int:
+        return 0 if self._handler is None or self._handler.is_async else 1
 
     async def receive(
         self, count_max: int | None = None, timeout: Span | None = None
@@ -104,7 +184,7 @@ class EventSubscription:
             asked = self._asked = begun or self._engine._request(
                 self._native.receive, count, slice_us
             )
-            asked.add_done_callback(_noted)
+            asked.add_done_callback(noted)
             await asyncio.wait([asked], timeout=None if begun is None else slice_us / 1e6)
             if asked.done():
                 self._asked = None
@@ -125,12 +205,26 @@ class EventSubscription:
         return EventSubscriptionStatistics(*await self._engine._request(self._native.statistics))
 
     async def close(self, timeout: Span | None = None) -> bool:
-        """Gives the lease back; of `stream_to` it waits for the batch at work up to `timeout` (default: the
-        engine's drain_timeout). False: that goes on. Idempotent; the engine closes it too."""
+        """Gives the lease back; with a handler, and of `stream_to`, it waits for the batch at work up to
+        `timeout` (default: the engine's drain_timeout). False: that goes on, and what it still does does not
+        count; a coroutine is cancelled. Inside a handler of the engine it returns at once, and the rest
+        happens later. Idempotent; the engine closes it too."""
         self._engine.event_store._streaming.discard(self)
         if self._engine._is_closed():
             return True
-        return bool(await self._engine._request(self._native.close, _span_us(timeout)))
+        closing = self._engine._request(self._native.close, _span_us(timeout))
+        if self._handler is None:
+            return bool(await closing)
+        closing.add_done_callback(self._closed)
+        if running_in.get() is self._engine:
+            self._engine._keep(closing)
+            return True
+        return bool(await asyncio.shield(closing))
+
+    def _closed(self, closing: asyncio.Future[bool]) -> None:
+        noted(closing)
+        self._engine._event_handlers.pop(self._id, None)
+        self._give_up()  # if it has not returned
 
     async def __aenter__(self) -> Self:
         return self
@@ -157,23 +251,46 @@ class EventSubscription:
             return
 
 
-def _noted(done: asyncio.Future[Any]) -> None:
-    """Nobody may be left to ask for its exception."""
-    done.cancelled() or done.exception()
-
-
 class SyncEventSubscription:
     """As `EventSubscription`, for programs without an event loop: `for batch in subscription`. Thread-safe;
     of one loop at a time."""
 
     def __init__(
-        self, engine: SyncEngine, native: _core.EventSubscription, stream: str, count_max: int
+        self,
+        engine: SyncEngine,
+        stream: str,
+        count_max: int,
+        handler: Callable[[list[RecordedEvent]], Any] | None = None,
     ) -> None:
         self._engine = engine
-        self._native = native
+        self._native: _core.EventSubscription
         self._count_max = count_max
         self._intake = _Intake(stream)
         self._lock = threading.Lock()
+        self._id = 0
+        self._handler = None if handler is None else EventHandler(handler)
+        if self._handler is not None and self._handler.is_async:
+            raise errors.InvalidConfigError("the handler is a coroutine function; use `async with` for it")
+        # Makes its thread with the first batch.
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="towline-events")
+
+    def _start(self, texts: list[tuple[str, str]]) -> None:
+        if self._handler is None:
+            self._native = self._engine._call("follow_events", texts)
+        else:
+            self._engine._start_event_handler(self, texts)
+
+    def _handle(self, raw: list[tuple[Any, ...]]) -> None:
+        self._executor.submit(self._run, raw)
+
+    def _run(self, raw: list[tuple[Any, ...]]) -> None:
+        assert self._handler is not None
+        context = contextvars.copy_context()
+        context.run(running_in.set, self._engine)
+        failure = context.run(self._handler.run, raw)
+        native = self._engine._native
+        if not native.forked:
+            native.port.finish_events(self._id, failure)
 
     def receive(self, count_max: int | None = None, timeout: Span | None = None) -> list[RecordedEvent]:
         """As `EventSubscription.receive`."""
@@ -204,7 +321,16 @@ class SyncEventSubscription:
         self._engine.event_store._streaming.discard(self)
         if self._engine._is_closed():
             return True
-        return self._native.close(self._engine._check().port, None, _span_us(timeout))
+        if self._handler is not None and running_in.get() is self._engine:
+            self._engine._elsewhere(lambda: self._close(timeout))
+            return True
+        return self._close(timeout)
+
+    def _close(self, timeout: Span | None) -> bool:
+        closed = self._native.close(self._engine._check().port, None, _span_us(timeout))
+        self._engine._event_handlers.pop(self._id, None)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        return closed
 
     def __enter__(self) -> Self:
         return self

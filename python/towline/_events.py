@@ -3,15 +3,16 @@ leaving out every `async` and `await`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from towline import _payload, records
+from towline._arguments import names_arguments
 from towline._calls import Span
 from towline._event_subscription import EventSubscription
 from towline._native import texts_of
 from towline._options import RetryOptions
-from towline.records import Appended, EventPage, NewEvent, Page, Snapshot, StreamInfo
+from towline.records import Appended, EventPage, NewEvent, Page, RecordedEvent, Snapshot, StreamInfo
 
 if TYPE_CHECKING:
     from towline._engine import Engine
@@ -22,6 +23,7 @@ def options_of(**options: Any) -> list[tuple[str, str]]:
     return texts_of("EventSubscription", given)
 
 
+@names_arguments
 class EventStore:
     """The events of an engine: `engine.event_store`. A stream is made by its first append; its events have
     the versions 1, 2, 3, ... without gaps, and each has a position in the order of all events. A stream's
@@ -108,24 +110,39 @@ class EventStore:
     async def subscribe(
         self,
         name: str,
+        handler: Callable[[list[RecordedEvent]], Any] | None = None,
         *,
         stream: str = "",
         types: Sequence[str] = (),
         from_end: bool = False,
         batch_count_max: int = 100,
+        retry: RetryOptions | None = None,
     ) -> EventSubscription:
         """A durable reader: what was, then what comes, without a gap or a repetition at the seam. Its place
         is kept under its name; of all that follow under one name, in any process, one is active.
 
         `stream`: follows this one alone, and places are its versions; else they are positions. `types`: only
         events of these types, or patterns; the others are passed over. `from_end`: a name that is new begins
-        behind the newest event. Raises `InvalidNameError`, `InvalidConfigError`, `InvalidTopicError` (of
-        `types`), `TopologyMismatchError` (the name follows another stream)."""
+        behind the newest event.
+
+        With a `handler` the engine calls it, until it or the subscription is closed, with at most
+        `batch_count_max` events, in order, one call at a time: `async def`, or `def`, which runs in a thread.
+        When it returns the checkpoint moves. When it raises, the same events come again after the backoff of
+        `retry`, however often: nothing is passed over.
+
+        Raises `InvalidNameError`, `InvalidConfigError`, `InvalidTopicError` (of `types`),
+        `TopologyMismatchError` (the name follows another stream)."""
         texts = options_of(
-            name=name, stream=stream, types=types, from_end=from_end, batch_count_max=batch_count_max
+            name=name,
+            stream=stream,
+            types=types,
+            from_end=from_end,
+            batch_count_max=batch_count_max,
+            retry=retry,
         )
-        native = await self._engine._call("follow_events", texts)
-        return EventSubscription(self._engine, native, stream, batch_count_max)
+        subscription = EventSubscription(self._engine, stream, batch_count_max, handler)
+        await subscription._start(texts)
+        return subscription
 
     async def stream_to(
         self,
@@ -153,7 +170,7 @@ class EventStore:
             interval=interval,
             retry=retry,
         )
-        native = await self._engine._call("stream_events", topic, texts)
-        streaming = EventSubscription(self._engine, native, stream, batch_count_max)
+        streaming = EventSubscription(self._engine, stream, batch_count_max)
+        streaming._native = await self._engine._call("stream_events", topic, texts)
         self._streaming.add(streaming)
         return streaming

@@ -180,6 +180,11 @@ def outcome_of(error: BaseException) -> OutcomeTuple:
     return (_message.FAIL, None, name, text_of(error), stack_of(error))
 
 
+def failure_of(error: BaseException) -> tuple[str, str]:
+    """Its kind and its text, where nothing but these counts. Does not raise itself."""
+    return _utf8(type(error).__qualname__), text_of(error)
+
+
 def _wait_us(after: float | timedelta) -> int:
     return max(0, min(records.seconds_to_us(after), WAIT_US_MAX))
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from towline import _payload, records
-from towline.errors import TowlineError
+from towline.errors import InvalidArgumentError, TowlineError
 
 if TYPE_CHECKING:
     from towline import _core
@@ -21,6 +21,8 @@ ACK, FAIL, NAK, DEFER, DEAD_LETTER, RELEASE = range(6)
 OutcomeTuple = tuple[int, int | None, str, str, str]
 ACKED: OutcomeTuple = (ACK, None, "", "", "")
 RELEASED: OutcomeTuple = (RELEASE, None, "", "", "")
+
+_ONLY_STR = {str}
 
 
 class Retry(Exception):
@@ -274,9 +276,60 @@ def handed_over(message: Message) -> bool:
     return True
 
 
+FIELDS = (
+    "topic payload key headers content_type priority ttl dedup_id dedup_while_unfinished correlation_id "
+    "causation_id traceparent delay due_at skip_if_late_by id"
+).split()
+
+
 def fields_of(message: Mapping[str, Any]) -> tuple[Any, ...]:
     """Of one message of a batch."""
+    if not isinstance(message, Mapping):
+        raise InvalidArgumentError(
+            f"a message of a batch is {records.shown(message)}, but must be a dict of what publish() takes"
+        )
+    for name in message:
+        if name not in FIELDS:
+            known = ", ".join(FIELDS)
+            raise InvalidArgumentError(f"a message of a batch has {name!r}; what it may have is {known}")
+    for name in ("topic", "payload"):
+        if name not in message:
+            raise InvalidArgumentError(f"a message of a batch has no {name!r}; give topic and payload")
     return message_tuple(**message)
+
+
+def messages_of(batch: Any) -> list[Any]:
+    """Of what publish_batch() is given. A dict or a text would be taken apart into what is no message."""
+    if isinstance(batch, (Mapping, str, bytes)) or not isinstance(batch, Iterable):
+        raise InvalidArgumentError(
+            f"messages is {records.shown(batch)}, but must be a list of dicts, one for each message"
+        )
+    return list(batch)
+
+
+def _refuse_types(
+    texts: Mapping[str, Any], optional: Mapping[str, Any], headers: Any, priority: Any
+) -> None:
+    """Names the argument whose type is wrong; nothing where a subclass of the right one is given."""
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise InvalidArgumentError(f"{name} is {records.shown(text)}, but must be a str")
+    for name, text in optional.items():
+        if text is not None and not isinstance(text, (str, bytes)):
+            raise InvalidArgumentError(f"{name} is {records.shown(text)}, but must be a str, or None")
+    if not isinstance(priority, int) or not 0 <= priority <= 255:
+        raise InvalidArgumentError(f"priority is {records.shown(priority)}, but must be an int from 0 to 9")
+    if headers is None:
+        return
+    if not isinstance(headers, Mapping):
+        raise InvalidArgumentError(
+            f'headers is {records.shown(headers)}, but must be a dict of texts, such as {{"tenant": "a"}}'
+        )
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidArgumentError(
+                f"headers[{records.shown(name)}] is {records.shown(value)}, but names and values must be str"
+            )
 
 
 def message_tuple(
@@ -300,23 +353,34 @@ def message_tuple(
 ) -> tuple[Any, ...]:
     """The fields of a message in the order of the native half."""
     data, known_type = _payload.encode(payload)
-    if not 0 <= priority <= 255:
-        raise ValueError(f"priority is {priority}, but must be between 0 and 9")
+    if content_type is None:
+        content_type = known_type
+    texts = (topic, content_type, dedup_id, correlation_id, causation_id, traceparent)
+    if (
+        {*map(type, texts)} != _ONLY_STR
+        or headers
+        or type(priority) is not int
+        or not (key is None or type(key) is str)
+        or not (id is None or type(id) is str)
+        or not 0 <= priority <= 255
+    ):
+        names = ("topic", "content_type", "dedup_id", "correlation_id", "causation_id", "traceparent")
+        _refuse_types(dict(zip(names, texts, strict=True)), {"key": key, "id": id}, headers, priority)
     return (
         topic,
         data,
         key,
         headers or {},
-        known_type if content_type is None else content_type,
+        content_type,
         priority,
-        records.seconds_to_us(ttl),
+        records.seconds_to_us(ttl, "ttl"),
         dedup_id,
         dedup_while_unfinished,
         correlation_id,
         causation_id,
         traceparent,
-        records.seconds_to_us(delay),
-        None if due_at is None else records.to_us(due_at),
-        records.seconds_to_us(skip_if_late_by),
+        records.seconds_to_us(delay, "delay"),
+        None if due_at is None else records.to_us(due_at, "due_at"),
+        records.seconds_to_us(skip_if_late_by, "skip_if_late_by"),
         id,
     )

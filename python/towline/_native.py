@@ -18,8 +18,8 @@ logger = logging.getLogger("towline")
 
 # The engine's levels, by number.
 LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
-# Event.Kind of the engine.
-REPLY, RECEIPTS, DELIVERY, STOP, LOG, ALERT = range(6)
+# Event.Kind of the engine, and calls of sagas.
+REPLY, RECEIPTS, DELIVERY, STOP, LOG, ALERT, EVENTS, SAGA_CALLS, SAGA_STOP = range(9)
 
 ORDERINGS = {"none": "unordered", "key": "key_ordered", "partition": "partition_ordered"}
 

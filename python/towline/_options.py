@@ -27,6 +27,27 @@ class AlertOptions(TypedDict, total=False):
     cooldown: Seconds
 
 
+class ConversationsOptions(TypedDict, total=False):
+    """Times are seconds, or timedeltas."""
+
+    # The topic that gets a copy of each message of each conversation; its key is the conversation. Empty:
+    # none.
+    fanout_topic: str
+    # Messages kept of one conversation; the oldest go when there are a tenth more. [1, 1000000000]
+    count_max: int
+    # Payload bytes kept of one conversation, give or take a tenth; 0: any number. [0, 1099511627776]
+    bytes_max: int
+    # Messages older than this are removed, except the newest of a conversation; 0: none. [0, 315360000]
+    age_max: Seconds
+    # Nothing is trimmed that a client with a position has not acknowledged, until the position expires.
+    keep_unread: bool
+    # How long the position of a client is kept after it last moved (30 days). A client that reconnects
+    # keeps its positions. [1, 315360000]
+    client_expiry: Seconds
+    # How long what a user missed is counted after the last of it (24 hours). [1, 315360000]
+    missed_expiry: Seconds
+
+
 class EngineOptions(TypedDict, total=False):
     """Times are seconds, or timedeltas."""
 
@@ -73,6 +94,8 @@ class EngineOptions(TypedDict, total=False):
     seed: int
     # When dead letters raise an alert.
     alert: AlertOptions
+    # How conversations are fanned out and trimmed.
+    conversations: ConversationsOptions
 
 
 class RetryOptions(TypedDict, total=False):
@@ -243,6 +266,43 @@ class EventSubscriptionOptions(TypedDict, total=False):
     retry: RetryOptions
 
 
+class SagaStepOptions(TypedDict, total=False):
+    """Times are seconds, or timedeltas."""
+
+    # How long a call may take, or how long to wait for the reply to a command; then the attempt has failed.
+    # At most a day for a call. [0.001, 31622400]
+    timeout: Seconds
+    # When a failed step is tried again. The death of its process counts as an attempt.
+    retry: RetryOptions
+    # The same of its compensation; after the last attempt the saga is stuck.
+    compensation_retry: RetryOptions
+    # What kind of failure an error is.
+    classify: ClassifyOptions
+    # When this step has succeeded nothing is undone any more: what follows is tried until it succeeds or a
+    # person helps. One per saga, alone in its stage.
+    pivot: bool
+    # There is nothing to undo: it needs no compensation.
+    changes_nothing: bool
+    # When its process died the step is not tried again, but undone with the saga.
+    undo_unknown: bool
+    # A topic: the step publishes a message there, with the context as payload, and waits for its reply.
+    command: str
+    # The same for its compensation, with the step's output as payload.
+    compensation_command: str
+
+
+class SagaOptions(TypedDict, total=False):
+    """Times are seconds, or timedeltas."""
+
+    # Most sagas that one runner works on at once. [1, 4096]
+    concurrency: int
+    # From its start: what is not past its pivot by then is cancelled; 0: none. [0, 31622400]
+    deadline: Seconds
+    # How long a completed or compensated saga is kept (30 days). A stuck one is kept until a person has
+    # helped. [1, 315360000]
+    retention: Seconds
+
+
 class IdempotencyOptions(TypedDict, total=False):
     """Times are seconds, or timedeltas."""
 
@@ -267,6 +327,15 @@ TABLE: dict[str, dict[str, tuple[str, str, str | None]]] = {
         "new_fingerprint": ("new_fingerprint", "bool", None),
         "cooldown": ("cooldown_ms", "ms", None),
     },
+    "Conversations": {
+        "fanout_topic": ("fanout_topic", "text", None),
+        "count_max": ("count_max", "count", None),
+        "bytes_max": ("bytes_max", "bytes", None),
+        "age_max": ("age_ms_max", "ms", None),
+        "keep_unread": ("keep_unread", "bool", None),
+        "client_expiry": ("client_expiry_ms", "ms", None),
+        "missed_expiry": ("missed_expiry_ms", "ms", None),
+    },
     "Engine": {
         "name": ("name", "text", None),
         "durability": ("durability", "enum", None),
@@ -288,6 +357,7 @@ TABLE: dict[str, dict[str, tuple[str, str, str | None]]] = {
         "sweep_interval": ("sweep_interval_ms", "ms", None),
         "seed": ("seed", "count", None),
         "alert": ("alert", "struct", "Alert"),
+        "conversations": ("conversations", "struct", "Conversations"),
     },
     "Retry": {
         "kind": ("kind", "enum", None),
@@ -360,6 +430,22 @@ TABLE: dict[str, dict[str, tuple[str, str, str | None]]] = {
         "batch_count_max": ("batch_count_max", "count", None),
         "interval": ("interval_ms", "ms", None),
         "retry": ("retry", "struct", "Retry"),
+    },
+    "SagaStep": {
+        "timeout": ("timeout_ms", "ms", None),
+        "retry": ("retry", "struct", "Retry"),
+        "compensation_retry": ("compensation_retry", "struct", "Retry"),
+        "classify": ("classify", "struct", "Classify"),
+        "pivot": ("pivot", "bool", None),
+        "changes_nothing": ("changes_nothing", "bool", None),
+        "undo_unknown": ("undo_unknown", "bool", None),
+        "command": ("command", "text", None),
+        "compensation_command": ("compensation_command", "text", None),
+    },
+    "Saga": {
+        "concurrency": ("concurrency", "count", None),
+        "deadline": ("deadline_ms", "ms", None),
+        "retention": ("retention_ms", "ms", None),
     },
     "Idempotency": {
         "scope": ("scope", "text", None),

@@ -141,3 +141,30 @@ def decode(payload: bytes, content_type: str, kind: Any) -> Any:
         # Whatever a codec or a model raises: the bytes will not be other ones next time.
         name = getattr(kind, "__name__", str(kind))
         raise PayloadError(f"the payload is no {name}: {error}") from error
+
+
+# ---- what sagas keep ----------------------------------------------------------------------------------
+# Their contexts and outputs have no content type: bytes are as they are, everything else is JSON.
+
+
+def pack(value: Any) -> bytes:
+    """The bytes of a saga's context or output. None is nothing."""
+    if value is None:
+        return b""
+    return json.dumps(value).encode() if isinstance(value, str) else encode(value)[0]
+
+
+def unpack(data: bytes | None, kind: Any = Any) -> Any:
+    """The value again: nothing is None, JSON what it says, anything else bytes; or a `kind`."""
+    if data is None or kind is bytes:
+        return data
+    if kind is Any:
+        try:
+            return json.loads(data.decode()) if data else None
+        except (ValueError, RecursionError):
+            return data
+    if kind is str:
+        value = unpack(data)
+        if isinstance(value, str):
+            return value
+    return decode(data, JSON, kind)

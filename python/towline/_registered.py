@@ -3,13 +3,17 @@ them."""
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from towline import _native, errors
+from towline import _native, errors, records
 from towline._handlers import UNREADABLE, Handler
 from towline._native import texts_of
+
+if TYPE_CHECKING:
+    from towline._saga import Saga
 
 F = TypeVar("F", bound=Callable[..., Any])
 Ordering = Literal["none", "key", "partition"]
@@ -22,6 +26,11 @@ PUMP_POLL_US = 100_000
 running_in: contextvars.ContextVar[object | None] = contextvars.ContextVar("towline_engine", default=None)
 
 
+def noted(done: asyncio.Future[Any]) -> None:
+    """Nobody may be left to ask for its exception."""
+    done.cancelled() or done.exception()
+
+
 class Registered:
     """A handler and where it listens, to be started when the engine opens."""
 
@@ -31,6 +40,15 @@ class Registered:
         if ordering not in _native.ORDERINGS:
             raise errors.InvalidConfigError(
                 f"ordering is {ordering!r}, but must be one of {', '.join(_native.ORDERINGS)}"
+            )
+        if "order" in options:
+            raise errors.InvalidConfigError(
+                f"order is {options['order']!r}, but this option is called ordering here: "
+                f"one of {', '.join(_native.ORDERINGS)}"
+            )
+        if not isinstance(topics, Iterable):
+            raise errors.InvalidArgumentError(
+                f"topics is {records.shown(topics)}, but must be a name or a pattern, or a list of them"
             )
         self.handler = handler
         self.concurrency = int(options.get("concurrency", 1))
@@ -43,3 +61,13 @@ class Registered:
             ],
             handler is not None and handler.in_batches,
         )
+
+
+class AtOpen:
+    """What starts when the engine opens, in this order."""
+
+    def __init__(self) -> None:
+        self.consumers: list[Registered] = []
+        # Names, functions, and what EventStore.subscribe takes beside them.
+        self.event_handlers: list[tuple[str, Callable[..., Any], dict[str, Any]]] = []
+        self.sagas: list[Saga] = []

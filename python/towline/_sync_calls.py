@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from towline import _payload, errors, records
+from towline._arguments import names_arguments
 from towline._calls import ACQUIRED, COMPLETED, POLL_S, acked, dead_letter_query
-from towline._message import message_tuple
+from towline._message import message_tuple, messages_of
 from towline._native import texts_of
 from towline._options import IdempotencyOptions, RetryOptions, TopicOptions
 from towline.records import (
@@ -39,6 +40,7 @@ Moment = datetime | float
 Answer = Literal["done", "already_fired", "not_found"]
 
 
+@names_arguments
 class SyncCalls:
     """The calls of an engine. Times are seconds or timedeltas, moments aware datetimes or seconds since 1970.
 
@@ -112,7 +114,7 @@ class SyncCalls:
     def publish_batch(self, messages: Sequence[Mapping[str, Any]]) -> list[Receipt]:
         """Publishes many: each a dict of what `publish` takes. One receipt per message, in order; it does not
         raise for single messages, so look at `receipt.outcome`. The valid ones are stored together."""
-        return self._publish(list(messages))
+        return self._publish(messages_of(messages))
 
     def publish_with_retry(
         self,

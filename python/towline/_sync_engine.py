@@ -8,18 +8,23 @@ import contextvars
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from towline import _native, _sync_calls, errors, records
 from towline._calls import Span
+from towline._event_subscription import GIVEN_UP, SyncEventSubscription
 from towline._handlers import Handler
 from towline._message import ACKED, RELEASED, Message, OutcomeTuple, fields_of, handed_over
-from towline._native import ALERT, DELIVERY, LOG, STOP, Native
+from towline._native import ALERT, DELIVERY, EVENTS, LOG, SAGA_CALLS, STOP, Native
 from towline._options import ConsumerOptions
-from towline._registered import DRAIN_COUNT, PUMP_POLL_US, Ordering, Registered, Topics, running_in
+from towline._registered import DRAIN_COUNT, PUMP_POLL_US, AtOpen, Ordering, Registered, Topics, running_in
+from towline._saga import Saga
+from towline._saga_runner import SyncSagaRunner
+from towline._sync_conversations import SyncConversations
 from towline._sync_events import SyncEventStore
+from towline._sync_sagas import SyncSagas
 from towline.records import ConsumerStatistics, Receipt
 
 if TYPE_CHECKING:
@@ -274,12 +279,12 @@ class SyncEngine(_sync_calls.SyncCalls):
         url: str,
         clock: VirtualClock | None,
         texts: list[tuple[str, str]],
-        registered: Sequence[Registered],
+        at_open: AtOpen,
     ) -> None:
         self._url = url
         self._clock = clock
         self._texts = texts
-        self._registered = registered
+        self._at_open = at_open
         self._native = Native()
         self._consumers: dict[int, SyncConsumer] = {}
         # What subscriptions hold unsettled, by number.
@@ -290,14 +295,23 @@ class SyncEngine(_sync_calls.SyncCalls):
         self._stuck = 0
         self._alert_listeners: list[Callable[[dict[str, Any]], None]] = []
         self._events = SyncEventStore(self)
+        self._conversations = SyncConversations(self)
+        self._sagas = SyncSagas(self)
+        self._saga_runners: dict[int, SyncSagaRunner] = {}
+        # Subscriptions to events that have a handler.
+        self._event_handlers: dict[int, SyncEventSubscription] = {}
 
     def _enter(self) -> None:
         port = self._native.port
         try:
             port.open(None, self._url, self._texts, None if self._clock is None else self._clock._native)
             self._native.start_pump(self._pump_main)
-            for registered in self._registered:
+            for registered in self._at_open.consumers:
                 self._start(SyncConsumer(self, registered))
+            for name, function, options in self._at_open.event_handlers:
+                self._events.subscribe(name, function, **options)
+            for saga in self._at_open.sagas:
+                self.run_saga(saga)
         except BaseException:
             self.close(0)
             raise
@@ -328,6 +342,22 @@ class SyncEngine(_sync_calls.SyncCalls):
         """The event store."""
         return self._events
 
+    @property
+    def conversations(self) -> SyncConversations:
+        """The conversations."""
+        return self._conversations
+
+    @property
+    def sagas(self) -> SyncSagas:
+        """The sagas."""
+        return self._sagas
+
+    def run_saga(self, saga: Saga) -> SyncSagaRunner:
+        """As `Engine.run_saga`, from now on; it may be used in a `with`."""
+        runner = SyncSagaRunner(self, saga)
+        self._start_among(self._saga_runners, runner, self._check().port.run_saga, saga._native())
+        return runner
+
     def on_alert(self, listener: Callable[[dict[str, Any]], None]) -> None:
         """`listener` is called in the pump's thread with each dead-letter alert; it must be quick."""
         self._alert_listeners.append(listener)
@@ -340,18 +370,20 @@ class SyncEngine(_sync_calls.SyncCalls):
         """As `Engine.close`. Idempotent, from any thread."""
         if self._native.forked:
             return 0
+        # A timeout that is none is refused before anything is closed.
+        limit = None if timeout is None else records.seconds_to_us(timeout)
         if running_in.get() is self:
-            self._elsewhere(lambda: self._close(timeout))
+            self._elsewhere(lambda: self._close(limit))
             return 0
-        return self._close(timeout)
+        return self._close(limit)
 
-    def _close(self, timeout: Span | None) -> int:
+    def _close(self, limit: int | None) -> int:
         with self._lock:
             first, self._is_closing = not self._is_closing, True
         if not first:
-            if timeout is not None and not self._native.closed:  # hurries the one who closes already
+            if limit is not None and not self._native.closed:  # hurries the one who closes already
                 with contextlib.suppress(errors.ClosedError):
-                    self._native.port.close(None, records.seconds_to_us(timeout))
+                    self._native.port.close(None, limit)
             self._closed.wait()
             return self._stuck
         for consumer in list(self._consumers.values()):
@@ -359,14 +391,16 @@ class SyncEngine(_sync_calls.SyncCalls):
                 consumer._end()
         try:
             if not self._native.closed:
-                self._stuck = self._native.port.close(
-                    None, None if timeout is None else records.seconds_to_us(timeout)
-                )
+                self._stuck = self._native.port.close(None, limit)
         finally:
             self._native.shut()
             for consumer in list(self._consumers.values()):
                 if consumer._executor is not None:
                     consumer._executor.shutdown(wait=False, cancel_futures=True)
+            for runner in list(self._saga_runners.values()):
+                runner._executor.shutdown(wait=False, cancel_futures=True)
+            for subscription in list(self._event_handlers.values()):
+                subscription._executor.shutdown(wait=False, cancel_futures=True)
             self._closed.set()
         return self._stuck
 
@@ -374,16 +408,22 @@ class SyncEngine(_sync_calls.SyncCalls):
         threading.Thread(target=contextvars.Context().run, args=(work,), name="towline-close").start()
 
     def _start(self, consumer: SyncConsumer) -> None:
-        native = self._check()
-        consumer_id = next(native.ids)
-        self._consumers[consumer_id] = consumer
-        consumer._id = consumer_id
+        arguments = consumer._registered.native_arguments
+        self._start_among(self._consumers, consumer, self._check().port.consume, *arguments)
+
+    def _start_event_handler(self, subscription: SyncEventSubscription, texts: list[tuple[str, str]]) -> None:
+        self._start_among(self._event_handlers, subscription, self._check().port.handle_events, texts)
+
+    def _start_among(
+        self, running: dict[int, Any], one: Any, method: Callable[..., Any], *arguments: Any
+    ) -> None:
+        one._id = next(self._check().ids)
+        # Before it starts: its first work may come before the answer.
+        running[one._id] = one
         try:
-            consumer._native = native.port.consume(
-                None, consumer_id, *consumer._registered.native_arguments
-            )
+            one._native = method(None, one._id, *arguments)
         except BaseException:
-            self._consumers.pop(consumer_id, None)
+            running.pop(one._id, None)
             raise
 
     def _check(self) -> Native:
@@ -436,6 +476,18 @@ class SyncEngine(_sync_calls.SyncCalls):
             if subscription := self._pulled.get(event[1]):
                 subscription._forget(event[1])
             self._settled(event[1])
+        elif event[0] == EVENTS:
+            reader = self._event_handlers.get(event[1])
+            if reader is not None and not self._is_closing:
+                reader._handle(event[2])
+            else:  # its start was interrupted, or all is closing
+                self._native.port.finish_events(event[1], GIVEN_UP)
+        elif event[0] == SAGA_CALLS:
+            runner = self._saga_runners.get(event[1])
+            # Whoever is not run, because all is closed or its start was interrupted, gives itself back.
+            if runner is not None and not self._is_closing:
+                for call in event[2]:
+                    runner._handle(call)
         elif event[0] == LOG:
             _native.note_log(event)
         elif event[0] == ALERT:

@@ -164,6 +164,23 @@ class InvalidArgumentError(TowlineError, builtins.ValueError):
     retryable = False
 
 
+class InvalidSagaError(TowlineError, builtins.ValueError):
+    """A saga's definition breaks a rule: no steps, equal names, a step that cannot be undone, and the
+    like."""
+
+    number = 17
+    code = "ERR_INVALID_SAGA"
+    retryable = False
+
+
+class DefinitionMismatchError(TowlineError):
+    """Unfinished sagas of this type and version began under other steps; raise the version."""
+
+    number = 18
+    code = "ERR_DEFINITION_MISMATCH"
+    retryable = False
+
+
 class OverloadedError(TowlineError):
     """A bounded queue is full. Slow down, wait with a deadline, or raise its limit."""
 
@@ -406,6 +423,8 @@ BY_NUMBER: dict[int, type[TowlineError]] = {
     14: InvalidCursorError,
     15: InvalidTokenError,
     16: InvalidArgumentError,
+    17: InvalidSagaError,
+    18: DefinitionMismatchError,
     20: OverloadedError,
     21: UnavailableError,
     22: TimeoutError,

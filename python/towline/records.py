@@ -6,10 +6,13 @@ import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 from towline import _payload, errors
 from towline.errors import TowlineError
+
+if TYPE_CHECKING:
+    from towline._message import Message
 
 T = TypeVar("T")
 
@@ -31,25 +34,46 @@ REASONS: tuple[DeadLetterReason, ...] = (
 ANSWERS: tuple[Literal["done", "already_fired", "not_found"], ...] = ("done", "already_fired", "not_found")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# The engine counts microseconds in 64 bits.
+_US_MAX = 2**63 - 1
 
 
 def from_us(us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=us)
 
 
-def to_us(moment: datetime | float) -> int:
+def to_us(moment: datetime | float, name: str = "the time") -> int:
     """Microseconds since 1970 of an aware datetime, or of seconds since 1970."""
     if isinstance(moment, datetime):
         if moment.tzinfo is None:
             raise ValueError("the time has no zone; use datetime.now(timezone.utc), or seconds since 1970")
         return round((moment - _EPOCH) / timedelta(microseconds=1))
-    return round(moment * 1_000_000)
+    return _microseconds(moment, name, "an aware datetime, or seconds since 1970 as a number")
 
 
-def seconds_to_us(span: float | timedelta) -> int:
+def seconds_to_us(span: float | timedelta, name: str = "the time span") -> int:
     if isinstance(span, timedelta):
         return round(span / timedelta(microseconds=1))
-    return round(span * 1_000_000)
+    return _microseconds(span, name, "seconds as a number, or a timedelta")
+
+
+def _microseconds(seconds: float, name: str, wanted: str) -> int:
+    try:
+        us = round(seconds * 1_000_000)
+    except (TypeError, ValueError, OverflowError):
+        us = _US_MAX + 1
+    if not -_US_MAX <= us <= _US_MAX:
+        raise errors.InvalidArgumentError(f"{name} is {shown(seconds)}, but must be {wanted}")
+    return us
+
+
+def shown(value: Any) -> str:
+    """A value in the text of an error."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 class Receipt(NamedTuple):
@@ -172,6 +196,8 @@ class EngineStatistics:
     fired: int
     redriven: int
     swept: int
+    relayed: int
+    refused: int
     dead_letters: dict[DeadLetterStatus, int]
     idempotency_records: int
     store_bytes: int
@@ -299,27 +325,238 @@ class EventSubscriptionStatistics:
     last_error: str
 
 
+@dataclass(frozen=True, slots=True)
+class ConversationMessage:
+    """A message of a conversation. `sequence`: in its conversation, from 1, without gaps. `sent_at` says
+    nothing about order."""
+
+    conversation: str
+    sequence: int
+    id: str
+    sender: str
+    payload: bytes
+    content_type: str
+    headers: dict[str, str]
+    sent_at: datetime
+
+    @staticmethod
+    def of(message: Message) -> ConversationMessage:
+        """The message that one of the fan-out topic is a copy of. Raises `InvalidArgumentError` (it is
+        none)."""
+        headers = dict(message.headers)
+        conversation = headers.pop("towline-conversation", None)
+        sequence = headers.pop("towline-sequence", "")
+        sender = headers.pop("towline-sender", None)
+        if conversation is None or sender is None or not (sequence.isascii() and sequence.isdigit()):
+            raise errors.InvalidArgumentError(
+                f"message {message.id} is no copy of a message of a conversation: it lacks the headers "
+                "towline-conversation, towline-sequence and towline-sender"
+            )
+        return ConversationMessage(
+            conversation,
+            int(sequence),
+            message.id,
+            sender,
+            message.payload,
+            message.content_type,
+            headers,
+            message.published_at,
+        )
+
+    @property
+    def value(self) -> Any:
+        """The payload by its content type, as `RecordedEvent.value`."""
+        return self.value_as(inspect.Parameter.empty)
+
+    def value_as(self, kind: Any) -> Any:
+        """The payload as a `kind`: bytes, str, a JSON type, a dataclass or a model. Raises PayloadError."""
+        return _payload.decode(self.payload, self.content_type, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class AppendedMessage:
+    """What an append came to. `duplicate`: it was there already, and nothing was changed or fanned out."""
+
+    sequence: int
+    id: str
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationGap:
+    """Some of what was asked for was trimmed. There are messages from `oldest` to `newest`, included."""
+
+    oldest: int
+    newest: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationPage:
+    """Messages in a row; nothing more is there now when `end`. `gap`: between what was asked for and the
+    first of them."""
+
+    messages: list[ConversationMessage]
+    end: bool
+    gap: ConversationGap | None
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUp:
+    """What a client missed of one conversation. Not `end`: the next page goes on with it."""
+
+    conversation: str
+    messages: list[ConversationMessage]
+    end: bool
+    gap: ConversationGap | None
+
+
+@dataclass(frozen=True, slots=True)
+class MissedConversation:
+    """What a user missed of one conversation while no client of the user was there."""
+
+    conversation: str
+    count: int
+    first_sequence: int
+    last_sequence: int
+
+
+SagaStatus = Literal["running", "compensating", "completed", "compensated", "stuck"]
+SagaMark = Literal[
+    "begun",
+    "started",
+    "done",
+    "failed",
+    "postponed",
+    "given_up",
+    "compensating",
+    "compensated",
+    "compensation_failed",
+    "compensation_stuck",
+    "cancelled",
+    "skipped",
+    "retried",
+    "forced_completed",
+    "forced_compensated",
+    "note",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SagaStarted:
+    """`is_new`: False when it was there already."""
+
+    id: str
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SagaInfo:
+    """What is known of a saga without its log. `version` and `fingerprint`: of the definition that it began
+    under. `step`: the one that runs, waits or is stuck, of several the first; "": none. `error`: what failed
+    first, or why it was cancelled. `deadline_at`: when it is cancelled by itself. `retention`: seconds that
+    it is kept once it is completed or compensated."""
+
+    type: str
+    id: str
+    version: int
+    fingerprint: str
+    status: SagaStatus
+    step: str
+    error: str
+    started_at: datetime
+    updated_at: datetime
+    deadline_at: datetime | None
+    retention: float
+
+
+@dataclass(frozen=True, slots=True)
+class SagaEntry:
+    """What happened to a saga at a moment. `step`: "" where the whole saga is meant. `due_at`: of "started"
+    when a reply must be there, of "failed" and "postponed" the next attempt. `raw_output` and `raw_context`:
+    what was left. `error`: what failed, why it was cancelled, or the text of a note."""
+
+    mark: SagaMark
+    step: str
+    attempt: int
+    due_at: datetime | None
+    raw_output: bytes | None
+    raw_context: bytes | None
+    error: str
+    at: datetime
+
+    @property
+    def output(self) -> Any:
+        """None, JSON, or bytes that are no JSON."""
+        return _payload.unpack(self.raw_output)
+
+    @property
+    def context(self) -> Any:
+        """None, JSON, or bytes that are no JSON."""
+        return _payload.unpack(self.raw_context)
+
+
+@dataclass(frozen=True, slots=True)
+class SagaResult:
+    """How a saga ended. `raw_context`: what its last step left."""
+
+    saga: SagaInfo
+    raw_context: bytes
+
+    @property
+    def context(self) -> Any:
+        """None, JSON, or bytes that are no JSON."""
+        return _payload.unpack(self.raw_context)
+
+    def context_as(self, kind: Any) -> Any:
+        """As a `kind`: bytes, str, a JSON type, a dataclass or a model. Raises PayloadError."""
+        return _payload.unpack(self.raw_context, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class SagaRunnerStatistics:
+    """`in_hand`: sagas that this process works on now. `calls`: begun here. `failures`: calls that failed or
+    ran out of time. `taken_over`: calls whose process had died. `completed`, `compensated`, `stuck`: sagas
+    that ended here. `mismatched`: sagas that wait because they began under other steps."""
+
+    in_hand: int
+    calls: int
+    failures: int
+    taken_over: int
+    completed: int
+    compensated: int
+    stuck: int
+    mismatched: int
+
+
 # ---- to the native half -------------------------------------------------------------------------------
 
 PLACE_MAX = 2**64 - 1
 
 
+def text(name: str, value: str) -> str:
+    if not isinstance(value, str):
+        raise errors.InvalidArgumentError(f"{name} is {shown(value)}, but must be a str")
+    return value
+
+
 def place(name: str, value: int) -> int:
     """A version, or a position."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is a {type(value).__name__}, not an int")
+        raise errors.InvalidArgumentError(f"{name} is {shown(value)}, but must be a whole number")
     if not 0 <= value <= PLACE_MAX:
-        shown = value if value.bit_length() <= 256 else f"a number of {value.bit_length()} bits"
-        raise errors.InvalidArgumentError(f"{name} is {shown}, but must be in [0, {PLACE_MAX}]")
+        given = value if value.bit_length() <= 256 else f"a number of {value.bit_length()} bits"
+        raise errors.InvalidArgumentError(f"{name} is {given}, but must be in [0, {PLACE_MAX}]")
     return value
 
 
 def new_event_tuples(events: Iterable[NewEvent]) -> list[tuple[Any, ...]]:
     """Events in the form of the native half."""
     tuples = []
+    if not isinstance(events, Iterable):
+        raise errors.InvalidArgumentError(f"events is {shown(events)}, but must be a list of NewEvent")
     for event in events:
         if not isinstance(event, NewEvent):
-            raise TypeError(f"an event to append is a NewEvent, not a {type(event).__name__}")
+            raise errors.InvalidArgumentError(f"an event is {shown(event)}, but must be a NewEvent")
         data, known_type = _payload.encode(event.payload)
         content_type = known_type if event.content_type is None else event.content_type
         tuples.append((event.type, data, content_type, dict(event.headers), event.id))
@@ -372,3 +609,45 @@ def event_page(raw: tuple[list[tuple[Any, ...]], int, bool]) -> EventPage:
 
 def snapshot(raw: tuple[int, bytes, str, int]) -> Snapshot:
     return Snapshot(raw[0], raw[1], raw[2], from_us(raw[3]))
+
+
+def conversation_message(raw: tuple[Any, ...]) -> ConversationMessage:
+    conversation, sequence, id, sender, payload, content_type, headers, sent_at = raw
+    return ConversationMessage(
+        conversation, sequence, id, sender, payload, content_type, headers, from_us(sent_at)
+    )
+
+
+def conversation_page(raw: tuple[list[tuple[Any, ...]], bool, tuple[int, int] | None]) -> ConversationPage:
+    messages, end, gap = raw
+    return ConversationPage(
+        [conversation_message(one) for one in messages], end, None if gap is None else ConversationGap(*gap)
+    )
+
+
+def catch_up(raw: tuple[str, list[tuple[Any, ...]], bool, tuple[int, int] | None]) -> CatchUp:
+    page = conversation_page(raw[1:])
+    return CatchUp(raw[0], page.messages, page.end, page.gap)
+
+
+def saga_info(raw: dict[str, Any]) -> SagaInfo:
+    deadline = raw["deadline_at"]
+    return SagaInfo(
+        **{
+            **raw,
+            "started_at": from_us(raw["started_at"]),
+            "updated_at": from_us(raw["updated_at"]),
+            "deadline_at": None if deadline is None else from_us(deadline),
+            "retention": raw["retention"] / 1e6,
+        }
+    )
+
+
+def saga_entry(raw: tuple[Any, ...]) -> SagaEntry:
+    mark, step, attempt, due_at, output, context, error, at = raw
+    due = None if due_at is None else from_us(due_at)
+    return SagaEntry(mark, step, attempt, due, output, context, error, from_us(at))
+
+
+def saga_result(raw: tuple[dict[str, Any], bytes]) -> SagaResult:
+    return SagaResult(saga_info(raw[0]), raw[1])

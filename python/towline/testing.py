@@ -5,6 +5,12 @@
         await engine.publish("orders", order, delay=30)
         await clock.advance_and_settle(engine, 30)   # the handler has run
 
+The handlers that a module has registered with an engine of its own:
+
+    with in_memory(shop.engine, clock):
+        async with shop.engine as engine:
+            await engine.publish("orders", order)
+
 The pytest plug-in gives the fixtures `towline_clock` and `towline_engine` (an open SyncEngine over that
 clock).
 """
@@ -12,10 +18,11 @@ clock).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from towline import _core, records
+from towline import _core, errors, records
 
 if TYPE_CHECKING:
     from towline import Engine, SyncEngine
@@ -44,6 +51,28 @@ class VirtualClock:
         """Advances and waits until nothing is due, receivable or running."""
         self.advance(by)
         await engine.settle_down()
+
+
+@contextmanager
+def in_memory(engine: Engine, clock: VirtualClock | None = None) -> Iterator[Engine]:
+    """Within it `engine`, with its options and all that was registered with it, opens on a `memory:` store of
+    its own, over the clock if one is given; afterwards it is as if it had not been opened. Close it before
+    the end. Raises `InvalidArgumentError` while it is open."""
+
+    def check() -> None:
+        if not engine._is_closed() or (engine._twin is not None and not engine._twin._is_closed()):
+            raise errors.InvalidArgumentError("the engine is open; close it before this begins and ends")
+
+    check()
+    url, own_clock = engine._url, engine._clock
+    engine._reset()
+    engine._url, engine._clock = "memory:", clock
+    try:
+        yield engine
+        check()
+    finally:
+        engine._url, engine._clock = url, own_clock
+        engine._reset()
 
 
 def open_sync(clock: VirtualClock) -> Iterator[SyncEngine]:

@@ -115,7 +115,8 @@ class Consume:
             own = work / name
             own.mkdir(parents=True)
             (own / "main.cpp").write_text(programs[name])
-            run(CXX, "-std=c++20", own / "main.cpp", "-o", own / "program", *flags)
+            own_sqlite = ["-lsqlite3"] if "<sqlite3.h>" in programs[name] else []
+            run(CXX, "-std=c++20", own / "main.cpp", "-o", own / "program", *flags, *own_sqlite)
             for _ in range(2):  # what one run leaves behind must not disturb the next
                 done = subprocess.run([own / "program"], cwd=own, capture_output=True, text=True, timeout=60)
                 if done.returncode != 0:

@@ -1,11 +1,12 @@
 // One role of the interop test in C++; role.py and role.mjs are the same in their languages. Prints one line
 // of JSON with what it saw.
 //
-//   interop_role publish|fail|mend|handle|append|follow URL
+//   interop_role publish|fail|mend|handle|append|follow|begin|reply|end URL
 
 #include <future>
 #include <iostream>
 #include <string>
+#include <thread>
 
 #include <nlohmann/json.hpp>
 
@@ -102,6 +103,77 @@ json follow(towline::Engine& engine) {
           {"headers", headers}};
 }
 
+/// A saga that all languages run; its step "charge" is a command.
+towline::Saga order() {
+  const auto text = [](const std::string& value) { return json(value).dump(); };
+  towline::SagaStepOptions options;
+  options.changes_nothing = true;
+  towline::SagaStepOptions command = options;
+  command.command = "payments";
+  towline::Saga saga("order");
+  saga.step(
+          "reserve",
+          [text](towline::SagaCall& call) {
+            json context = json::parse(call.context());
+            context["reserved"] = call.key();
+            call.set_context(context.dump()).value();
+            call.set_output(text("shelf 7")).value();
+          },
+          options)
+      .step("charge", {}, command)
+      .step(
+          "ship",
+          [](towline::SagaCall& call) {
+            const json both = {json::parse(call.output_of("reserve").value()),
+                               json::parse(call.output_of("charge").value())};
+            call.set_output(both.dump()).value();
+          },
+          options);
+  return saga;
+}
+
+json begin(towline::Engine& engine) {
+  towline::Sagas sagas = engine.sagas();
+  const auto started = sagas.start(order(), "o-1", R"({"n":1,"s":"ün"})").value();
+  const auto runner = sagas.run(order()).value();
+  for (;;) {
+    const towline::SagaInfo info = sagas.find("order", "o-1").value().value();
+    if (info.step == "charge") {
+      return {{"is_new", started.is_new},
+              {"status", towline::name_of(info.status)},
+              {"step", info.step},
+              {"fingerprint", info.fingerprint}};
+    }
+    std::this_thread::sleep_for(5ms);  // sleeps: between two looks
+  }
+}
+
+json reply(towline::Engine& engine) {
+  std::promise<json> handled;
+  const auto consumer = engine.consume("payments", {.group = "bank"}, [&](towline::Delivery& delivery) {
+    const json receipt = {{"receipt", "ün"}};
+    engine.publish(towline::Sagas::reply(delivery, receipt.dump()).value()).value();
+    handled.set_value({{"key", delivery.key().value_or("")}, {"payload", delivery.payload()}});
+  });
+  json seen = handled.get_future().get();
+  towline::Consumer(consumer.value()).drain(20s).value();
+  return seen;
+}
+
+json end(towline::Engine& engine) {
+  towline::Sagas sagas = engine.sagas();
+  const auto runner = sagas.run(order()).value();
+  const auto result = sagas.result("order", "o-1", 20s).value();
+  json done = json::array();
+  for (const towline::SagaEntry& entry : sagas.timeline("order", "o-1").value()) {
+    if (entry.mark != towline::SagaMark::kDone) continue;
+    done.push_back({entry.step, json::parse(entry.output.value())});
+  }
+  return {{"status", towline::name_of(result.saga.status)},
+          {"context", json::parse(result.context)},
+          {"done", done}};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -114,6 +186,9 @@ int main(int argc, char** argv) {
   if (role == "mend") seen = mend(engine);
   if (role == "append") seen = append(engine);
   if (role == "follow") seen = follow(engine);
+  if (role == "begin") seen = begin(engine);
+  if (role == "reply") seen = reply(engine);
+  if (role == "end") seen = end(engine);
   engine.close().value();
   std::cout << seen.dump() << "\n";
   return seen.is_null() ? 2 : 0;

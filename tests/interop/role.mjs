@@ -1,8 +1,8 @@
 // One role of the interop test in Node; interop_role_main.cpp and role.py are the same in their languages.
 //
-//   node role.mjs publish|fail|mend|handle|append|follow URL
+//   node role.mjs publish|fail|mend|handle|append|follow|begin|reply|end URL
 
-import { Engine } from "towline";
+import { Engine, Saga } from "towline";
 
 class BadOrder extends Error {
   get name() {
@@ -59,7 +59,45 @@ const follow = async () => {
     content_type: event.contentType, headers: event.headers };
 };
 
-const roles = { publish, fail: () => consume(true), mend, handle: () => consume(false), append, follow };
+// A saga that all languages run; its step "charge" is a command.
+const order = () => {
+  const reserve = (call) => {
+    call.setContext({ ...call.context, reserved: call.key });
+    return "shelf 7";
+  };
+  const ship = (call) => [call.outputOf("reserve"), call.outputOf("charge")];
+  return new Saga("order").step("reserve", reserve, { changesNothing: true })
+    .step("charge", undefined, { command: "payments", changesNothing: true })
+    .step("ship", ship, { changesNothing: true });
+};
+
+const begin = async () => {
+  const { isNew } = await engine.sagas.start(order(), { n: 1, s: "ün" }, { id: "o-1" });
+  await engine.runSaga(order());
+  for (;;) {
+    const { status, step, fingerprint } = await engine.sagas.find("order", "o-1");
+    if (step === "charge") return { is_new: isNew, status, step, fingerprint };
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+};
+
+const reply = async () => {
+  for await (const message of engine.messages("payments", { group: "bank" })) {
+    await engine.sagas.reply(message, { receipt: "ün" });
+    await message.ack({ wait: true });
+    return { key: message.key, payload: message.payload.toString() };
+  }
+};
+
+const end = async () => {
+  await engine.runSaga(order());
+  const { saga, context } = await engine.sagas.result("order", "o-1");
+  const done = (await engine.sagas.timeline("order", "o-1")).filter((one) => one.mark === "done");
+  return { status: saga.status, context, done: done.map((one) => [one.step, one.output]) };
+};
+
+const roles = { publish, fail: () => consume(true), mend, handle: () => consume(false), append, follow, begin,
+  reply, end };
 const seen = await roles[role]();
 await engine.close();
 console.log(JSON.stringify(seen));

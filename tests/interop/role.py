@@ -1,13 +1,14 @@
 """One role of the interop test in Python; interop_role_main.cpp and role.mjs are the same in their languages.
 
-python role.py publish|fail|mend|handle|append|follow URL
+python role.py publish|fail|mend|handle|append|follow|begin|reply|end URL
 """
 
 import json
 import sys
 import threading
+import time
 
-from towline import Engine, Message, NewEvent
+from towline import Engine, Message, NewEvent, Saga, SagaCall
 
 
 class BadOrder(Exception):
@@ -63,8 +64,48 @@ def follow(engine: Engine) -> dict:
             "content_type": event.content_type, "headers": event.headers}
 
 
+def order() -> Saga:
+    """A saga that all languages run; its step "charge" is a command."""
+    def reserve(call: SagaCall) -> str:
+        call.set_context({**call.context, "reserved": call.key})
+        return "shelf 7"
+
+    def ship(call: SagaCall) -> list:
+        return [call.output_of("reserve"), call.output_of("charge")]
+
+    return (Saga("order").step("reserve", reserve, changes_nothing=True)
+            .step("charge", command="payments", changes_nothing=True)
+            .step("ship", ship, changes_nothing=True))
+
+
+def begin(engine: Engine) -> dict:
+    started = engine.sagas.start(order(), {"n": 1, "s": "ün"}, id="o-1")
+    engine.run_saga(order())
+    while (saga := engine.sagas.find("order", "o-1")).step != "charge":
+        time.sleep(0.005)  # sleeps: between two looks
+    return {"is_new": started.is_new, "status": saga.status, "step": saga.step,
+            "fingerprint": saga.fingerprint}
+
+
+def reply(engine: Engine) -> dict:
+    with engine.subscribe("payments", group="bank") as subscription:
+        message = subscription.receive(timeout=20)
+        engine.sagas.reply(message, {"receipt": "ün"})
+        message.ack(wait=True)
+    return {"key": message.key, "payload": message.payload.decode()}
+
+
+def end(engine: Engine) -> dict:
+    engine.run_saga(order())
+    result = engine.sagas.result("order", "o-1")
+    done = [one for one in engine.sagas.timeline("order", "o-1") if one.mark == "done"]
+    return {"status": result.saga.status, "context": result.context,
+            "done": [[one.step, one.output] for one in done]}
+
+
 role, url = sys.argv[1:]
 with Engine(url) as engine:
     roles = {"publish": publish, "fail": lambda e: consume(e, True), "mend": mend,
-             "handle": lambda e: consume(e, False), "append": append, "follow": follow}
+             "handle": lambda e: consume(e, False), "append": append, "follow": follow,
+             "begin": begin, "reply": reply, "end": end}
     print(json.dumps(roles[role](engine)))

@@ -1,6 +1,7 @@
 """One message, three languages, one SQLite file: published in one, failed and dead-lettered in another,
 edited and redriven from the third, handled in the first again; in every order. And events that one appends
-and the others follow, by turns under one name. Each role is a process of its own.
+and the others follow, by turns under one name. And a saga that one begins, whose command another handles, and
+that the third ends. Each role is a process of its own.
 
 The commands of the languages are in TOWLINE_ROLE_<LANGUAGE>, as JSON lists.
 """
@@ -54,3 +55,18 @@ def test_events_are_followed_by_turns(first: str, second: str, third: str, tmp_p
                     "headers": {"a": "ü"}}
     assert play(third, "follow", url) == {"version": 2, "type": "order.noted", "payload": "ün",
                                           "content_type": "text/plain; charset=utf-8", "headers": {}}
+
+
+@pytest.mark.parametrize(("first", "second", "third"), itertools.product(LANGUAGES, repeat=3))
+def test_a_saga_goes_on_in_another_language(first: str, second: str, third: str, tmp_path: Path) -> None:
+    url = f"sqlite:{tmp_path}/a.db"
+    begun = play(first, "begin", url)
+    assert begun == {"is_new": True, "status": "running", "step": "charge", "fingerprint": "92a593d844ec9123"}
+    handled = play(second, "reply", url)
+    context = {"n": 1, "s": "ün", "reserved": "order/o-1/reserve/execute"}
+    assert json.loads(handled.pop("payload")) == context
+    assert handled == {"key": "o-1"}
+    receipt = {"receipt": "ün"}
+    assert play(third, "end", url) == {
+        "status": "completed", "context": context,
+        "done": [["reserve", "shelf 7"], ["charge", receipt], ["ship", ["shelf 7", receipt]]]}

@@ -5,6 +5,8 @@ import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 
 import path from "node:path";
 import { test } from "node:test";
 
+import { Saga } from "towline";
+
 import { folderOf, open, root, run, start, until } from "./support.mjs";
 
 const command = path.join(root, "node/dist/cli.js");
@@ -54,6 +56,37 @@ for (const count of [1, 2]) {
     assert.deepEqual(shop.noted().slice(count), ["one by 1", "one done", "slow by 1", "slow done"]);
   });
 }
+
+test("a worker runs sagas and handlers of events, too, and is kept by them", async (t) => {
+  const shop = shopIn(t, `
+    import { appendFileSync } from "node:fs";
+    import { Engine, Saga } from "towline";
+    const engine = await Engine.open("sqlite:store.db");
+    const note = (line) => appendFileSync("handled", line + "\\n");
+    export const order = new Saga("order")
+      .step("charge", (call) => note("charged " + call.id), { compensate: () => {} })
+      .step("ship", async () => {}, { pivot: true });
+    await engine.runSaga(order);
+    await engine.eventStore.subscribe("statistics", { types: ["item.*"] },
+      (events) => events.forEach((one) => note("event " + one.value)));
+    export default engine;
+    note("running");`);
+  const { child, done } = shop.worker("./shop.mjs");
+  await until(() => shop.noted("running").length === 1);
+  const engine = await open(t, shop.url);
+  const order = new Saga("order").step("charge", () => {}, { compensate: () => {} }).step("ship", () => {}, { pivot: true });
+  await engine.sagas.start(order, {}, { id: "o-1" });
+  const names = ["added", "removed", "added"];
+  await engine.eventStore.append("cart-1", names.map((name) => ({ type: `item.${name}`, value: name })));
+  const { saga } = await engine.sagas.result("order", "o-1");
+  assert.equal(saga.status, "completed");
+  await until(() => shop.noted("event").length === 3);
+  child.kill("SIGTERM");
+  const { code, err } = await done;
+  assert.deepEqual([code, err], [0, ""]);
+  assert.deepEqual(shop.noted("event"), names.map((name) => `event ${name}`));
+  assert.deepEqual(shop.noted("charged"), ["charged o-1"]);
+});
 
 test("a second signal exits at once", async (t) => {
   for (const workers of ["1", "2"]) {

@@ -20,6 +20,7 @@ async function compile(t, programs) {
   const folder = folderOf(t);
   mkdirSync(path.join(folder, "node_modules"));
   symlinkSync(root, path.join(folder, "node_modules/towline"));
+  symlinkSync(path.join(root, "node_modules/@photostructure"), path.join(folder, "node_modules/@photostructure"));
   const files = [...programs.keys()].map((name) => `${name}.mts`);
   for (const [name, program] of programs) writeFileSync(path.join(folder, `${name}.mts`), program);
   const options = ["--strict", "--target", "es2022", "--lib", "es2023,esnext.disposable", "--module", "nodenext",
@@ -42,7 +43,7 @@ test("the quick start compiles, and runs twice", { timeout: 120_000 }, async (t)
 
 test("the programs of the guide compile, and run twice", { timeout: 120_000 }, async (t) => {
   const programs = programsOf("docs/GUIDE.md");
-  assert.equal(programs.size, 7);
+  assert.equal(programs.size, 12);
   const folder = await compile(t, programs);
   for (const name of programs.keys()) {
     for (let round = 0; round < 2; round += 1) {

@@ -3,15 +3,29 @@
 import { appendFileSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
 
-import { Engine } from "towline";
+import { Engine, Saga } from "towline";
 
 const { url, mode } = workerData;
-const engine = await Engine.open(url);
+const engine = await Engine.open(url, { leaseMs: workerData.leaseMs });
 
 if (mode === "consume") {
   await engine.consume("a", { group: "g", concurrency: 16 }, async (m) => parentPort.postMessage(m.value));
   parentPort.postMessage("ready");
   parentPort.once("message", () => engine.close());
+} else if (mode === "saga") {
+  // Tells of its step, and never comes back from it.
+  const saga = new Saga("order").step("a", (call) => {
+    parentPort.postMessage(call.key);
+    return new Promise(() => {});
+  }, { changesNothing: true });
+  await engine.sagas.start(saga, undefined, { id: workerData.name });
+  await engine.runSaga(saga);
+} else if (mode === "events") {
+  // Tells of a batch, and never comes back from it.
+  await engine.eventStore.subscribe("reader", {}, (events) => {
+    parentPort.postMessage(events.map((one) => one.value));
+    return new Promise(() => {});
+  });
 } else if (mode === "exit") {
   await engine.consume("a", { group: "g" }, async () => process.exit(5));
 } else {

@@ -1,11 +1,12 @@
 // The addon in several environments of one process.
 
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import path from "node:path";
 import { test } from "node:test";
 import { Worker } from "node:worker_threads";
 
-import { folderOf, here, open, run, until } from "./support.mjs";
+import { folderOf, here, open, providers, run, runModule, until } from "./support.mjs";
 
 const source = path.join(here, "worker.mjs");
 
@@ -54,4 +55,26 @@ test("process.exit in a worker's handler ends the worker alone", async (t) => {
   const seen = [];
   await engine.consume("a", { group: "g" }, (m) => seen.push(m.value));
   await until(() => seen.length === 1);
+});
+
+test("a worker that is terminated in the middle of a handler of events leaves them to others", async (t) => {
+  const url = providers.sqlite(t);
+  const engine = await open(t, url, { leaseMs: 300 });
+  await engine.eventStore.append("order-1", [{ type: "placed", value: "one" }, { type: "paid", value: "two" }]);
+  for (let n = 0; n < 5; n += 1) {
+    const worker = new Worker(source, { workerData: { url, mode: "events", leaseMs: 300 } });
+    assert.deepEqual(await once(worker, "message"), [["one", "two"]]);
+    await worker.terminate();
+  }
+  const { code, out, err } = await runModule(`
+    import { Engine } from "towline";
+    const engine = await Engine.open(process.argv[1], { leaseMs: 300 });
+    await engine.eventStore.subscribe("reader", {}, (events) => {
+      console.log(events.map((one) => one.value).join());
+      process.exit(5);
+    });`, url); // which is kept alive by it
+  assert.deepEqual([code, out, err], [5, "one,two\n", ""]);
+  const seen = [];
+  await engine.eventStore.subscribe("reader", {}, (events) => seen.push(...events.map((one) => one.value)));
+  await until(() => seen.length === 2);
 });

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples/python"
+from served import EXAMPLES, served, until
 
 
 def test_the_reminders_come_in_the_order_of_their_times(tmp_path: Path) -> None:
@@ -31,33 +27,11 @@ def test_the_reminders_come_in_the_order_of_their_times(tmp_path: Path) -> None:
         assert done.stdout == "waiting: 3\nthe walk is done\nAda: call Charles\nAda: the tea is ready\n"
 
 
-def until(look: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 30
-    while not (found := look()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)  # sleeps: another process is asked again
-    return found
-
-
 def test_the_shop_on_fastapi_takes_bills_and_mends_orders_and_ends_at_a_signal(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    with log.open("w") as out:
-        server = subprocess.Popen(
-            [sys.executable, "-X", "dev", "-m", "uvicorn", "fastapi_shop:app", "--port", "0"],
-            cwd=EXAMPLES,
-            env={**os.environ, "STORE": f"sqlite:{tmp_path}/shop.db", "PYTHONDONTWRITEBYTECODE": "1"},
-            stdout=out,
-            stderr=out,
-        )
-    try:
-        listening = re.compile(r"127\.0\.0\.1:(\d+)")
-        found = until(lambda: server.poll() is not None or listening.search(log.read_text()))
-        assert server.poll() is None, log.read_text()
-        port = found[1]
-
+    with served("fastapi_shop", tmp_path) as server:
         def call(method: str, where: str, body: Any = None, **headers: str) -> tuple[int, Any]:
             request = urllib.request.Request(
-                f"http://127.0.0.1:{port}{where}",
+                f"http://127.0.0.1:{server.port}{where}",
                 None if body is None else json.dumps(body).encode(),
                 {"content-type": "application/json", **headers},
                 method=method,
@@ -85,10 +59,7 @@ def test_the_shop_on_fastapi_takes_bills_and_mends_orders_and_ends_at_a_signal(t
         assert call("POST", "/dead-letters/x/redrive", order) == (400, {"code": "ERR_INVALID_ID"})
         assert call("GET", "/health") == (200, {"ok": True, "detail": ""})
 
-        server.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)
         # uvicorn ends itself by the signal once everything is closed.
-        assert server.wait(30) in (0, -signal.SIGTERM)
-        assert "closed\n" in log.read_text()
-    finally:
-        server.kill()
-        server.wait()
+        assert server.process.wait(30) in (0, -signal.SIGTERM)
+        assert "closed\n" in server.log.read_text()

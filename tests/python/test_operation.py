@@ -4,14 +4,82 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import asynchronous, eventually_async
 
 from towline import Engine, Message, _core, errors
+from towline.testing import VirtualClock, in_memory
 
 NEVER: dict[str, Any] = {"max_attempts": 1}
+
+
+WRONG: list[tuple[str, Any]] = [
+    ("message_id is 5, but must be a str", lambda engine: engine.cancel(5)),
+    ("message_id is None, but must be a str", lambda engine: engine.reschedule(None, 5)),
+    ("topic is 5, but must be a str", lambda engine: engine.pending(topic=5)),
+    ("count_max is 'x', but must be a whole number", lambda engine: engine.pending(count_max="x")),
+    ("topic is 5, but must be a str", lambda engine: engine.dead_letters(topic=5)),
+    ("entry_id is 1.5, but must be a str", lambda engine: engine.find_dead_letter(1.5)),
+    ("key is 5, but must be a str", lambda engine: engine.once(5, print)),
+    ("key is 5, but must be a str", lambda engine: engine.release_key("g", "t", 5)),
+    ("stream is 5, but must be a str", lambda engine: engine.event_store.append(5, [])),
+    ("events is 5, but must be a list of NewEvent", lambda engine: engine.event_store.append("a", 5)),
+    ("an event is 5, but must be a NewEvent", lambda engine: engine.event_store.append("a", [5])),
+    ("user is 5, but must be a str", lambda engine: engine.conversations.reconnect(5, 5)),
+    ("id is 5, but must be a str", lambda engine: engine.sagas.cancel("a", 5)),
+    ("topics is 5, but must be a name or a pattern", lambda engine: engine.consume(5, print)),
+    ("the time span is 'x', but must be seconds", lambda engine: engine.close("x")),
+]
+
+
+@asynchronous
+async def test_an_argument_of_the_wrong_type_is_told_by_name(url: str) -> None:
+    async with Engine(url) as engine:
+        for text, call in WRONG:
+            with pytest.raises(errors.InvalidArgumentError, match=re.escape(text)):
+                await call(engine)
+        with pytest.raises(TypeError, match="unexpected keyword argument 'nosuch'"):
+            await engine.publish("a", 1, nosuch=1)  # type: ignore[call-arg]
+        with pytest.raises(TypeError, match="mine"):
+            await engine.once("k", throws_type_error)
+        assert (await engine.publish("a", 1)).id, "it is open still"
+    with Engine(url) as twin:
+        for text, call in WRONG:
+            with pytest.raises(errors.InvalidArgumentError, match=re.escape(text)):
+                call(twin)
+        assert twin.publish("a", 1).id
+
+
+def test_an_engine_of_a_module_is_tested_in_memory(tmp_path: Path) -> None:
+    engine = Engine(f"sqlite:{tmp_path}/shop.db", lease=7)
+    handled: list[int] = []
+    engine.consumer("orders", group="g")(handled.append)
+    clock = VirtualClock()
+    for number in range(3):
+        with in_memory(engine, clock) as tested:
+            assert tested is engine
+            with engine as opened:
+                opened.publish("orders", number, delay=60)
+                clock.advance(60)
+                opened.settle_down()
+                with pytest.raises(errors.InvalidArgumentError, match="is open"), in_memory(engine):
+                    pass
+            with pytest.raises(RuntimeError), in_memory(engine):
+                raise RuntimeError
+    assert handled == [0, 1, 2], "each has a store of its own"
+    assert not list(tmp_path.iterdir())
+    with engine as opened:
+        opened.publish("orders", 3)
+        opened.settle_down()
+    assert handled == [0, 1, 2, 3] and (tmp_path / "shop.db").exists()
+
+
+def throws_type_error() -> None:
+    raise TypeError("mine")
 
 
 @asynchronous

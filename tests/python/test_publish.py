@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from conftest import asynchronous
 
 import towline
-from towline import Engine, errors
+from towline import Engine, Message, errors
 from towline.testing import VirtualClock
 
 
@@ -138,3 +140,85 @@ async def test_a_publish_that_cannot_succeed_becomes_a_dead_letter(url: str) -> 
             await engine.publish_with_retry("not a topic", b"")
         receipt = await engine.publish_with_retry("a", b"", retry={"max_attempts": 2})
         assert receipt.acked
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "delay": ({"delay": "5"}, ["delay is '5'", "seconds"]),
+    "delay_nan": ({"delay": float("nan")}, ["delay is nan", "seconds"]),
+    "ttl": ({"ttl": [1]}, ["ttl is [1]", "seconds"]),
+    "due_at": ({"due_at": "noon"}, ["due_at is 'noon'", "datetime"]),
+    "key": ({"key": 5}, ["key is 5", "str"]),
+    "headers": ({"headers": {"a": 1}}, ["headers['a'] is 1", "str"]),
+    "headers_list": ({"headers": [1]}, ["headers is [1]", "dict"]),
+    "priority": ({"priority": "1"}, ["priority is '1'", "0 to 9"]),
+    "topic": ({"topic": 5}, ["topic is 5", "str"]),
+    "dedup_id": ({"dedup_id": 5}, ["dedup_id is 5", "str"]),
+    "id": ({"id": 5}, ["id is 5", "str"]),
+    "content_type": ({"content_type": 5}, ["content_type is 5", "str"]),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_an_argument_of_the_wrong_type_is_named_with_its_value_and_what_to_give(name: str) -> None:
+    mistake, texts = MISTAKES[name]
+    arguments: dict[str, Any] = {"topic": "orders", "payload": 1, **mistake}
+    with Engine("memory:") as engine:
+        calls: list[Callable[[], Any]] = [
+            lambda: engine.publish(**arguments),
+            lambda: engine.publish_batch([arguments]),
+            lambda: engine.publish_with_retry(**arguments),
+        ]
+        for call in calls:
+            with pytest.raises(errors.InvalidArgumentError) as refused:
+                call()
+            for text in texts:
+                assert text in str(refused.value)
+        assert engine.statistics().published == 0
+
+
+def test_a_batch_that_is_none_is_refused_whole() -> None:
+    good = {"topic": "orders", "payload": 1}
+    batches: list[tuple[Any, str]] = [
+        ({}, "messages is {}"),
+        (None, "messages is None"),
+        ("orders", "messages is 'orders'"),
+        ([good, 1], "a message of a batch is 1"),
+        ([good, {"topic": "orders", "value": 1}], "'value'"),
+        ([good, {"topic": "orders"}], "no 'payload'"),
+    ]
+    with Engine("memory:") as engine:
+        for batch, text in batches:
+            with pytest.raises(errors.InvalidArgumentError) as refused:
+                engine.publish_batch(batch)
+            assert text in str(refused.value)
+        assert engine.publish_batch([]) == []
+        assert engine.statistics().published == 0
+
+
+@asynchronous
+async def test_the_asynchronous_engine_names_mistakes_as_the_synchronous_one() -> None:
+    async with Engine("memory:") as engine:
+        for name, (mistake, texts) in MISTAKES.items():
+            arguments: dict[str, Any] = {"topic": "orders", "payload": 1, **mistake}
+            with pytest.raises(errors.InvalidArgumentError) as refused:
+                await engine.publish(**arguments)
+            assert all(text in str(refused.value) for text in texts), name
+        with pytest.raises(errors.InvalidArgumentError, match="messages is {}"):
+            await engine.publish_batch({})  # type: ignore[arg-type]
+
+
+def test_an_engine_without_a_url_says_what_one_looks_like() -> None:
+    for url in (None, 5):
+        with pytest.raises(errors.InvalidUrlError, match=f"url is {url}.*sqlite:orders.db"):
+            Engine(url)  # type: ignore[arg-type]
+
+
+def test_a_second_name_of_the_order_is_refused() -> None:
+    def handle(message: Message) -> None: ...
+
+    options: dict[str, Any] = {"group": "group", "ordering": "key", "order": "unordered"}
+    engine = Engine("memory:")
+    with pytest.raises(errors.InvalidConfigError, match="order is 'unordered'.*ordering"):
+        engine.consumer("orders", **options)(handle)
+    with engine as running, pytest.raises(errors.InvalidConfigError, match="order is 'unordered'.*ordering"):
+        running.consume("orders", handle, **options)

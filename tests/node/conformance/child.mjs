@@ -4,9 +4,9 @@
 import { appendFileSync, existsSync, readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 
-import { Engine } from "towline";
+import { Engine, Saga } from "towline";
 
-import { member, until } from "./tools.mjs";
+import { fail, member, QUICK_RETRY, until } from "./tools.mjs";
 import { doWith } from "./holders.mjs";
 
 const [mode, url, ledger, ...args] = process.argv.slice(2);
@@ -128,6 +128,36 @@ const modes = {
     const engine = await open();
     await engine.consume("ping", member(), (m) => engine.publish(m.value, "pong"));
     ready();
+  },
+
+  /**
+   * Runs one saga of four steps, of which the last fails for good, to its end. Each effect is there once; at the
+   * n-th point before or after one it dies.
+   */
+  async saga(id, diesAt) {
+    const engine = await open();
+    let points = 0;
+    const point = () => {
+      if ((points += 1) === Number(diesAt)) die();
+    };
+    const effect = (call) => {
+      point();
+      if (!noted(call.key)) note(call.key);
+      point();
+    };
+    const options = { compensate: effect, retry: QUICK_RETRY, compensationRetry: QUICK_RETRY };
+    const order = new Saga("order");
+    for (const name of ["a", "b", "c"]) order.step(name, effect, options);
+    order.step("d", (call) => {
+      effect(call);
+      fail("Never");
+    }, { ...options, classify: { permanentTypes: ["Never"] } });
+    await engine.runSaga(order);
+    ready();
+    await engine.sagas.start(order, undefined, { id });
+    const { saga } = await engine.sagas.result("order", id);
+    note(`order/${id}/ ${saga.status}`);
+    await engine.close();
   },
 
   /** Holds one message of a topic by hand, and does with it what it is told, line by line. */

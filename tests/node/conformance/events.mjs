@@ -5,7 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
-import { makeGroup, member, range, Recorder, refused, scenario, until } from "./harness.mjs";
+import { LEASE_MS, makeGroup, member, range, Recorder, refused, scenario, until } from "./harness.mjs";
 
 const event = (value, type = "happened", more = {}) => ({ type, value, ...more });
 const texts = (events) => events.map((one) => one.payload.toString());
@@ -218,6 +218,121 @@ scenario("CONF-95", "closing ends who waits", async (stage) => {
   await stage.close(engine);
   assert.deepEqual(await Promise.all([waiting, behind]), ["ERR_CLOSED", "ERR_CLOSED"]);
   assert.ok(performance.now() - began < 5_000);
+});
+
+const quick = { kind: "fixed", initialDelayMs: 1, jitter: "none" };
+
+for (const kind of ["async", "plain"]) {
+  scenario("CONF-95", `a handler gets what failed again and nothing is passed over, ${kind}`, async (stage) => {
+    const { eventStore } = await stage.open();
+    const handled = [];
+    let calls = 0;
+    const work = (batch) => {
+      calls += 1;
+      if (calls % 2 === 1) throw new Error("the database is away");
+      handled.push(...batch.map((one) => one.value));
+    };
+    const inLoop = async (batch) => {
+      await null;
+      work(batch);
+    };
+    const subscription = await eventStore.subscribe("reader", { batchCountMax: 3, retry: quick },
+      kind === "plain" ? work : inLoop);
+    for (const n of range(20)) await eventStore.append(`stream-${n % 3}`, [event(`${n}`)]);
+    await until(async () => (await subscription.statistics()).handled >= 20n);
+    await refused(subscription.receive({ timeoutMs: 0 }), "ERR_INVALID_ARGUMENT", "handler");
+    assert.deepEqual([await subscription.close(), await subscription.close()], [true, true]);
+    assert.deepEqual(handled, range(20).map(String));
+    await eventStore.append("stream-0", [event("late")]);
+    const last = await eventStore.subscribe("reader");
+    assert.deepEqual(texts(await last.receive({ timeoutMs: 10_000 })), ["late"]);
+  });
+}
+
+scenario("CONF-95", "the checkpoint moves when the handler has returned", async (stage) => {
+  let engine = await stage.open();
+  const seen = [];
+  let [begun, end] = [0, () => {}];
+  let mayEnd = new Promise((resolve) => (end = resolve));
+  const stopped = [];
+  const handle = async (batch, { signal }) => {
+    begun += 1;
+    signal.addEventListener("abort", () => stopped.push(batch[0].value));
+    await mayEnd;
+    seen.push(...batch.map((one) => one.value));
+  };
+  await appendNumbers(engine, "order-1", 3);
+  const options = { stream: "order-1", retry: quick };
+  const subscription = await engine.eventStore.subscribe("reader", options, handle);
+  await until(() => begun === 1);
+  assert.equal((await subscription.statistics()).checkpoint, 0n);
+  setTimeout(end, 20);
+  assert.equal(await subscription.close(), true, "it waits for its handler");
+  assert.deepEqual(seen, ["0", "1", "2"]);
+  await stage.close(engine);
+
+  engine = await stage.open({ leaseMs: LEASE_MS }); // of one that is given up it ends by itself
+  mayEnd = new Promise(() => {});
+  await engine.eventStore.append("order-1", [event("3")]);
+  await engine.eventStore.subscribe("reader", options, handle);
+  await until(() => begun === 2);
+  stage.forget(engine);
+  await engine.close({ timeoutMs: 50 }); // it is given up, and does not count
+  assert.ok(stopped.includes("3"));
+
+  engine = await stage.open();
+  mayEnd = Promise.resolve();
+  const again = await engine.eventStore.subscribe("reader", options, handle);
+  await until(async () => (await again.statistics()).handled === 1n);
+  assert.deepEqual(seen, ["0", "1", "2", "3"]);
+});
+
+scenario("CONF-95", "a handler closes its own subscription and its engine", async (stage) => {
+  const engine = await stage.open();
+  const { eventStore } = engine;
+  const seen = [];
+  let [subscription, subscribed] = [undefined, () => {}];
+  const ready = new Promise((resolve) => (subscribed = resolve));
+  // Until it is closed the next batch may come.
+  subscription = await eventStore.subscribe("reader", { batchCountMax: 1 }, async ([first]) => {
+    await ready;
+    seen.push(first.value);
+    assert.equal(await subscription.close(), true);
+  });
+  subscribed();
+  await appendNumbers(engine, "order-1", 20);
+  await until(() => seen.length > 0);
+  await subscription.close();
+  stage.forget(engine);
+  const closed = new Promise((resolve) => engine.events.once("closed", resolve));
+  const closeAll = async ([first]) => {
+    seen.push(first.value);
+    assert.equal(await engine.close(), 0);
+  };
+  // The engine may be closed before this is answered.
+  await eventStore.subscribe("reader", { batchCountMax: 1 }, closeAll)
+    .catch((error) => assert.equal(error.code, "ERR_CLOSED"));
+  await closed;
+  assert.ok(seen.length >= 2 && seen.length < 20, `${seen.length} batches`);
+  assert.deepEqual(seen, range(seen.length).map(String));
+  await refused(eventStore.subscribe("reader", {}, closeAll), "ERR_CLOSED");
+});
+
+scenario("CONF-95", "what is no handler is refused, and a signal closes the subscription", async (stage) => {
+  const { eventStore } = await stage.open();
+  for (const wrong of [null, {}, "handle", 5]) {
+    await refused(eventStore.subscribe("reader", {}, wrong), "ERR_INVALID_ARGUMENT", "must be a function");
+  }
+  const leaving = new AbortController();
+  const seen = [];
+  await eventStore.subscribe("reader", { signal: leaving.signal }, (batch) => seen.push(...texts(batch)));
+  await eventStore.append("order-1", [event("one")]);
+  await until(() => seen.length === 1);
+  leaving.abort();
+  const next = await eventStore.subscribe("reader");
+  await eventStore.append("order-1", [event("two")]);
+  await until(async () => texts(await next.receive({ timeoutMs: 100 })).includes("two"));
+  assert.deepEqual(seen, ["one"]);
 });
 
 scenario("CONF-96", "events are streamed to topics once and in order over two lives", async (stage) => {

@@ -1,5 +1,8 @@
 // Compiled, never run: what users write must type, and what is wrong must not.
-import { Engine, LeaseLostError, Limiter, type Message, Retry, type SqlValue, TowlineError, type Topic } from "towline";
+import {
+  type ConversationFeed, Engine, LeaseLostError, Limiter, type Message, Retry, Saga, type SagaCall, type SagaInfo,
+  type SqlValue, TowlineError, type Topic,
+} from "towline";
 import { VirtualClock } from "towline/testing";
 
 interface Order {
@@ -51,6 +54,34 @@ await orders.consume({ group: "t" }, (m) => {
     tx.execute("SELECT ?1", [{}]);
   });
 });
+const paying = new Saga<Order>("paying", { version: 2, deadlineMs: 60_000 })
+  .step("charge", async (call: SagaCall<Order>) => {
+    call.signal.throwIfAborted();
+    call.setContext({ ...call.context, total: call.context.total + 1 });
+    // @ts-expect-error: an order has a total
+    call.setContext({ id: "1" });
+    return { receipt: call.key };
+  }, {
+    compensate: (call) => console.log(call.outputOf<{ receipt: string }>("charge")?.receipt, call.cause),
+    timeoutMs: 1_000,
+    retry: { maxAttempts: 3 },
+  })
+  .parallel([{ name: "a", execute: () => {}, changesNothing: true }])
+  .step("ship", undefined, { command: "shipping", pivot: true });
+// @ts-expect-error: the unit belongs to the name
+paying.step("b", () => {}, { timeout: 1 });
+{
+  await using runner = await engine.runSaga(paying, { signal: AbortSignal.timeout(10) });
+  const started: { id: string; isNew: boolean } = await engine.sagas.start(paying, { id: "1", total: 2 }, { id: "p" });
+  // @ts-expect-error: an order has a total
+  await engine.sagas.start(paying, { id: "1" });
+  const sum: number = (await engine.sagas.result<Order>("paying", started.id)).context.total;
+  const infos: SagaInfo[] = (await engine.sagas.list({ status: "stuck", countMax: 10 })).items;
+  // @ts-expect-error: no such status
+  await engine.sagas.force("paying", "p", "running");
+  console.log(sum, infos[0]?.status, (await runner.statistics()).completed);
+}
+await engine.consume("shipping", { group: "ships" }, (m) => engine.sagas.reply(m, { at: 1 }));
 const limiter = new Limiter(4, { waitingMax: 10 });
 {
   using permit = await limiter.acquire({ weight: 2, timeoutMs: 10, signal: AbortSignal.timeout(10) });
@@ -65,6 +96,15 @@ for await (const batch of follower) {
   const place: bigint = batch[0]!.position;
   await follower.checkpoint(place, { signal: AbortSignal.timeout(totals.length) });
 }
+const { items: caughtUp } = await engine.conversations.reconnect<Order>("ann", "phone", { countMax: 10 });
+const feed: ConversationFeed<Order> = engine.conversations.feed("ann", "phone");
+for (const { messages, gap } of caughtUp) {
+  const shown: number[] = (await feed.offer(messages[0]!)).messages.map((message) => message.value.total);
+  const oldest: bigint | undefined = gap?.oldest;
+  await engine.conversations.acknowledge("ann", "phone", "room", oldest ?? shown.length);
+}
+// @ts-expect-error: somebody sends a message
+await engine.conversations.append("room", { value: 1 });
 // @ts-expect-error: an event has a type
 await engine.eventStore.append("order-1", [{ value: 1 }]);
 // @ts-expect-error: a name, under which the place is kept

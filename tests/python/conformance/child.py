@@ -1,4 +1,4 @@
-"""The process that the kill tests start, kill and start again: child.py MODE URL LEDGER.
+"""The process that the kill tests start, kill and start again: child.py MODE URL LEDGER [MORE].
 
 ack          acknowledges one message, sees it stored, notes it and dies at once
 work         handles "orders"; dies in the handler of every message whose payload begins with "kill"
@@ -9,6 +9,7 @@ transaction  handles "effects" with an SQL effect; dies once at the point that t
 close        closes the engine inside a handler and exits
 exit         ends with an open engine, and calls a closed one while it ends
 echo         answers each message of "ping" by one to the topic that its payload names, until it is killed
+saga         runs one saga to its end; MORE says at which point it dies, 0: at none
 fork         forks with an open engine; child and parent both look at what it answers then
 
 It prints "ready" when it has begun.
@@ -17,6 +18,7 @@ It prints "ready" when it has begun.
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import signal
 import sys
@@ -29,7 +31,16 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conformance.suite import Ledger, member  # noqa: E402  (needs the path above)
-from towline import Engine, Message, SyncEngine, Transaction, errors  # noqa: E402
+from towline import (  # noqa: E402
+    Engine,
+    Message,
+    Reject,
+    Saga,
+    SagaCall,
+    SyncEngine,
+    Transaction,
+    errors,
+)
 
 
 def die() -> None:
@@ -158,6 +169,35 @@ def echo(engine: SyncEngine, ledger: Ledger) -> None:
     wait_for_ever()
 
 
+def saga(engine: SyncEngine, ledger: Ledger, dies_at: int) -> None:
+    """Four steps, of which the last fails for good. Each effect is there once; at the n-th point before or
+    after one it dies."""
+    points = itertools.count(1)
+
+    def point() -> None:
+        if next(points) == dies_at:
+            die()
+
+    def effect(call: SagaCall) -> None:
+        point()
+        if not ledger.count(call.key):
+            ledger.append(call.key)
+        point()
+
+    def fails(call: SagaCall) -> None:
+        effect(call)
+        raise Reject("never")
+
+    order = Saga("order")
+    for name in "abc":
+        order.step(name, effect, effect)
+    order.step("d", fails, effect)
+    say("ready")
+    with engine.run_saga(order):
+        engine.sagas.start(order, id="o")
+        ledger.append(engine.sagas.result("order", "o", 20).saga.status)
+
+
 def fork(engine: SyncEngine, ledger: Ledger) -> None:
     handled: list[int] = []
     consumer = engine.consume("orders", lambda: handled.append(1), **member())
@@ -190,13 +230,15 @@ def fork(engine: SyncEngine, ledger: Ledger) -> None:
 
 
 def main() -> None:
-    mode, url, path = sys.argv[1:]
+    mode, url, path, *more = sys.argv[1:]
     modes = {"ack": ack, "work": work, "redrive": redrive, "fire": fire, "once": once, "echo": echo,
              "transaction": transaction, "close": close, "exit": end, "fork": fork}
     app = Engine(url, lease=0.2, sweep_interval=0.05)
     if mode == "exit":
         return end(app.__enter__(), Ledger(Path(path)))
     with app as engine:
+        if mode == "saga":
+            return saga(engine, Ledger(Path(path)), int(more[0]))
         modes[mode](engine, Ledger(Path(path)))
 
 

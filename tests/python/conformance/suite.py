@@ -66,7 +66,7 @@ def skip_reason(id: str, provider: str) -> str | None:
 
 def id_of_test(name: str) -> str | None:
     """"CONF-05" of test_conf_05_nak_now, None of any other name."""
-    found = re.match(r"test_(conf|bad)_(\d\d)_", name)
+    found = re.match(r"test_(conf|bad)_(\d\d+)_", name)
     return f"{found[1].upper()}-{found[2]}" if found else None
 
 
@@ -107,9 +107,9 @@ class Store:
         ) as engine:
             yield engine
 
-    def child(self, mode: str) -> Child:
+    def child(self, mode: str, *more: str) -> Child:
         """A process that works on this store; see child.py."""
-        return Child(mode, self.url, self.ledger)
+        return Child(mode, self.url, self.ledger, *more)
 
     @property
     def ledger(self) -> Ledger:
@@ -117,8 +117,7 @@ class Store:
 
     @contextmanager
     def standing_still(self, sql: str = "SELECT 1") -> Iterator[list[list[Any]]]:
-        """Another program has run the statement and holds the write lock. In a process of its own: two
-        copies of SQLite in one process would drop each other's locks."""
+        """Another program has run the statement and holds the write lock, in a process of its own."""
         intruder_py = str(Path(__file__).with_name("intruder.py"))
         program = [sys.executable, intruder_py, str(self.path), sql]
         with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as intruder:
@@ -389,9 +388,9 @@ class Ledger:
 class Child:
     """A process of child.py that has begun."""
 
-    def __init__(self, mode: str, url: str, ledger: Ledger) -> None:
+    def __init__(self, mode: str, url: str, ledger: Ledger, *more: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("child.py")), mode, url, str(ledger.path)],
+            [sys.executable, str(Path(__file__).with_name("child.py")), mode, url, str(ledger.path), *more],
             stdout=subprocess.PIPE,
             text=True,
         )

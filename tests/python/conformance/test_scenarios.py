@@ -17,7 +17,7 @@ def tested() -> set[tuple[str, str]]:
     """(id, provider) of every test here, by its source: "-" for one that takes no store."""
     found = set()
     for file in Path(__file__).parent.glob("test_*.py"):
-        pattern = r"(?:async )?def (test_(?:conf|bad)_\d\d_\w+)\(\s*(\w*)"
+        pattern = r"(?:async )?def (test_(?:conf|bad)_\d\d+_\w+)\(\s*(\w*)"
         for name, parameter in re.findall(pattern, file.read_text()):
             id = suite.id_of_test(name)
             assert id is not None
@@ -72,7 +72,7 @@ def test_reports_that_agree_are_no_finding(tmp_path: Path) -> None:
         ("CONF-05", None, "CONF-05 on sqlite in python is not reported"),
         ("CONF-05", {"result": "fail"}, "CONF-05 on sqlite in python failed"),
         ("CONF-05", {"result": "skip"}, "CONF-05 on sqlite in python is passed over, and"),
-        ("CONF-58", {"result": "pass"}, "CONF-58 on sqlite in python passes; its row"),
+        ("CONF-13", {"result": "pass"}, "CONF-13 on sqlite in python passes; its row"),
         ("CONF-05", {"id": "CONF-00"}, "CONF-00 on sqlite in python is no scenario"),
         ("CONF-05", {"language": "cpp"}, "of another language"),
         ("CONF-05", {"result": "maybe"}, "its result is 'maybe'"),

@@ -1,0 +1,106 @@
+// What the sagas of an engine tell, and their contexts and outputs as they are kept.
+
+import { isUtf8 } from "node:buffer";
+
+import { encode } from "./payload.js";
+
+export type SagaStatus = "running" | "compensating" | "completed" | "compensated" | "stuck";
+
+/**
+ * What happened to a saga. "started" and "compensating" are written before an attempt; "failed" and
+ * "compensation_failed" are tried again at `dueAt`, "given_up" and "compensation_stuck" are not; "postponed" did not
+ * count. "skipped", "retried", "forced_completed", "forced_compensated" and "note" are by a person.
+ */
+export type SagaMark =
+  | "begun" | "started" | "done" | "failed" | "postponed" | "given_up" | "compensating" | "compensated"
+  | "compensation_failed" | "compensation_stuck" | "cancelled" | "skipped" | "retried" | "forced_completed"
+  | "forced_compensated" | "note";
+
+/** `isNew`: false when the saga was there already. */
+export interface SagaStarted {
+  readonly id: string;
+  readonly isNew: boolean;
+}
+
+/** What is known of a saga without its log. */
+export interface SagaInfo {
+  readonly type: string;
+  readonly id: string;
+  readonly definitionVersion: number;
+  /** Of the definition that it began under. */
+  readonly fingerprint: string;
+  readonly status: SagaStatus;
+  /** Where it is: the step that runs, waits or is stuck; of several the first. Empty: at none. */
+  readonly step: string;
+  /** What failed first, or why it was cancelled; empty: nothing did. */
+  readonly error: string;
+  readonly startedAt: Date;
+  readonly updatedAt: Date;
+  /** When it is cancelled by itself; undefined: never. */
+  readonly deadlineAt: Date | undefined;
+  /** How long it is kept once it is completed or compensated. */
+  readonly retentionMs: number;
+}
+
+/** One entry of a saga's log. */
+export interface SagaEntry {
+  readonly mark: SagaMark;
+  /** Empty where the whole saga is meant. */
+  readonly step: string;
+  readonly attempt: number;
+  readonly dueAt: Date | undefined;
+  readonly output: unknown;
+  readonly context: unknown;
+  readonly error: string;
+  readonly at: Date;
+}
+
+export interface SagaResult<C = unknown> {
+  readonly saga: SagaInfo;
+  /** What its last step left. */
+  readonly context: C;
+}
+
+/** Every condition that is given must hold. */
+export interface SagaQuery {
+  type?: string;
+  status?: SagaStatus;
+  definitionVersion?: number;
+  /** Neither completed nor compensated. */
+  unfinished?: boolean;
+  /** A number is milliseconds since 1970. */
+  startedBefore?: Date | number;
+}
+
+/** Since the runner was started, but for `inHand`, the sagas that it works on now. */
+export interface SagaRunnerStatistics {
+  readonly inHand: number;
+  readonly calls: number;
+  /** Calls that failed or ran out of time. */
+  readonly failures: number;
+  /** Calls whose process had died. */
+  readonly takenOver: number;
+  /** Sagas that ended here. */
+  readonly completed: number;
+  readonly compensated: number;
+  readonly stuck: number;
+  /** Sagas that wait because they began under another definition of this version. */
+  readonly mismatched: number;
+}
+
+/** @internal Bytes as they are, else JSON; nothing for undefined. */
+export function encodeState(value: unknown): string | Uint8Array {
+  if (value === undefined) return "";
+  return typeof value === "string" ? JSON.stringify(value) : encode(value)[0];
+}
+
+/** @internal */
+export function decodeState(bytes: Buffer): unknown {
+  if (bytes.length === 0) return undefined;
+  if (!isUtf8(bytes)) return bytes;
+  try {
+    return JSON.parse(bytes.toString());
+  } catch {
+    return bytes;
+  }
+}
