@@ -485,6 +485,7 @@ void World::operate() {
   after(dice_.between(std::chrono::milliseconds(1), std::chrono::milliseconds(300)), Task::kOperate, 0);
   Process* process = somebody();
   if (process == nullptr || process->life->operator_busy) return;
+  if (!plan_.sagas.empty() && dice_.chance(0.1)) return help_saga(*process);
   switch (dice_.below(4)) {
     case 0:
       operate_on_schedule(*process);

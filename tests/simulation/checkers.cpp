@@ -133,6 +133,16 @@ void check_dedup_windows(Tracks& tracks) {
         const auto& a = tracks.publication(earlier);
         const auto& b = tracks.publication(later);
         if (!a.acked || !b.acked || a.answers.back() >= b.answers.front()) continue;
+        // One call can store them in either order: what was handed out before the other one was answered was
+        // there first.
+        const auto handed_out_before = [&](std::uint32_t g) {
+          const auto& holdings = tracks.track(later, g).holdings;
+          return !holdings.empty() && holdings.front().hand_out < a.answers.back();
+        };
+        bool was_first = false;
+        for (std::uint32_t g = 0; g < tracks.group_count(); ++g)
+          was_first |= handed_out_before(g);
+        if (was_first) continue;
         bool finished = was_cancelled(tracks, earlier, false);
         for (std::uint32_t g = 0; g < tracks.group_count(); ++g) {
           const Track& track = tracks.track(earlier, g);

@@ -201,6 +201,24 @@ std::uint32_t ended_holdings(const Tracks& tracks, const Track& track, std::size
   return count;
 }
 
+// Whether the call that handed it out also told its process that a lease was lost: until the next call the
+// provider counts what was lost as still in its hands, and then a death is nobody's.
+bool came_beside_lost(const Tracks& tracks, const Handling& handling) {
+  const Record& start = tracks.at(handling.start);
+  bool handed_out = false;
+  for (std::size_t i = handling.start; i-- > 0;) {
+    const Record& record = tracks.at(i);
+    if (record.process != start.process || record.session != start.session) continue;
+    if (!handed_out) {
+      handed_out = record.event == Event::kHandOut && record.lease == start.lease;
+      continue;
+    }
+    if (record.event == Event::kSettle && record.answer == Answer::kLost) return true;
+    if (record.event == Event::kHandOut || record.event == Event::kFinish) return false;
+  }
+  return false;
+}
+
 void check_one_message(Tracks& tracks, std::uint32_t m, std::uint32_t g) {
   const Track& track = tracks.track(m, g);
   const ConsumerOptions& options = tracks.facts().groups[g].options;
@@ -231,7 +249,8 @@ void check_one_message(Tracks& tracks, std::uint32_t m, std::uint32_t g) {
     const bool lost_before = std::any_of(
         track.handlings.begin(), track.handlings.end(),
         [&](const Handling& other) { return other.start > handling.start && other.start < handling.finish; });
-    if (killed && !lost_before && handling.settle > handling.finish) ++kills;
+    if (killed && !lost_before && !came_beside_lost(tracks, handling) && handling.settle > handling.finish)
+      ++kills;
   }
   const auto kills_max = (static_cast<std::uint32_t>(options.dead_letters.max_crashes) + 2) *
                          static_cast<std::uint32_t>(1 + track.redrives.size());

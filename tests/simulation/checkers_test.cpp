@@ -209,6 +209,19 @@ TEST(CheckerK2, ADedupIdWhileUnfinishedIsFreeWhenItsMessageIsDone) {
   EXPECT_EQ(early.finds("K2", "through while m0 was unfinished"), 1U) << early.findings();
 }
 
+TEST(CheckerK2, OfTwoThatAreAnsweredTogetherTheOneThatWasHandedOutBeforeCameFirst) {
+  Story story(2);
+  for (MessagePlan& message : story.facts.messages) {
+    message.dedup = 1;
+    message.dedup_mode = DedupMode::kWhileUnfinished;
+  }
+  story.handle(1);
+  story.publish(0);
+  story.publish(1);
+  story.handle(0);
+  EXPECT_EQ(story.finds("K2", "while m0 was unfinished"), 0U) << story.findings();
+}
+
 // ---- K3 -----------------------------------------------------------------------------------------
 
 TEST(CheckerK3, AMessageThatOvertakesAnotherOfItsKeyIsFound) {
@@ -402,6 +415,21 @@ TEST(CheckerK5, AMessageThatKillsForEverIsFound) {
     story.wait(seconds(6));
   }
   EXPECT_EQ(story.finds("K5", "killed its process 5 times, max_crashes is 2"), 1U) << story.findings();
+}
+
+TEST(CheckerK5, ADeathBesideALostLeaseIsNobodys) {
+  Story story = clean(2);
+  story.facts.messages[0].behaviour[0] = {Mood::kKills, kAlways, {}};
+  for (std::uint32_t life = 0; life < 5; ++life) {
+    const std::uint64_t lost = story.hand_out(1);
+    if (life > 0) story.settle(lost, Verb::kAck, Answer::kLost);
+    const std::uint64_t lease = story.hand_out(0, 1, life);
+    story.start(0, lease, 1, life);
+    story.finish(0, lease, Verb::kCrash);
+    story.note(Event::kCrash);
+    story.wait(seconds(6));
+  }
+  EXPECT_EQ(story.finds("K5", "killed its process"), 0U) << story.findings();
 }
 
 // ---- K6 -----------------------------------------------------------------------------------------

@@ -193,8 +193,8 @@ struct CrashMethods {
 
   static int write(sqlite3_file* file, const void* from, int count, sqlite3_int64 offset) {
     CrashHandle& handle = of(file);
-    if (handle.dead) return SQLITE_IOERR_WRITE;
     CrashDisk& disk = handle.machine->disk_;
+    if (handle.dead || !disk.has_power()) return SQLITE_IOERR_WRITE;
     std::string_view data(static_cast<const char*>(from), static_cast<std::size_t>(count));
     const auto at = static_cast<std::uint64_t>(offset);
     int answer = SQLITE_OK;
@@ -217,7 +217,7 @@ struct CrashMethods {
 
   static int truncate(sqlite3_file* file, sqlite3_int64 size) {
     CrashHandle& handle = of(file);
-    if (handle.dead) return SQLITE_IOERR_TRUNCATE;
+    if (handle.dead || !handle.machine->disk_.has_power()) return SQLITE_IOERR_TRUNCATE;
     handle.file->cut(static_cast<std::uint64_t>(size));
     handle.machine->disk_.log(CrashDisk::Deed::kTruncate, handle.file->number,
                               static_cast<std::uint64_t>(size), {});
@@ -226,8 +226,8 @@ struct CrashMethods {
 
   static int sync(sqlite3_file* file, int) {
     CrashHandle& handle = of(file);
-    if (handle.dead) return SQLITE_IOERR_FSYNC;
     CrashDisk& disk = handle.machine->disk_;
+    if (handle.dead || !disk.has_power()) return SQLITE_IOERR_FSYNC;
     const bool fails = disk.strikes(*handle.machine, disk.faults_.bad_sync);
     ++disk.figures_.syncs;
     handle.file->sync(!fails);
@@ -356,7 +356,7 @@ struct CrashMethods {
       handle->name = path;
       handle->file = disk.find(path);
       if (handle->file == nullptr) {
-        if ((flags & SQLITE_OPEN_CREATE) == 0) return SQLITE_CANTOPEN;
+        if ((flags & SQLITE_OPEN_CREATE) == 0 || !disk.has_power()) return SQLITE_CANTOPEN;
         handle->file = disk.create(path);
         constexpr int kJournals = SQLITE_OPEN_SUPER_JOURNAL | SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_WAL;
         handle->syncs_folder = (flags & kJournals) != 0;
@@ -374,6 +374,7 @@ struct CrashMethods {
     CrashMachine& machine = of(vfs);
     if (!machine.alive_) return SQLITE_IOERR_DELETE;
     if (machine.disk_.find(path) == nullptr) return SQLITE_IOERR_DELETE_NOENT;
+    if (!machine.disk_.has_power()) return SQLITE_IOERR_DELETE;
     machine.disk_.erase(path);
     if (syncs != 0) machine.disk_.sync_folder();
     return SQLITE_OK;
@@ -594,7 +595,18 @@ void CrashDisk::power_loss_after(std::size_t count, std::uint64_t seed) {
   lose(seed);
 }
 
+bool CrashDisk::has_power() {
+  if (deeds_left_ == UINT64_MAX) return true;
+  if (deeds_left_ > 0) {
+    --deeds_left_;
+    return true;
+  }
+  kill_all();
+  return false;
+}
+
 void CrashDisk::power_loss(std::uint64_t seed) {
+  deeds_left_ = UINT64_MAX;
   kill_all();
   end_recording();
   lose(seed);

@@ -89,6 +89,9 @@ class CrashDisk {
   /// The power is lost after the first `count` of the recorded operations; the others never happened.
   void power_loss_after(std::size_t count, std::uint64_t seed);
 
+  /// The power goes when so many more writes, cuts, syncs, creations and deletions are done: from then on all
+  /// machines are dead, and what they were about to do did not happen. power_loss() says what is left.
+  void cut_power_after(std::uint64_t deeds) noexcept { deeds_left_ = deeds; }
   void plant(const DiskFaults& faults) noexcept { faults_ = faults; }
   /// No file grows when all of them together would have more than this; SQLITE_FULL.
   void set_capacity(std::uint64_t bytes) noexcept { capacity_ = bytes; }
@@ -133,6 +136,8 @@ class CrashDisk {
   void log(Deed deed, std::uint64_t file, std::uint64_t offset, std::string_view bytes);
   void repeat(const Logged& logged, std::map<std::uint64_t, FilePtr>& files);
   [[nodiscard]] Folder copy() const;
+  /// Before each deed; false: the power has gone.
+  [[nodiscard]] bool has_power();
   void kill_all();
   void lose(std::uint64_t seed);
   [[nodiscard]] bool strikes(const CrashMachine& machine, double chance);
@@ -144,6 +149,7 @@ class CrashDisk {
   DiskFaults faults_;
   DiskFigures figures_;
   std::uint64_t capacity_ = UINT64_MAX;
+  std::uint64_t deeds_left_ = UINT64_MAX;  ///< UINT64_MAX: for ever
   Folder folder_;
   std::uint64_t file_last_ = 0;
   std::vector<CrashMachine*> machines_;

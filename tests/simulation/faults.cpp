@@ -7,6 +7,7 @@
 #include <utility>
 #include <variant>
 
+#include "saga/record.hpp"
 #include "simulation/plan.hpp"
 
 namespace towline::simulation {
@@ -17,6 +18,11 @@ Error full() { return {ErrorCode::kStorageFull, "simulated full disk"}; }
 
 std::uint8_t group_of(std::string_view name) noexcept {
   return name.empty() ? UINT8_MAX : static_cast<std::uint8_t>(number_in(name));
+}
+
+/// Other messages, those of sagas, have no number.
+std::uint32_t number_in_envelope(const spi::Envelope& envelope) noexcept {
+  return is_of_messages(envelope.topic) ? number_of(envelope.payload) : kNobody;
 }
 
 Answer answer_of(const Result<void>& result) noexcept {
@@ -123,6 +129,8 @@ class UnitScribe {
       }
       if (const auto* put = std::get_if<spi::PutDeadLetter>(&write)) dead(*put, about, result);
       if (const auto* update = std::get_if<spi::UpdateDeadLetter>(&write)) updated(*update, unit, result);
+      if (const auto* append = std::get_if<spi::AppendEvents>(&write)) appended(*append, result);
+      if (const auto* cursor = std::get_if<spi::PutEventCursor>(&write)) checkpoint(cursor->cursor, result);
       if (const auto* block = std::get_if<spi::PutKeyBlock>(&write)) {
         keyed(Event::kBlock, block->block.group, block->block.partition, block->block.key, block->block.held,
               result);
@@ -151,10 +159,10 @@ class UnitScribe {
  private:
   void scheduled(const spi::PutSchedule& put, Record& about, const Result<void>& result) {
     const spi::Envelope& envelope = put.record.envelope;
-    desk_.host.know_message(envelope.id, number_of(envelope.payload));
+    desk_.host.know_message(envelope.id, number_in_envelope(envelope));
     if (envelope.group.empty()) return;  // what a user delays: the producer's own record tells it
     about.verb = put.record.parked ? Verb::kPark : Verb::kRetry;
-    about.message = number_of(envelope.payload);
+    about.message = number_in_envelope(envelope);
     about.group = group_of(envelope.group);
     about.attempt = envelope.attempt;
     about.crashes = envelope.crashes;
@@ -165,7 +173,7 @@ class UnitScribe {
   }
   void dead(const spi::PutDeadLetter& put, Record& about, const Result<void>& result) {
     about.verb = Verb::kDeadLetter;
-    about.message = number_of(put.record.payload);
+    about.message = is_of_messages(put.record.topic) ? number_of(put.record.payload) : kNobody;
     about.group = group_of(put.record.group);
     about.attempt = put.record.attempt;
     about.crashes = put.record.crashes;
@@ -176,6 +184,7 @@ class UnitScribe {
   }
   void keyed(Event event, const std::string& group, std::uint32_t partition, const std::string& key,
              bool held, const Result<void>& result) {
+    if (!is_of_messages(group)) return;
     Record r = desk_.record(event);
     r.session = session_;
     r.group = group_of(group);
@@ -192,6 +201,34 @@ class UnitScribe {
     r.session = session_;
     r.answer = answer_of(result);
     desk_.host.note(r);
+  }
+  void appended(const spi::AppendEvents& append, const Result<void>& result) {
+    if (append.space == spi::StreamSpace::kEvents && result.ok()) events_there(append);
+    if (append.space != spi::StreamSpace::kSagas || !result.ok()) return;
+    for (const RecordedEvent& event : append.events) {
+      const auto entry = saga::from_event(event);
+      if (!entry) continue;  // the dump at the end shows it
+      Record r = desk_.record(Event::kSagaLog);
+      r.number = number_in(append.stream.substr(append.stream.find('/') + 1));
+      r.index = entry->step.empty() ? kNobody : static_cast<std::uint32_t>(entry->step[0] - 'a');
+      r.attempt = entry->attempt;
+      r.reason = static_cast<std::uint8_t>(entry->mark);
+      desk_.host.note(r);
+    }
+  }
+  void events_there(const spi::AppendEvents& append) {
+    if (append.appended == nullptr || append.appended->duplicate) return;
+    Record r = desk_.record(Event::kEventsThere);
+    r.redrives = number_of(append.events.front().payload);
+    r.attempt = static_cast<std::uint32_t>(append.events.size());
+    r.index = simulation::number_in(append.stream);
+    desk_.host.note(r);
+  }
+  void checkpoint(const spi::EventCursor& cursor, const Result<void>& result) {
+    Record r = desk_.record(Event::kCheckpoint);
+    r.session = simulation::number_in(cursor.name);
+    r.number = cursor.place;
+    if (result.ok()) desk_.host.note(r);
   }
   void updated(const spi::UpdateDeadLetter& update, const spi::Unit& unit, const Result<void>& result) {
     Record r =
@@ -219,6 +256,7 @@ class FaultySubscription final : public spi::Subscription {
       : desk_(desk),
         inner_(std::move(inner)),
         group_(group_of(options.group)),
+        is_of_messages_(is_of_messages(options.group)),
         lease_(options.lease),
         ordered_(options.order != spi::OrderMode::kUnordered),
         session_(session) {}
@@ -265,17 +303,7 @@ class FaultySubscription final : public spi::Subscription {
     auto lost = desk_.execute(faults, stays, [&] { return inner_->renew(); });
     if (faults.power_loss && (!stays || !lost)) desk_.leave(faults);
     if (!lost) return lost;
-    Record r = desk_.record(Event::kRenew);
-    r.session = session_;
-    r.group = group_;
-    r.until = desk_.host.time().monotonic + lease_;
-    for (const std::uint64_t lease : *lost) {
-      Record gone = r;
-      gone.event = Event::kLeaseLost;
-      gone.lease = lease;
-      desk_.host.note(gone);
-    }
-    desk_.host.note(r);
+    if (is_of_messages_) note_renewal(*lost);
     desk_.leave(faults);
     if (faults.fail_after) return unavailable();
     return lost;
@@ -303,6 +331,20 @@ class FaultySubscription final : public spi::Subscription {
     MonotonicTime until;
   };
 
+  void note_renewal(const std::vector<std::uint64_t>& lost) const {
+    Record r = desk_.record(Event::kRenew);
+    r.session = session_;
+    r.group = group_;
+    r.until = desk_.host.time().monotonic + lease_;
+    for (const std::uint64_t lease : lost) {
+      Record gone = r;
+      gone.event = Event::kLeaseLost;
+      gone.lease = lease;
+      desk_.host.note(gone);
+    }
+    desk_.host.note(r);
+  }
+
   void release_orphans() {
     std::vector<spi::Settlement> back;
     std::vector<bool> in_time;
@@ -322,7 +364,7 @@ class FaultySubscription final : public spi::Subscription {
     std::erase_if(orphans_, goes);
     for (std::uint32_t i = 0; i < back.size(); ++i) {
       const bool lost = std::find(received->lost.begin(), received->lost.end(), i) != received->lost.end();
-      if (in_time[i] && !lost) UnitScribe(desk_, session_).settled(back[i], {}, {});
+      if (in_time[i] && !lost && is_of_messages_) UnitScribe(desk_, session_).settled(back[i], {}, {});
     }
     desk_.host.touch();
   }
@@ -354,6 +396,7 @@ class FaultySubscription final : public spi::Subscription {
   }
 
   void note(const spi::ReceiveRequest& request, const spi::Received& received, bool answer_lost) {
+    if (!is_of_messages_) return;
     UnitScribe scribe(desk_, session_);
     const Error lost{ErrorCode::kLeaseLost, {}};
     for (std::uint32_t i = 0; i < request.settlements.size(); ++i) {
@@ -371,7 +414,7 @@ class FaultySubscription final : public spi::Subscription {
       r.answer = answer_lost ? Answer::kUnknown : Answer::kOk;
       r.session = session_;
       r.group = group_;
-      r.message = number_of(envelope.payload);
+      r.message = number_in_envelope(envelope);
       r.attempt = envelope.attempt;
       r.crashes = delivery.crashes;
       r.redrives = envelope.redrives;
@@ -387,6 +430,7 @@ class FaultySubscription final : public spi::Subscription {
   const Desk desk_;
   const std::unique_ptr<spi::Subscription> inner_;
   const std::uint8_t group_;
+  const bool is_of_messages_;  ///< others are none of the history's business
   const Duration lease_;
   const bool ordered_;
   const std::uint32_t session_;
@@ -410,7 +454,7 @@ class FaultyTransport final : public spi::Transport {
     if (faults.fail_before) return unavailable();
     if (faults.refuse) return full();
     for (const spi::Envelope& envelope : envelopes) {
-      desk_.host.know_message(envelope.id, number_of(envelope.payload));
+      desk_.host.know_message(envelope.id, number_in_envelope(envelope));
     }
     bool stays = true;
     auto answers = desk_.execute(faults, stays, [&] { return inner_->publish(envelopes, deadline); });
@@ -515,6 +559,25 @@ class FaultyStore final : public spi::Store {
                                         const std::stop_token& stop) override {
     return desk_.run(Call::kRead, [&] { return inner_->wait_for_events(space, after, deadline, stop); });
   }
+  Result<std::optional<SagaInfo>> find_saga(std::string_view type, std::string_view id) override {
+    return desk_.run(Call::kRead, [&] { return inner_->find_saga(type, id); });
+  }
+  Result<Page<SagaInfo>> list_sagas(const SagaQuery& query) override {
+    return desk_.run(Call::kRead, [&] { return inner_->list_sagas(query); });
+  }
+  Result<std::vector<spi::ClientPosition>> client_positions(std::string_view user, std::string_view client,
+                                                            std::string_view from,
+                                                            std::size_t count_max) override {
+    return desk_.run(Call::kRead, [&] { return inner_->client_positions(user, client, from, count_max); });
+  }
+  Result<std::vector<spi::MissedMessages>> missed_messages(std::string_view user, std::string_view from,
+                                                           std::size_t count_max) override {
+    return desk_.run(Call::kRead, [&] { return inner_->missed_messages(user, from, count_max); });
+  }
+  Result<std::vector<spi::OutboxEntry>> read_outbox(std::size_t count_max, spi::Deadline deadline,
+                                                    const std::stop_token& stop) override {
+    return desk_.run(Call::kRead, [&] { return inner_->read_outbox(count_max, deadline, stop); });
+  }
   Result<spi::StoreStatistics> statistics() override {
     return desk_.run(Call::kRead, [&] { return inner_->statistics(); });
   }
@@ -534,7 +597,7 @@ class FaultyStore final : public spi::Store {
   }
   Result<void> transact(const std::function<Result<void>(spi::SqlSession&)>& body,
                         std::span<const spi::Unit> units, spi::Subscription* settle) override {
-    return inner_->transact(body, units, settle);
+    return desk_.run(Call::kCommit, [&] { return inner_->transact(body, units, settle); });
   }
 
  private:

@@ -3,6 +3,9 @@
 #include "simulation/history.hpp"
 
 #include <cstdio>
+#include <iterator>
+
+#include <towline/saga.hpp>
 
 #include "base/random.hpp"
 #include "simulation/clock.hpp"
@@ -26,67 +29,16 @@ void History::fold(const Record& r) noexcept {
 }
 
 const char* name_of(Event event) noexcept {
-  switch (event) {
-    case Event::kPublish:
-      return "publish";
-    case Event::kHandOut:
-      return "hand out";
-    case Event::kRenew:
-      return "renew";
-    case Event::kLeaseLost:
-      return "lease lost";
-    case Event::kSettle:
-      return "settle";
-    case Event::kStart:
-      return "start";
-    case Event::kFinish:
-      return "finish";
-    case Event::kStored:
-      return "stored";
-    case Event::kRedrive:
-      return "redrive";
-    case Event::kDiscard:
-      return "discard";
-    case Event::kCancel:
-      return "cancel";
-    case Event::kReschedule:
-      return "reschedule";
-    case Event::kCrash:
-      return "CRASH";
-    case Event::kUp:
-      return "up";
-    case Event::kClose:
-      return "close";
-    case Event::kPause:
-      return "pause";
-    case Event::kBegin:
-      return "begin";
-    case Event::kComplete:
-      return "complete";
-    case Event::kGiveUp:
-      return "give up";
-    case Event::kBlock:
-      return "block";
-    case Event::kUnpark:
-      return "unpark";
-    case Event::kHandRelease:
-      return "by hand";
-    case Event::kAsking:
-      return "asking";
-    case Event::kBeginning:
-      return "beginning";
-    case Event::kEnding:
-      return "ending";
-    case Event::kRemoved:
-      return "removed";
-    case Event::kPowerLoss:
-      return "POWER LOSS";
-    case Event::kFault:
-      return "fault";
-    case Event::kNote:
-      return "note";
-  }
-  return "?";
+  static constexpr const char* kNames[] = {
+      "publish",     "hand out",  "renew",      "lease lost", "settle",     "start",      "finish",
+      "stored",      "redrive",   "discard",    "cancel",     "reschedule", "CRASH",      "up",
+      "close",       "pause",     "begin",      "complete",   "give up",    "block",      "unpark",
+      "by hand",     "asking",    "beginning",  "ending",     "removed",    "POWER LOSS", "saga start",
+      "saga cancel", "saga help", "saga log",   "deed",       "deed end",   "appending",  "appended",
+      "events",      "follow",    "checkpoint", "once asked", "effect",     "returned",   "once",
+      "once in tx",  "fault",     "note"};
+  static_assert(std::size(kNames) == static_cast<std::size_t>(Event::kNote) + 1);
+  return kNames[static_cast<std::size_t>(event)];
 }
 
 const char* name_of(Answer answer) noexcept {
@@ -169,6 +121,10 @@ std::string to_text(const Record& r) {
     text += line;
   }
   if (r.verb == Verb::kDeadLetter) text += " reason " + std::to_string(r.reason);
+  if (r.event == Event::kSagaLog)
+    text += " " + std::string(towline::name_of(static_cast<SagaMark>(r.reason)));
+  if (r.event == Event::kSagaLog || r.event == Event::kDeed || r.event == Event::kDeedEnd)
+    text += (r.group == 0 ? " attempt " : " undoing, attempt ") + std::to_string(r.attempt);
   return text;
 }
 

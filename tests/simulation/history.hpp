@@ -41,6 +41,24 @@ enum class Event : std::uint8_t {
   kEnding,       ///< idempotency: complete() or fail() is about to be called; `number` and `lease` as theirs
   kRemoved,      ///< the janitor removed `number` dead letters
   kPowerLoss,    ///< the power went; `number` how often before, `index` whether the call's commit is there
+  kSagaStart,    ///< an answer to start(); `number` the saga, `index` 1: it is new, `lease` 1: of another one
+  kSagaCancel,   ///< an operator's cancel() was answered
+  kSagaHelp,     ///< retry(), skip() or force() was; `reason` the mark, `index` the step
+  kSagaLog,      ///< an entry of a saga's log became durable; `reason` its mark, `index` its step
+  kDeed,         ///< a step's function began to do its work; `group` its phase, `lease` the call
+  kDeedEnd,      ///< it returned; `verb` what it said
+  kAppending,    ///< append() is about to be called; `number` pairs it with its answer, `redrives` its first
+                 ///< event, `attempt` how many, `index` the stream, `lease` the version expected + 1, 0: any
+  kAppended,     ///< its answer; `lease` the first version
+  kEventsThere,  ///< events became durable; `redrives`, `attempt` and `index` as of kAppending
+  kFollow,       ///< an event was given to a follower; `session` which, `index` the event, `number` its place
+  kCheckpoint,   ///< a follower's checkpoint became durable; `number` the place
+  kOnceAsked,    ///< once() is about to be called; `lease` the call, `index` the key, `until` its lease at
+                 ///< least
+  kOnceEffect,   ///< its function began; `number` the result it will give
+  kOnceReturn,   ///< its function returned
+  kOnce,         ///< its answer; `number` the result
+  kOnceInTx,     ///< the same in a transaction: effect and result together, `number` the result
   kFault,        ///< something was made to fail; `number` which
   kNote,         ///< for a person who reads a trace
 };
@@ -93,7 +111,7 @@ struct Record {
   TimePoint wall{};
   MonotonicTime until{};
   TimePoint until_wall{};
-  /// kDeadLetter: the reason, as DeadLetterReason.
+  /// kDeadLetter: the reason, as DeadLetterReason. Of sagas: a SagaMark.
   std::uint8_t reason = 0;
   /// The message heads a blocked key.
   bool heads_key = false;

@@ -8,6 +8,9 @@
 #include <variant>
 #include <vector>
 
+#include "saga/record.hpp"
+#include "support/plain_store.hpp"
+
 namespace towline::simulation {
 namespace {
 
@@ -40,6 +43,12 @@ constexpr std::array<Row, kMutantCount> kRows = {{
     {"starts-loops-again", "NAI-12"},
     {"reads-from-the-start", "NAI-13"},
     {"discards-when-full", "NAI-16"},
+    {"forgets-saga-steps", "NAI-08"},
+    {"skips-failed-step", "NAI-08"},
+    {"undoes-forwards", "NAI-08"},
+    {"follows-from-the-start", "NAI-13"},
+    {"passes-uncommitted", "NAI-15"},
+    {"appends-anywhere", "NAI-15"},
 }};
 
 template <typename T>
@@ -54,77 +63,6 @@ void take_out(spi::Unit& unit) {
 }
 
 // ---- what every decorator passes on ---------------------------------------------------------------
-
-class PlainStore : public spi::Store {
- public:
-  explicit PlainStore(std::shared_ptr<spi::Store> inner) : inner_(std::move(inner)) {}
-  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units) override {
-    return inner_->commit(units);
-  }
-  Result<spi::DueBatch> claim_due(const spi::DueRequest& request) override {
-    return inner_->claim_due(request);
-  }
-  Result<spi::DueBatch> promote_due(const spi::DueRequest& request) override {
-    return inner_->promote_due(request);
-  }
-  void wake() noexcept override { inner_->wake(); }
-  Result<std::optional<spi::ScheduleRecord>> find_schedule(const MessageId& id) override {
-    return inner_->find_schedule(id);
-  }
-  Result<Page<spi::ScheduleRecord>> list_schedule(const spi::ScheduleQuery& query) override {
-    return inner_->list_schedule(query);
-  }
-  Result<bool> has_fired(const MessageId& id) override { return inner_->has_fired(id); }
-  Result<std::vector<spi::KeyBlock>> list_key_blocks(std::string_view group, std::string_view topic,
-                                                     std::optional<std::uint32_t> partition) override {
-    return inner_->list_key_blocks(group, topic, partition);
-  }
-  Result<std::optional<DeadLetter>> find_dead_letter(const MessageId& id) override {
-    return inner_->find_dead_letter(id);
-  }
-  Result<Page<DeadLetter>> list_dead_letters(const DeadLetterQuery& query) override {
-    return inner_->list_dead_letters(query);
-  }
-  Result<std::vector<DeadLetterGroup>> group_dead_letters(const DeadLetterQuery& query) override {
-    return inner_->group_dead_letters(query);
-  }
-  Result<std::optional<MessageId>> find_dedup(std::string_view topic, std::string_view dedup_id) override {
-    return inner_->find_dedup(topic, dedup_id);
-  }
-  Result<std::vector<bool>> inbox_contains(std::string_view group, std::span<const MessageId> ids) override {
-    return inner_->inbox_contains(group, ids);
-  }
-  Result<std::optional<spi::IdempotencyRecord>> find_idempotency(std::string_view scope,
-                                                                 std::string_view key) override {
-    return inner_->find_idempotency(scope, key);
-  }
-  Result<spi::StreamSlice> read_stream(const spi::StreamRead& read) override {
-    return inner_->read_stream(read);
-  }
-  Result<Page<StreamInfo>> list_streams(spi::StreamSpace space, std::string_view prefix,
-                                        std::size_t count_max, std::string_view cursor) override {
-    return inner_->list_streams(space, prefix, count_max, cursor);
-  }
-  Result<std::optional<Snapshot>> find_snapshot(std::string_view stream) override {
-    return inner_->find_snapshot(stream);
-  }
-  Result<std::optional<spi::EventCursor>> find_event_cursor(std::string_view name) override {
-    return inner_->find_event_cursor(name);
-  }
-  Result<std::uint64_t> wait_for_events(spi::StreamSpace space, std::uint64_t after, spi::Deadline deadline,
-                                        const std::stop_token& stop) override {
-    return inner_->wait_for_events(space, after, deadline, stop);
-  }
-  Result<spi::StoreStatistics> statistics() override { return inner_->statistics(); }
-  Result<spi::SweepReport> sweep(const spi::SweepRequest& request) override { return inner_->sweep(request); }
-  Result<void> transact(const std::function<Result<void>(spi::SqlSession&)>& body,
-                        std::span<const spi::Unit> units, spi::Subscription* settle) override {
-    return inner_->transact(body, units, settle);
-  }
-
- protected:
-  const std::shared_ptr<spi::Store> inner_;
-};
 
 class PlainSubscription : public spi::Subscription {
  public:
@@ -167,6 +105,9 @@ void spoil_unit(spi::Unit& unit, Mutant mutant) {
   if (mutant == Mutant::kForgetsBlocks && !has<spi::UnparkNext>(unit)) take_out<spi::PutKeyBlock>(unit);
   if (mutant == Mutant::kLosesDeadLetters) take_out<spi::PutDeadLetter>(unit);
   for (spi::Write& write : unit.writes) {
+    auto* append = std::get_if<spi::AppendEvents>(&write);
+    const bool is_of_events = append != nullptr && append->space == spi::StreamSpace::kEvents;
+    if (is_of_events && mutant == Mutant::kAppendsAnywhere) append->expected.reset();
     auto* put = std::get_if<spi::PutSchedule>(&write);
     if (put == nullptr || put->record.parked) continue;
     if (mutant == Mutant::kForgetsAttempts && !put->record.envelope.group.empty()) {
@@ -185,7 +126,17 @@ std::vector<spi::Unit> spoiled(std::span<const spi::Unit> units, Mutant mutant) 
   return all;
 }
 
-class WrongStore final : public PlainStore {
+/// Positions of events that were given and are not committed yet, as readers see it: until two more appends.
+using Hidden = std::vector<std::pair<std::uint64_t, std::uint64_t>>;
+
+std::shared_ptr<Hidden> shared_hidden() {
+  static std::weak_ptr<Hidden> last;
+  auto hidden = last.lock();
+  if (!hidden) last = hidden = std::make_shared<Hidden>();
+  return hidden;
+}
+
+class WrongStore final : public support::PlainStore {
  public:
   WrongStore(std::shared_ptr<spi::Store> inner, Mutant mutant, std::shared_ptr<spi::Clock> clock)
       : PlainStore(std::move(inner)), mutant_(mutant), clock_(std::move(clock)) {}
@@ -202,7 +153,9 @@ class WrongStore final : public PlainStore {
         }
       }
     }
+    remember(units);
     auto results = inner_->commit(changed);
+    if (mutant_ == Mutant::kPassesUncommitted && results.ok()) hide(units);
     if (mutant_ != Mutant::kCancelAlwaysWins || !results.ok()) return results;
     for (std::size_t i = 0; i < results->size(); ++i) {
       Result<void>& result = (*results)[i];
@@ -226,6 +179,30 @@ class WrongStore final : public PlainStore {
     return batch;
   }
 
+  Result<spi::StreamSlice> read_stream(const spi::StreamRead& read) override {
+    auto slice = inner_->read_stream(read);
+    if (mutant_ == Mutant::kPassesUncommitted && slice && read.space == spi::StreamSpace::kEvents) {
+      std::erase_if(slice->events, [&](const RecordedEvent& event) { return is_hidden(event.position); });
+    }
+    if (mutant_ != Mutant::kForgetsSagaSteps || read.space != spi::StreamSpace::kSagas || !slice)
+      return slice;
+    for (RecordedEvent& event : slice->events) {
+      if (event.version == 1 || own_.contains(event.id)) continue;
+      RecordedEvent nothing = saga::to_event(SagaEntry{});
+      event.type = nothing.type;
+      event.headers = nothing.headers;
+      event.payload = nothing.payload;
+    }
+    return slice;
+  }
+
+  Result<std::optional<spi::EventCursor>> find_event_cursor(std::string_view name) override {
+    auto cursor = inner_->find_event_cursor(name);
+    if (mutant_ == Mutant::kFollowsFromTheStart && cursor && *cursor)
+      (**cursor).place = places_[std::string(name)];
+    return cursor;
+  }
+
   Result<spi::SweepReport> sweep(const spi::SweepRequest& request) override {
     if (mutant_ != Mutant::kCleansOnlyResolved) return inner_->sweep(request);
     spi::SweepRequest without = request;
@@ -245,8 +222,43 @@ class WrongStore final : public PlainStore {
   }
 
  private:
+  void remember(std::span<const spi::Unit> units) {
+    for (const spi::Unit& unit : units) {
+      for (const spi::Write& write : unit.writes) {
+        if (const auto* put = std::get_if<spi::PutEventCursor>(&write))
+          places_[put->cursor.name] = put->cursor.place;
+        const auto* append = std::get_if<spi::AppendEvents>(&write);
+        if (append == nullptr || append->space != spi::StreamSpace::kSagas) continue;
+        for (const RecordedEvent& event : append->events)
+          own_.insert(event.id);
+      }
+    }
+  }
+
+  void hide(std::span<const spi::Unit> units) {
+    for (const spi::Unit& unit : units) {
+      for (const spi::Write& write : unit.writes) {
+        const auto* append = std::get_if<spi::AppendEvents>(&write);
+        const bool counts = append != nullptr && append->space == spi::StreamSpace::kEvents &&
+                            append->appended != nullptr && append->appended->last_position != 0;
+        if (!counts) continue;
+        const std::uint64_t last = append->appended->last_position;
+        hidden_->emplace_back(last - append->events.size() + 1, last);
+      }
+    }
+  }
+  /// The last append but one is: what came after it is read before it.
+  [[nodiscard]] bool is_hidden(std::uint64_t position) const {
+    if (hidden_->size() < 2 || hidden_->size() % 3 != 2) return false;
+    const auto& [from, to] = (*hidden_)[hidden_->size() - 2];
+    return position >= from && position <= to;
+  }
+
   const Mutant mutant_;
   const std::shared_ptr<spi::Clock> clock_;
+  std::set<MessageId> own_;  ///< entries of sagas' logs that this process has written
+  std::map<std::string, std::uint64_t> places_;  ///< of followers, as this process has written them
+  const std::shared_ptr<Hidden> hidden_ = shared_hidden();
 };
 
 /// What was ever handed out to a group, for readers that begin at the beginning.
@@ -433,7 +445,7 @@ class HastyTransport final : public PlainTransport {
   const Mutant mutant_;
 };
 
-class HastyStore final : public PlainStore {
+class HastyStore final : public support::PlainStore {
  public:
   using PlainStore::PlainStore;
   Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units) override {
@@ -493,6 +505,8 @@ spi::Provider with_wrong_provider(spi::Provider provider, Mutant mutant, std::sh
     case Mutant::kRedrivesInTwoSteps:
     case Mutant::kHidesErrors:
     case Mutant::kLeaseByWallClock:
+    case Mutant::kSkipsFailedStep:
+    case Mutant::kUndoesForwards:
       return provider;
     default:
       break;
@@ -517,6 +531,20 @@ spi::Provider with_wrong_engine(spi::Provider provider, Mutant mutant) {
       break;
   }
   return provider;
+}
+
+std::optional<std::string> step_done(const SagaCall& call, const SagaDefinition& definition, Mutant mutant) {
+  if (call.phase() == SagaPhase::kExecute) return call.step();
+  if (mutant == Mutant::kSkipsFailedStep && !call.output()) return std::nullopt;
+  if (mutant != Mutant::kUndoesForwards || !call.output()) return call.step();
+  std::vector<std::string> done;
+  for (const auto& stage : definition.stages) {
+    for (const SagaStep& step : stage) {
+      if (step.compensates && call.output_of(step.name)) done.push_back(step.name);
+    }
+  }
+  const auto at = std::find(done.begin(), done.end(), call.step());
+  return at == done.end() ? call.step() : done[static_cast<std::size_t>(done.end() - at) - 1];
 }
 
 std::shared_ptr<spi::Clock> provider_clock(std::shared_ptr<spi::Clock> clock, Mutant mutant) {

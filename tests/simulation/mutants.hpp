@@ -10,8 +10,11 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
+#include <string>
 #include <string_view>
 
+#include <towline/saga.hpp>
 #include <towline/spi/driver.hpp>
 
 namespace towline::simulation {
@@ -40,8 +43,14 @@ enum class Mutant : std::uint8_t {
   kStartsLoopsAgain,       ///< a consumer that subscribes again does not end its old loop, and each delivers
   kReadsFromTheStart,      ///< every reader has a position of its own, in memory: it begins at the beginning
   kDiscardsWhenFull,       ///< what is published to a long queue is acknowledged and discarded
+  kForgetsSagaSteps,       ///< what a saga has done is known only to the process that did it
+  kSkipsFailedStep,        ///< the step that failed, and may have half happened, is not undone
+  kUndoesForwards,         ///< compensations run in the order of the steps
+  kFollowsFromTheStart,    ///< how far events were followed is known only to the process that did it
+  kPassesUncommitted,      ///< a reader goes past positions whose events appear later
+  kAppendsAnywhere,        ///< the version that an append expects is not compared
 };
-inline constexpr std::size_t kMutantCount = 23;
+inline constexpr std::size_t kMutantCount = 29;
 
 [[nodiscard]] const char* name_of(Mutant mutant) noexcept;
 /// The naive design of the reliability notes that it stands for; "" for those made by hand.
@@ -53,6 +62,9 @@ inline constexpr std::size_t kMutantCount = 23;
                                                 std::shared_ptr<spi::Clock> clock);
 /// Above the faults: what the engine gets to see.
 [[nodiscard]] spi::Provider with_wrong_engine(spi::Provider provider, Mutant mutant);
+/// The step that is really done when that call is made; nullopt: none, and it counts as done.
+[[nodiscard]] std::optional<std::string> step_done(const SagaCall& call, const SagaDefinition& definition,
+                                                   Mutant mutant);
 /// The clock that the provider is opened with.
 [[nodiscard]] std::shared_ptr<spi::Clock> provider_clock(std::shared_ptr<spi::Clock> clock, Mutant mutant);
 

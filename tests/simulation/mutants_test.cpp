@@ -38,6 +38,27 @@ TEST(Simulator, RunsTheSameSeedTheSameWay) {
   }
 }
 
+TEST(Simulator, HasSagasEventsAndFunctionsThatRunOnceInEachWorld) {
+  for (const WorldKind world : {WorldKind::kMemory, WorldKind::kSqlite, WorldKind::kSplit}) {
+    Figures all;
+    for (std::uint64_t seed = 1; seed <= 25; ++seed) {
+      const Verdict verdict = run_seed(seed, world);
+      EXPECT_EQ(verdict.ending, Ending::kClean) << "seed " << seed;
+      all.sagas += verdict.figures.sagas;
+      for (std::size_t i = 0; i < all.saga_ends.size(); ++i)
+        all.saga_ends[i] += verdict.figures.saga_ends[i];
+      all.events += verdict.figures.events;
+      all.followed += verdict.figures.followed;
+      all.once_effects += verdict.figures.once_effects;
+    }
+    EXPECT_GT(all.saga_ends[0], 10U) << "completed";
+    EXPECT_GT(all.saga_ends[1], 10U) << "compensated";
+    EXPECT_GT(all.events, 100U);
+    EXPECT_GT(all.followed, 100U);
+    EXPECT_GT(all.once_effects, 20U);
+  }
+}
+
 TEST(Simulator, RefusesAWorldThatItCannotRun) {
   for (const char* world : {"postgres", "memor", ""}) {
     std::string arguments[] = {"sim", "--world", world};

@@ -181,6 +181,13 @@ void draw_groups(Plan& plan, Dice& dice) {
 
 }  // namespace
 
+void draw_once(Plan& plan, const Reduction& reduction) {
+  Dice dice(base::derive_seed(plan.seed, 9));
+  if (!dice.chance(0.35) || reduction.without_once) return;
+  plan.once_client_count = static_cast<std::uint32_t>(dice.between(1, 4));
+  plan.once_key_count = static_cast<std::uint32_t>(dice.pick({1, 4, 20}));
+}
+
 Plan draw_plan(std::uint64_t seed, WorldKind world, const Reduction& reduction) {
   Dice dice(base::derive_seed(seed, 1));
   Plan plan;
@@ -203,6 +210,9 @@ Plan draw_plan(std::uint64_t seed, WorldKind world, const Reduction& reduction) 
   draw_disk_faults(plan);
   draw_retention(plan);
   draw_messages(plan, dice, reduction.halvings);
+  draw_sagas(plan, reduction);
+  draw_events(plan, reduction);
+  draw_once(plan, reduction);
   for (std::size_t i = 0; i < kFaultCount; ++i) {
     if ((reduction.without >> i & 1) != 0) plan.faults[i].on = false;
   }
@@ -275,6 +285,10 @@ const char* name_of(Mood mood) noexcept {
 
 std::string topic_name(std::uint32_t topic) { return "t" + std::to_string(topic); }
 std::string group_name(std::uint32_t group) { return "g" + std::to_string(group); }
+
+bool is_of_messages(std::string_view name) noexcept {
+  return name.size() > 1 && (name[0] == 't' || name[0] == 'g') && name[1] >= '0' && name[1] <= '9';
+}
 
 std::uint32_t number_in(std::string_view name) noexcept {
   std::uint32_t number = 0;

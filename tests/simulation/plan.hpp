@@ -12,6 +12,7 @@
 
 #include <towline/message.hpp>
 #include <towline/options.hpp>
+#include <towline/saga.hpp>
 
 namespace towline::simulation {
 
@@ -91,6 +92,37 @@ struct GroupPlan {
   ConsumerOptions options;
 };
 
+/// What the functions of one step do in one saga.
+struct SagaStepPlan {
+  Behaviour execute, compensate;
+};
+
+struct SagaPlan {
+  std::uint32_t type = 0;
+  Duration starts_after{0};
+  /// Somebody starts it once more, or starts another one under its id.
+  bool starts_twice = false, is_contested = false;
+  Duration cancelled_after{0};  ///< 0: never
+  std::vector<SagaStepPlan> steps;
+};
+
+struct FollowerPlan {
+  std::string stream;  ///< empty: all events
+  std::string type;    ///< empty: all types
+  bool by_hand = false;
+  std::int64_t batch_count_max = 1;
+  Duration takes_max{0};
+};
+
+/// Events that are appended and followed.
+struct EventsPlan {
+  std::uint32_t client_count = 0;  ///< who append
+  std::uint32_t append_count = 0;  ///< in all
+  std::uint32_t stream_count = 1;
+  std::uint32_t batch_count_max = 1;
+  std::vector<FollowerPlan> followers;
+};
+
 struct FaultPlan {
   bool on = false;
   /// Per provider call, or from kCrash on per step of the world. kPowerLoss: per provider call; kBadSync,
@@ -101,7 +133,8 @@ struct FaultPlan {
 /// What a caller changes about the plan of a seed.
 struct Reduction {
   std::uint32_t without = 0;   ///< bit mask of Fault
-  std::uint32_t halvings = 0;  ///< of the number of messages
+  std::uint32_t halvings = 0;  ///< of the number of messages, and of all else
+  bool without_sagas = false, without_events = false, without_once = false;
 };
 
 struct Plan {
@@ -124,6 +157,11 @@ struct Plan {
   double slowness = 1.0;
   std::vector<GroupPlan> groups;
   std::vector<MessagePlan> messages;
+  std::vector<SagaDefinition> saga_types;
+  std::vector<SagaPlan> sagas;
+  EventsPlan events;
+  /// Who call functions that must run once per key; where the provider runs SQL, in transactions as well.
+  std::uint32_t once_client_count = 0, once_key_count = 1;
   std::array<FaultPlan, kFaultCount> faults{};
   /// The chance that a redriven message is handled well.
   double healed_by_redrive = 0.7;
@@ -138,6 +176,22 @@ struct Plan {
 
 [[nodiscard]] std::string topic_name(std::uint32_t topic);
 [[nodiscard]] std::string group_name(std::uint32_t group);
+/// Whether a topic or group is one of those that messages of the plan go to.
+[[nodiscard]] bool is_of_messages(std::string_view name) noexcept;
+/// By dice of their own, so that plans without them stay as they are.
+void draw_sagas(Plan& plan, const Reduction& reduction);
+void draw_events(Plan& plan, const Reduction& reduction);
+void draw_once(Plan& plan, const Reduction& reduction);
+[[nodiscard]] std::string stream_name(std::uint32_t stream);
+[[nodiscard]] std::string type_of_event(std::uint32_t event);
+[[nodiscard]] MessageId id_of_event(std::uint32_t event);
+[[nodiscard]] std::string follower_name(std::uint32_t follower);
+/// Where the commands of all sagas go.
+inline constexpr std::string_view kCommandTopic = "commands";
+[[nodiscard]] std::string saga_id(std::uint32_t saga);
+[[nodiscard]] std::string saga_context(std::uint32_t saga);
+/// Steps in the order of their numbers.
+[[nodiscard]] std::vector<const SagaStep*> steps_of(const SagaDefinition& definition);
 /// The number at the end of a topic's or group's name.
 [[nodiscard]] std::uint32_t number_in(std::string_view name) noexcept;
 /// One paragraph for a person.

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <sys/wait.h>
@@ -86,6 +87,13 @@ struct Totals {
     figures.crashes += f.crashes;
     figures.dead_letters += f.dead_letters;
     figures.redrives += f.redrives;
+    figures.sagas += f.sagas;
+    figures.deeds += f.deeds;
+    figures.events += f.events;
+    figures.followed += f.followed;
+    figures.once_effects += f.once_effects;
+    for (std::size_t i = 0; i < figures.saga_ends.size(); ++i)
+      figures.saga_ends[i] += f.saga_ends[i];
     figures.virtual_time += f.virtual_time;
     for (std::size_t i = 0; i < kFaultCount; ++i)
       figures.faults[i] += f.faults[i];
@@ -110,6 +118,16 @@ struct Totals {
         static_cast<unsigned long long>(figures.crashes),
         static_cast<unsigned long long>(figures.dead_letters),
         static_cast<unsigned long long>(figures.redrives));
+    std::printf("  sagas %llu (completed %llu, compensated %llu, stuck %llu), steps run %llu\n",
+                static_cast<unsigned long long>(figures.sagas),
+                static_cast<unsigned long long>(figures.saga_ends[0]),
+                static_cast<unsigned long long>(figures.saga_ends[1]),
+                static_cast<unsigned long long>(figures.saga_ends[2]),
+                static_cast<unsigned long long>(figures.deeds));
+    std::printf("  events %llu, followed %llu; functions run once %llu\n",
+                static_cast<unsigned long long>(figures.events),
+                static_cast<unsigned long long>(figures.followed),
+                static_cast<unsigned long long>(figures.once_effects));
     std::printf("  faults:");
     for (std::size_t i = 0; i < (world == WorldKind::kSqlite ? kFaultCount : kFaultOfDisk); ++i) {
       std::printf(" %s %llu", simulation::name_of(static_cast<Fault>(i)),
@@ -280,6 +298,12 @@ std::string parse(int argc, char** argv, RunnerOptions& options) {
       options.from = number();
     } else if (name == "--halvings") {
       options.reduction.halvings = static_cast<std::uint32_t>(number());
+    } else if (name == "--without-part") {
+      options.reduction.without_sagas |= value == "sagas";
+      options.reduction.without_events |= value == "events";
+      options.reduction.without_once |= value == "once";
+      if (value != "sagas" && value != "events" && value != "once")
+        return "--without-part is sagas, events or once, not \"" + std::string(value) + "\"";
     } else if (name == "--world") {
       if (!parse_world(value, options.world))
         return "--world is memory, sqlite or split, not \"" + std::string(value) + "\"";
@@ -340,6 +364,9 @@ Reduction shrink(std::uint64_t seed, WorldKind world, const Reduction& from, Mut
     next.without |= 1u << i;
     if (fails(next)) best = next;
   }
+  if (Reduction next = best; !std::exchange(next.without_sagas, true) && fails(next)) best = next;
+  if (Reduction next = best; !std::exchange(next.without_events, true) && fails(next)) best = next;
+  if (Reduction next = best; !std::exchange(next.without_once, true) && fails(next)) best = next;
   for (int i = 0; i < 8; ++i) {
     Reduction next = best;
     ++next.halvings;
@@ -357,6 +384,9 @@ std::string replay_command(std::uint64_t seed, WorldKind world, const Reduction&
     without += (without.empty() ? "" : ",") + std::string(simulation::name_of(static_cast<Fault>(i)));
   }
   if (!without.empty()) command += " --without " + without;
+  if (reduction.without_sagas) command += " --without-part sagas";
+  if (reduction.without_events) command += " --without-part events";
+  if (reduction.without_once) command += " --without-part once";
   if (reduction.halvings > 0) command += " --halvings " + std::to_string(reduction.halvings);
   if (mutant != Mutant::kNone) command += " --mutant " + std::string(simulation::name_of(mutant));
   return command;

@@ -3,6 +3,7 @@
 //   sim --seeds N [--from S] [--world memory|sqlite|split] [--jobs n]  many; prints figures
 //   sim --seeds N --mutants                                   which wrong designs are caught within N seeds
 //   sim --seed S [--trace] [--without a,b] [--halvings n]     one, with its trace
+//   ... --without-part sagas|events|once                      without those; may be given several times
 //
 // Exit codes: 0 clean, 1 crash or assertion, 2 safety, 3 liveness, 4 nondeterminism, 64 wrong arguments.
 

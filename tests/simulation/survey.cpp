@@ -68,6 +68,7 @@ bool World::is_quiet(std::string* why) {
     return false;
   };
   if (!running_.empty()) return no(std::to_string(running_.size()) + " handlers run");
+  if (!saga_running_.empty()) return no(std::to_string(saga_running_.size()) + " steps of sagas run");
   auto groups = bench_.transport->statistics();
   auto stored = bench_.store->statistics();
   if (!groups.ok() || !stored.ok()) return no("the store does not answer");
@@ -83,6 +84,7 @@ bool World::is_quiet(std::string* why) {
               std::to_string(group.in_flight) + " in flight, " + std::to_string(group.member_count) +
               " members" + held);
   }
+  if (std::string behind; !are_followers_done(&behind)) return no(behind);
   if (stored->scheduled > 0)
     return no(std::to_string(stored->scheduled) + " records wait for their due time");
   if (stored->parked > 0)
@@ -93,6 +95,13 @@ bool World::is_quiet(std::string* why) {
       if (!slot->consumer) return no("a consumer could not subscribe");
       if (!slot->consumer->idle()) return no("a consumer believes that it holds something");
     }
+    for (const auto& slot : process.life->saga_slots) {
+      if (!slot->runner) return no("a runner of sagas could not begin");
+      if (!slot->consumer->idle() || slot->runner->busy()) return no("a runner of sagas has one in hand");
+    }
+    if (process.life->service &&
+        (!process.life->service->consumer || !process.life->service->consumer->idle()))
+      return no("the service of the sagas' commands is not idle");
     if (process.life->core->context().counters.in_flight_count.load() != 0)
       return no("an engine counts something in flight");
   }
@@ -148,6 +157,7 @@ void World::check_places(bool at_end) {
     known = place;
   };
   for (const auto& [id, list] : places()) {
+    if (!numbers_.contains(id)) continue;  // of a saga: it may wait for its next wake while it is woken
     for (const drivers::memory::Place& place : list) {
       if (place.kind == PlaceKind::kDeadLetter) continue;
       if (!place.group.empty()) {
@@ -159,7 +169,7 @@ void World::check_places(bool at_end) {
     }
   }
   for (const DeadLetter& letter : all_dead_letters(*bench_.store, DeadLetterStatus::kPending)) {
-    put(letter.message_id, letter.group, "a pending dead letter");
+    if (is_of_messages(letter.group)) put(letter.message_id, letter.group, "a pending dead letter");
   }
   if (!violations_.empty() && ending_ == Ending::kClean) ending_ = Ending::kUnsafe;
 }
@@ -196,6 +206,7 @@ FinalState World::survey() {
   if (ending_ == Ending::kClean) check_places(true);
   for (const auto& [id, list] : places()) {
     const auto number = numbers_.find(id);
+    if (number == numbers_.end() && !plan_.sagas.empty()) continue;
     for (const drivers::memory::Place& place : list) {
       if (place.kind == PlaceKind::kKept) continue;  // of a topic that no group reads
       end.remainders.push_back({end_place(place.kind), number == numbers_.end() ? kNobody : number->second,
@@ -204,6 +215,14 @@ FinalState World::survey() {
     }
   }
   end.dead_letters = all_dead_letters(*bench_.store, std::nullopt);
+  for (const DeadLetter& letter : end.dead_letters) {
+    if (letter.group == engine::kSagaGroup) violate("K8", "a saga's message is a dead letter");
+  }
+  std::erase_if(end.dead_letters, [](const DeadLetter& letter) { return !is_of_messages(letter.group); });
+  end.sagas = survey_sagas();
+  end.events = survey_events();
+  end.pages = pages_;
+  end.effects_in_tx = survey_effects();
   end.wall = time_.wall;
   return end;
 }

@@ -190,6 +190,9 @@ std::vector<Violation> check_history(const std::vector<Record>& history, const F
   check_delays(tracks);
   check_dead_letters(tracks, end);
   check_idempotency(tracks);
+  check_sagas(tracks, end);
+  check_once(tracks, end);
+  check_events(tracks, end);
   return std::move(tracks.found);
 }
 

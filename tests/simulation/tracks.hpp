@@ -116,5 +116,8 @@ void check_places(Tracks& tracks, const FinalState& end);
 void check_delays(Tracks& tracks);
 void check_dead_letters(Tracks& tracks, const FinalState& end);
 void check_idempotency(Tracks& tracks);
+void check_sagas(Tracks& tracks, const FinalState& end);
+void check_once(Tracks& tracks, const FinalState& end);
+void check_events(Tracks& tracks, const FinalState& end);
 
 }  // namespace towline::simulation

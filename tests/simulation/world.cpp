@@ -40,6 +40,9 @@ Life::~Life() {
   t_burying = true;
   if (core) core->abandon();
   slots.clear();
+  saga_slots.clear();
+  service.reset();
+  follow_slots.clear();
   core.reset();
   t_burying = false;
 }
@@ -61,6 +64,9 @@ World::World(Plan plan, Mutant mutant, Trace trace)
   facts_.world = plan_.world;
   facts_.messages = plan_.messages;
   facts_.groups = plan_.groups;
+  facts_.saga_types = plan_.saga_types;
+  facts_.sagas = plan_.sagas;
+  facts_.events = plan_.events;
   facts_.seed = plan_.seed;
   facts_.healed_by_redrive = plan_.healed_by_redrive;
   facts_.dead_letter_count_max = static_cast<std::uint64_t>(plan_.engine.dead_letter_count_max);
@@ -72,6 +78,7 @@ World::World(Plan plan, Mutant mutant, Trace trace)
   facts_.leases_may_jump = plan_.world == WorldKind::kSqlite && has(Fault::kStepClock);
   facts_.calls_may_fail = has(Fault::kFailBefore) || has(Fault::kFailAfter) || has(Fault::kStall) ||
                           has(Fault::kDiskFull) || has(Fault::kBadSync) || has(Fault::kBadWrite);
+  facts_.disk_may_fail = has(Fault::kDiskFull) || has(Fault::kBadSync) || has(Fault::kBadWrite);
   facts_.may_stand_still = has(Fault::kPause) || has(Fault::kStall);
   facts_.only_handlers_kill = !facts_.calls_may_fail && !facts_.may_stand_still && !has(Fault::kDieBefore) &&
                               !has(Fault::kDieAfter) && !has(Fault::kCrash) && !has(Fault::kPowerLoss);
@@ -80,6 +87,7 @@ World::World(Plan plan, Mutant mutant, Trace trace)
 
 World::~World() {
   running_.clear();
+  saga_running_.clear();
   for (Process& process : processes_)
     process.life.reset();
   bench_ = {};
@@ -137,6 +145,11 @@ Verdict World::run() {
   }
   FinalState end = survey();
   end.stuck = ending_ == Ending::kStuck;
+  for (const SagaRemains& saga : end.sagas) {
+    constexpr auto kFirst = static_cast<std::size_t>(SagaStatus::kCompleted);
+    if (saga.is_there && is_final(saga.status))
+      ++figures_.saga_ends[static_cast<std::size_t>(saga.status) - kFirst];
+  }
   Verdict verdict;
   for (Violation& found : check_history(history_.records(), facts_, end))
     violations_.push_back(std::move(found));
@@ -168,6 +181,9 @@ void World::run_load() {
   for (std::uint32_t c = 0; c < clients_.size(); ++c)
     after(Duration(0), Task::kIdempotency, c);
   if (plan_.operator_active) after(std::chrono::milliseconds(1), Task::kOperate, 0);
+  begin_sagas();
+  begin_events();
+  begin_once();
   after(kLookEvery, Task::kLook, 0);
   run_until(MonotonicTime::max(), [this] {
     for (std::size_t p = 0; p < to_publish_.size(); ++p) {
@@ -208,7 +224,7 @@ void World::heal() {
 }
 
 Duration World::time_for_slow_ones() const {
-  Duration sum{0};
+  Duration sum = time_for_sagas();
   for (const MessagePlan& message : plan_.messages) {
     for (std::size_t g = 0; g < plan_.groups.size(); ++g) {
       const ConsumerOptions& options = plan_.groups[g].options;
@@ -286,20 +302,37 @@ bool World::act() {
 void World::gather(std::vector<Ready>& ready) {
   ready.clear();
   for (std::size_t i = 0; i < arrived_.size(); ++i)
-    ready.push_back({Ready::Kind::kTimed, i, nullptr, nullptr});
+    ready.push_back({Ready::Kind::kTimed, i, nullptr, nullptr, nullptr, nullptr});
   for (Process& process : processes_) {
     if (!runs(process)) continue;
     Life& life = *process.life;
     if (life.scheduler_dirty && !life.scheduler_busy)
-      ready.push_back({Ready::Kind::kScheduler, 0, &process, nullptr});
+      ready.push_back({Ready::Kind::kScheduler, 0, &process, nullptr, nullptr, nullptr});
     for (auto& slot : life.slots) {
       if (slot->lane_dirty && !slot->lane_busy)
-        ready.push_back({Ready::Kind::kLane, 0, &process, slot.get()});
+        ready.push_back({Ready::Kind::kLane, 0, &process, slot.get(), nullptr, nullptr});
       if (slot->work && slot->running < slot->concurrency) {
-        ready.push_back({Ready::Kind::kWorker, 0, &process, slot.get()});
+        ready.push_back({Ready::Kind::kWorker, 0, &process, slot.get(), nullptr, nullptr});
       }
     }
+    gather_sagas(process, ready);
   }
+}
+
+void World::gather_sagas(Process& process, std::vector<Ready>& ready) {
+  Life& life = *process.life;
+  for (auto& slot : life.saga_slots) {
+    if (slot->lane_dirty && !slot->lane_busy)
+      ready.push_back({Ready::Kind::kSagaLane, 0, &process, nullptr, slot.get(), nullptr});
+    if (slot->runner_dirty && !slot->runner_busy)
+      ready.push_back({Ready::Kind::kSagaRunner, 0, &process, nullptr, slot.get(), nullptr});
+  }
+  for (auto& slot : life.follow_slots) {
+    if (slot->dirty && !life.is_following)
+      ready.push_back({Ready::Kind::kFollower, 0, &process, nullptr, nullptr, slot.get()});
+  }
+  if (life.service && life.service->dirty && !life.service->busy)
+    ready.push_back({Ready::Kind::kService, 0, &process, nullptr, nullptr, nullptr});
 }
 
 void World::perform(const Ready& ready) {
@@ -318,6 +351,18 @@ void World::perform(const Ready& ready) {
       break;
     case Ready::Kind::kWorker:
       step_worker(*ready.process, *ready.slot);
+      break;
+    case Ready::Kind::kSagaLane:
+      step_saga_lane(*ready.process, *ready.saga_slot);
+      break;
+    case Ready::Kind::kSagaRunner:
+      step_saga_runner(*ready.process, *ready.saga_slot);
+      break;
+    case Ready::Kind::kService:
+      step_service(*ready.process);
+      break;
+    case Ready::Kind::kFollower:
+      step_follower(*ready.process, *ready.follow_slot);
       break;
   }
 }
@@ -356,35 +401,76 @@ void World::perform(const Timed& timed) {
     case Task::kRoom:
       disk_->set_capacity(UINT64_MAX);
       break;
+    case Task::kSagaStart:
+    case Task::kSagaCancel:
+    case Task::kSagaFinish:
+    case Task::kAppend:
+    case Task::kReadAll:
+    case Task::kOnce:
+      perform_side(timed);
+      break;
+    case Task::kCheckpoint:
+      if (Process* p = process()) checkpoint(*p);
+      break;
     case Task::kKeeper:
       if (Process* p = process()) {
         const auto life = p->life;
         after(plan_.engine.lease / 3, Task::kKeeper, timed.who, timed.generation);
-        if (runs(*p) && !life->keeper_busy) as(life, life->keeper_busy, [&] { life->core->step_keeper(); });
+        if (runs(*p) && !life->keeper_busy) step_keeper(life);
       }
       break;
+    case Task::kKeeperAgain:
+      if (Process* p = process(); p != nullptr && runs(*p) && !p->life->keeper_busy) step_keeper(p->life);
+      break;
     case Task::kJanitor:
-      if (Process* p = process()) {
-        const auto life = p->life;
-        after(std::max<Duration>(plan_.engine.sweep_interval, std::chrono::milliseconds(200)), Task::kJanitor,
-              timed.who, timed.generation);
-        if (runs(*p) && !life->janitor_busy)
-          as(life, life->janitor_busy, [&] { life->core->step_janitor(); });
-      }
+      if (Process* p = process()) step_janitor(*p);
       break;
     case Task::kPoll:
       after(plan_.poll_interval, Task::kPoll, timed.who, timed.generation);
       [[fallthrough]];
     case Task::kDue:
-      if (Process* p = process()) {
-        p->life->scheduler_dirty = true;
-        for (auto& slot : p->life->slots)
-          slot->lane_dirty = slot->work = true;
-      } else {
-        return;
-      }
+      if (Process* p = process()) look_everywhere(*p->life);
       break;
   }
+}
+
+void World::step_janitor(Process& process) {
+  const auto life = process.life;
+  after(std::max<Duration>(plan_.engine.sweep_interval, std::chrono::milliseconds(200)), Task::kJanitor,
+        process.index, process.generation);
+  if (runs(process) && !life->janitor_busy)
+    as(life, life->janitor_busy, [&] { life->core->step_janitor(); });
+}
+
+void World::step_keeper(std::shared_ptr<Life> life) {
+  // It waits for a follower that is at the store.
+  if (life->is_following) {
+    return after(std::chrono::milliseconds(1), Task::kKeeperAgain, life->seat.process, life->seat.generation);
+  }
+  life->is_following = !life->follow_slots.empty();
+  as(life, life->keeper_busy, [&] { life->core->step_keeper(); });
+  life->is_following = false;
+}
+
+void World::look_everywhere(Life& life) {
+  life.scheduler_dirty = true;
+  for (auto& slot : life.slots)
+    slot->lane_dirty = slot->work = true;
+  for (auto& slot : life.saga_slots)
+    slot->lane_dirty = slot->runner_dirty = true;
+  if (life.service) life.service->dirty = true;
+  for (auto& slot : life.follow_slots)
+    slot->dirty = true;
+}
+
+void World::perform_side(const Timed& timed) {
+  const auto saga = static_cast<std::uint32_t>(timed.who);
+  if (timed.task == Task::kSagaStart) start_saga(saga, timed.generation);
+  if (timed.task == Task::kSagaCancel) cancel_saga(saga);
+  if (timed.task == Task::kSagaFinish) end_deed(timed.who);
+  if (timed.task == Task::kAppend) append_events(static_cast<std::uint32_t>(timed.who));
+  if (timed.task == Task::kOnce) step_once(static_cast<std::uint32_t>(timed.who));
+  if (timed.task == Task::kReadAll) read_all(static_cast<std::uint32_t>(timed.who));
 }
 
 void World::after(Duration wait, Task task, std::uint64_t who, std::uint32_t generation) {
@@ -434,6 +520,8 @@ void World::start_process(Process& process) {
     life->slots.back()->group = g;
   }
   process.life = life;
+  set_up_sagas(process);
+  set_up_followers(process);
   process.paused_until = MonotonicTime{};
   Record up;
   up.event = Event::kUp;
@@ -477,6 +565,7 @@ void World::crash(Process& process) {
   for (auto it = running_.begin(); it != running_.end();) {
     it = it->second.life == dead ? running_.erase(it) : std::next(it);
   }
+  std::erase_if(saga_running_, [&](const auto& entry) { return entry.second.life == dead; });
   std::erase_if(handed_out_, [&](const auto& entry) { return std::get<0>(entry.first) == process.index; });
   after(dice_.pick<Duration>(
             {std::chrono::milliseconds(1), std::chrono::milliseconds(100), plan_.engine.lease * 3 / 2}),
@@ -487,7 +576,10 @@ void World::restart_in_order(Process& process) {
   const auto life = process.life;
   const bool busy =
       life->scheduler_busy || life->keeper_busy || life->janitor_busy || life->operator_busy ||
-      std::any_of(life->slots.begin(), life->slots.end(), [](const auto& s) { return s->lane_busy; });
+      (life->service && life->service->busy) || life->is_following ||
+      std::any_of(life->slots.begin(), life->slots.end(), [](const auto& s) { return s->lane_busy; }) ||
+      std::any_of(life->saga_slots.begin(), life->saga_slots.end(),
+                  [](const auto& s) { return s->lane_busy || s->runner_busy; });
   if (busy) return;
   count(Fault::kRestart);
   life->closing = true;
@@ -623,6 +715,11 @@ void World::touch() {
     process.life->scheduler_dirty = true;
     for (auto& slot : process.life->slots)
       slot->lane_dirty = true;
+    for (auto& slot : process.life->saga_slots)
+      slot->lane_dirty = true;
+    if (process.life->service) process.life->service->dirty = true;
+    for (auto& slot : process.life->follow_slots)
+      slot->dirty = true;
   }
 }
 

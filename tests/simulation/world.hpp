@@ -19,6 +19,7 @@
 
 #include <towline/consumer.hpp>
 #include <towline/idempotency.hpp>
+#include <towline/saga.hpp>
 
 #include "drivers/memory/inspect.hpp"
 #include "engine/core.hpp"
@@ -36,7 +37,8 @@ enum class Ending : std::uint8_t { kClean = 0, kBroken = 1, kUnsafe = 2, kStuck 
 
 struct Figures {
   std::uint64_t actions = 0, published = 0, hand_outs = 0, starts = 0, crashes = 0, dead_letters = 0,
-                redrives = 0;
+                redrives = 0, sagas = 0, deeds = 0, events = 0, followed = 0, once_effects = 0;
+  std::array<std::uint64_t, 3> saga_ends{};  ///< completed, compensated, stuck
   std::array<std::uint64_t, kFaultCount> faults{};
   Duration virtual_time{0};
   DiskFigures disk;
@@ -62,13 +64,42 @@ struct Life {
     std::uint32_t running = 0;
     bool lane_dirty = true, lane_busy = false, work = false, paused = false;
   };
+  /// Runs the sagas of one type.
+  struct SagaSlot {
+    std::uint32_t type = 0;
+    std::shared_ptr<engine::SagaRunner> runner;
+    std::shared_ptr<engine::ConsumerCore> consumer;
+    RemoteHandler handler;
+    std::uint64_t fed = 0;  ///< given to the runner since its last step
+    bool lane_dirty = true, lane_busy = false, runner_dirty = false, runner_busy = false;
+  };
+  /// Handles the commands of all sagas.
+  struct Service {
+    std::shared_ptr<engine::ConsumerCore> consumer;
+    bool dirty = true, busy = false;
+  };
+  struct FollowSlot {
+    std::uint32_t follower = 0;
+    std::shared_ptr<engine::EventFollower> running;
+    std::uint64_t handled = 0;   ///< by hand: what the next checkpoint says; 0: nothing
+    std::uint64_t received = 0;  ///< up to there it has events
+    MonotonicTime done_at{};     ///< when it says so
+    std::uint32_t instance = 0;
+    bool dirty = true;
+  };
   Seat seat;
   std::shared_ptr<ProcessClock> clock;
   std::shared_ptr<engine::Core> core;
   std::vector<std::unique_ptr<Slot>> slots;
+  std::vector<std::unique_ptr<SagaSlot>> saga_slots;
+  std::unique_ptr<Service> service;
+  std::vector<std::unique_ptr<FollowSlot>> follow_slots;
+  /// A call of a follower holds what the others and the keeper wait for.
+  bool is_following = false;
   TimePoint due_at{};
   bool scheduler_dirty = true, scheduler_busy = false, keeper_busy = false, janitor_busy = false,
        operator_busy = false;
+  bool is_setting_up = false;
   /// Its threads have been told to end, and whoever ended them waits for them.
   bool closing = false;
   CrashMachine* machine = nullptr;  ///< null in a world without a disk
@@ -117,6 +148,7 @@ class World final : public Host {
     kFinish,
     kSettleByHand,
     kKeeper,
+    kKeeperAgain,
     kJanitor,
     kPoll,
     kDue,
@@ -125,7 +157,14 @@ class World final : public Host {
     kIdempotency,
     kLook,
     kGiveUp,
-    kRoom
+    kRoom,
+    kSagaStart,
+    kSagaCancel,
+    kSagaFinish,
+    kAppend,
+    kReadAll,
+    kOnce,
+    kCheckpoint
   };
   struct Timed {
     MonotonicTime at;
@@ -148,6 +187,19 @@ class World final : public Host {
     bool kills = false;
     bool slot_is_free = false;
   };
+  /// Somebody who appends events.
+  struct Writer {
+    std::map<std::uint32_t, std::uint64_t> versions;  ///< of streams, as it knows them
+    bool busy = false;
+  };
+  /// A call of a saga's step.
+  struct SagaRunning {
+    std::shared_ptr<Life> life;
+    Life::SagaSlot* slot = nullptr;
+    SagaCall call;
+    Record deed;
+    Behaviour behaviour;
+  };
   struct Client {
     bool holds = false;
     std::uint32_t process = 0, generation = 0;
@@ -157,10 +209,21 @@ class World final : public Host {
   };
   /// Something that can be done at this moment.
   struct Ready {
-    enum class Kind : std::uint8_t { kTimed, kScheduler, kLane, kWorker } kind{};
+    enum class Kind : std::uint8_t {
+      kTimed,
+      kScheduler,
+      kLane,
+      kWorker,
+      kSagaLane,
+      kSagaRunner,
+      kService,
+      kFollower
+    } kind{};
     std::size_t index = 0;
     Process* process = nullptr;
     Life::Slot* slot = nullptr;
+    Life::SagaSlot* saga_slot = nullptr;
+    Life::FollowSlot* follow_slot = nullptr;
   };
 
   // world.cpp: the loop, life and death
@@ -172,7 +235,12 @@ class World final : public Host {
   [[nodiscard]] bool act();
   void gather(std::vector<Ready>& ready);
   void perform(const Ready& ready);
+  void gather_sagas(Process& process, std::vector<Ready>& ready);
   void perform(const Timed& timed);
+  void perform_side(const Timed& timed);
+  void step_keeper(std::shared_ptr<Life> life);
+  void step_janitor(Process& process);
+  static void look_everywhere(Life& life);
   void after(Duration wait, Task task, std::uint64_t who, std::uint32_t generation = 0);
   void start_process(Process& process);
   void crash(Process& process);
@@ -239,6 +307,45 @@ class World final : public Host {
   void release_keys(Process& process, bool all);
   [[nodiscard]] Process* somebody();
 
+  // actors_of_sagas.cpp
+  void set_up_sagas(Process& process);
+  void begin_sagas();
+  [[nodiscard]] Duration time_for_sagas() const;
+  void note_saga(Event event, const Process& process, std::uint32_t saga, Answer answer);
+  void start_saga(std::uint32_t saga, std::uint32_t round);
+  void cancel_saga(std::uint32_t saga);
+  void help_saga(Process& process);
+  void step_saga_lane(Process& process, Life::SagaSlot& slot);
+  void step_saga_runner(Process& process, Life::SagaSlot& slot);
+  [[nodiscard]] Result<void> run_sagas(const std::shared_ptr<Life>& life, Life::SagaSlot& slot);
+  void begin_deed(const std::shared_ptr<Life>& life, Life::SagaSlot& slot, const SagaCall& call);
+  void check_call(const SagaCall& call, std::uint32_t saga);
+  void end_deed(std::uint64_t id);
+  void step_service(Process& process);
+  [[nodiscard]] Result<void> subscribe_service(const std::shared_ptr<Life>& life);
+  void serve(const std::shared_ptr<Life>& life, Delivery delivery);
+
+  // actors_of_once.cpp
+  void begin_once();
+  void step_once(std::uint32_t client);
+  void call_once(const std::shared_ptr<Life>& life, std::uint32_t client, std::uint32_t key);
+  void call_once_in_tx(const std::shared_ptr<Life>& life, std::uint32_t client, std::uint32_t key);
+  [[nodiscard]] std::map<std::uint32_t, std::vector<std::uint64_t>> survey_effects();
+
+  // actors_of_events.cpp
+  void set_up_followers(Process& process);
+  void begin_events();
+  void append_events(std::uint32_t writer);
+  [[nodiscard]] Answer append_once(const std::shared_ptr<Life>& life, Writer& writer, Record asked);
+  void read_all(std::uint32_t reader);
+  void step_follower(Process& process, Life::FollowSlot& slot);
+  void receive_by_hand(const std::shared_ptr<Life>& life, Life::FollowSlot& slot);
+  [[nodiscard]] Result<void> follow(const std::shared_ptr<Life>& life, Life::FollowSlot& slot);
+  void note_followed(const Life& life, const Life::FollowSlot& slot, std::span<const RecordedEvent> events);
+  void checkpoint(Process& process);
+  [[nodiscard]] std::vector<EventSeen> survey_events();
+  [[nodiscard]] bool are_followers_done(std::string* why);
+
   // survey.cpp: looking at the store from outside
   [[nodiscard]] bool is_quiet(std::string* why);
   [[nodiscard]] std::string blocks_in_words() const;
@@ -248,6 +355,7 @@ class World final : public Host {
   /// Of every message; empty in a world that cannot be looked into.
   [[nodiscard]] Places places() const;
   [[nodiscard]] FinalState survey();
+  [[nodiscard]] std::vector<SagaRemains> survey_sagas();
   void publish_probes();
 
   const Plan plan_;
@@ -276,6 +384,12 @@ class World final : public Host {
   std::vector<Ready> ready_;
   std::map<std::uint64_t, Running> running_;
   std::uint64_t running_last_ = 0;
+  std::map<std::uint64_t, SagaRunning> saga_running_;
+  std::deque<Writer> writers_;
+  std::uint32_t append_last_ = 0, event_last_ = 0, follow_last_ = 0;
+  std::vector<PageSeen> pages_;
+  std::deque<bool> once_busy_;
+  std::uint64_t once_last_ = 0;
   std::uint64_t tie_last_ = 0;
   std::vector<std::vector<std::uint32_t>> to_publish_;
   std::vector<std::size_t> published_to_;
