@@ -56,5 +56,13 @@ int run_slow_consumer(const Orders& orders);
 int run_appender(const Orders& orders);
 int run_follower(const Orders& orders);
 int run_relay(const Orders& orders);
+int run_sagas(const Orders& orders);
+int run_sql_writer(const Orders& orders);
+int run_engine(const Orders& orders);
+int run_talker(const Orders& orders);
+int run_service(const Orders& orders);
+int run_client(const Orders& orders);
+int run_racers(const Orders& orders);
+int run_booker(const Orders& orders);
 
 }  // namespace towline::faults

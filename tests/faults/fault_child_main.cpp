@@ -1,5 +1,6 @@
 // The process that the fault experiments start, kill, stop and start again; see child.hpp for its arguments.
-// Modes: work, publish, mixed, script, redrive, full_disk, stuck, slow, append, follow, relay.
+// Modes: work, publish, mixed, script, redrive, full_disk, stuck, slow, append, follow, relay, sagas,
+// write_sql, engine.
 
 #include <cstdio>
 #include <exception>
@@ -23,7 +24,10 @@ constexpr Mode kModes[] = {
     {"work", run_worker},           {"publish", run_publisher},  {"script", run_script},
     {"mixed", run_mixed_publisher}, {"redrive", run_redrive},    {"full_disk", run_full_disk},
     {"stuck", run_stuck},           {"slow", run_slow_consumer}, {"append", run_appender},
-    {"follow", run_follower},       {"relay", run_relay}};
+    {"follow", run_follower},       {"relay", run_relay},        {"sagas", run_sagas},
+    {"write_sql", run_sql_writer},  {"engine", run_engine},
+    {"talk", run_talker},           {"serve", run_service},      {"client", run_client},
+    {"race", run_racers},           {"book", run_booker}};
 
 Orders orders_of(int argc, char** argv) {
   Orders orders{argv[1], argv[2], argv[3], argv[4], {}};

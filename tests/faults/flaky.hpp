@@ -191,6 +191,28 @@ class FlakyStore final : public spi::Store {
     return with_mischief(*mischief_, "wait_for_events",
                          [&] { return inner_->wait_for_events(space, after, deadline, stop); });
   }
+  Result<std::optional<SagaInfo>> find_saga(std::string_view type, std::string_view id) override {
+    return with_mischief(*mischief_, "find_saga", [&] { return inner_->find_saga(type, id); });
+  }
+  Result<Page<SagaInfo>> list_sagas(const SagaQuery& query) override {
+    return with_mischief(*mischief_, "list_sagas", [&] { return inner_->list_sagas(query); });
+  }
+  Result<std::vector<spi::ClientPosition>> client_positions(std::string_view user, std::string_view client,
+                                                            std::string_view from,
+                                                            std::size_t count_max) override {
+    return with_mischief(*mischief_, "client_positions",
+                         [&] { return inner_->client_positions(user, client, from, count_max); });
+  }
+  Result<std::vector<spi::MissedMessages>> missed_messages(std::string_view user, std::string_view from,
+                                                           std::size_t count_max) override {
+    return with_mischief(*mischief_, "missed_messages",
+                         [&] { return inner_->missed_messages(user, from, count_max); });
+  }
+  Result<std::vector<spi::OutboxEntry>> read_outbox(std::size_t count_max, spi::Deadline deadline,
+                                                    const std::stop_token& stop) override {
+    return with_mischief(*mischief_, "read_outbox",
+                         [&] { return inner_->read_outbox(count_max, deadline, stop); });
+  }
   Result<spi::StoreStatistics> statistics() override { return inner_->statistics(); }
   Result<spi::SweepReport> sweep(const spi::SweepRequest& request) override {
     return with_mischief(*mischief_, "sweep", [&] { return inner_->sweep(request); });

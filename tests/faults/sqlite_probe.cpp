@@ -8,28 +8,40 @@
 
 namespace towline::faults {
 
-std::vector<std::string> ask_sqlite(const std::string& database, const std::string& sql) {
-  sqlite3* raw = nullptr;
-  if (sqlite3_open_v2(database.c_str(), &raw, SQLITE_OPEN_READWRITE, nullptr) != SQLITE_OK) {
-    const std::string why = raw == nullptr ? "no memory" : sqlite3_errmsg(raw);
-    sqlite3_close(raw);
+SqliteSession::SqliteSession(const std::string& database) {
+  if (sqlite3_open_v2(database.c_str(), &raw_, SQLITE_OPEN_READWRITE, nullptr) != SQLITE_OK) {
+    const std::string why = raw_ == nullptr ? "no memory" : sqlite3_errmsg(raw_);
+    sqlite3_close(raw_);
     throw std::runtime_error(database + ": " + why);
   }
-  sqlite3_busy_timeout(raw, 10'000);
+  sqlite3_busy_timeout(raw_, 30'000);
+}
+
+SqliteSession::~SqliteSession() { sqlite3_close(raw_); }
+
+std::vector<std::string> SqliteSession::ask(const std::string& sql) {
   std::vector<std::string> rows;
   sqlite3_stmt* statement = nullptr;
-  int code = sqlite3_prepare_v2(raw, sql.c_str(), -1, &statement, nullptr);
+  int code = sqlite3_prepare_v2(raw_, sql.c_str(), -1, &statement, nullptr);
   if (code == SQLITE_OK) {
     while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
       const auto* text = reinterpret_cast<const char*>(sqlite3_column_text(statement, 0));
       rows.emplace_back(text == nullptr ? "" : text);
     }
   }
-  const std::string why = sqlite3_errmsg(raw);
+  const std::string why = sqlite3_errmsg(raw_);
   sqlite3_finalize(statement);
-  sqlite3_close(raw);
-  if (code != SQLITE_DONE) throw std::runtime_error(database + ": " + why);
+  if (code != SQLITE_DONE) throw std::runtime_error(sql + ": " + why);
   return rows;
+}
+
+std::string SqliteSession::run(const std::string& sql) {
+  const auto rows = ask(sql);
+  return rows.empty() ? std::string() : rows.front();
+}
+
+std::vector<std::string> ask_sqlite(const std::string& database, const std::string& sql) {
+  return SqliteSession(database).ask(sql);
 }
 
 std::string integrity_of(const std::string& database) {

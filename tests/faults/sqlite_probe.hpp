@@ -4,7 +4,25 @@
 #include <string>
 #include <vector>
 
+struct sqlite3;
+
 namespace towline::faults {
+
+/// A connection that stays open. Throws std::runtime_error.
+class SqliteSession {
+ public:
+  explicit SqliteSession(const std::string& database);
+  ~SqliteSession();
+  SqliteSession(const SqliteSession&) = delete;
+  SqliteSession& operator=(const SqliteSession&) = delete;
+  /// One statement; the first column of every row.
+  std::vector<std::string> ask(const std::string& sql);
+  /// The same of the first row; "" when there is none.
+  std::string run(const std::string& sql);
+
+ private:
+  sqlite3* raw_ = nullptr;
+};
 
 /// One statement on a connection of its own; the first column of every row. Throws std::runtime_error.
 std::vector<std::string> ask_sqlite(const std::string& database, const std::string& sql);
