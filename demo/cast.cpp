@@ -41,6 +41,7 @@ std::vector<std::string> Cast::command_of(const Seat& seat) const {
   }
   add("--store", options_.place.url());
   add("--ledger", options_.place.ledger_of(seat.name()));
+  add("--world", options_.place.world());
   add("--topic", std::string(kTopic));
   add("--group", std::string(kGroup));
   add("--lease-ms", ms(kLease));

@@ -19,6 +19,8 @@ inline constexpr std::string_view kGroup = "billing";
 /// How each message says which order it is and how often its handler must fail.
 inline constexpr std::string_view kNumberHeader = "order-number";
 inline constexpr std::string_view kFailuresHeader = "planned-failures";
+/// What its saga begins with. An order without it has no saga.
+inline constexpr std::string_view kSagaHeader = "saga-context";
 
 /// How long a killed process keeps what it held. Short, so that the demo shows recovery within its half
 /// minute.
@@ -55,6 +57,8 @@ struct Place {
   [[nodiscard]] std::string ledger_of(std::string_view name) const {
     return ledgers() + "/" + std::string(name) + ".jsonl";
   }
+  /// What the steps of sagas change.
+  [[nodiscard]] std::string world() const { return folder + "/world"; }
   [[nodiscard]] std::string url() const { return "sqlite:" + database; }
   [[nodiscard]] std::string log_of(std::string_view name) const {
     return folder + "/" + std::string(name) + ".log";

@@ -400,9 +400,17 @@ void Coordinator::tell(const Verdict& verdict, std::size_t torn) {
     fmt::print("{} booked {} orders, killed {} times\n", title_of(share.name), share.effects, share.kills);
   }
   fmt::print("{} orders were begun in one language and booked in another\n", verdict.handed_over);
+  if (verdict.sagas.planned > 0) {
+    fmt::print(
+        "{} orders had a saga, {} of them to be undone; {} went on in another process; {} steps were asked "
+        "for "
+        "again, under the same key\n",
+        verdict.sagas.planned, verdict.sagas.undone, verdict.sagas.handed_over, verdict.sagas.asked_again);
+  }
   if (few_orders()) fmt::print("fewer than {} orders: nothing was killed on the way\n", kFewOrders);
   for (const auto& line : verdict.first_findings(kFindingsPerKind))
     fmt::print("  {}\n", line);
+  if (const auto sagas = verdict.saga_line(); !sagas.empty()) fmt::print("{}\n", sagas);
   screen_->verdict(verdict.line(), verdict.pass());
 }
 

@@ -20,8 +20,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::array<std::string_view, 10> kNames = {"publish", "acked", "refused", "again",   "start",
-                                                     "effect",  "fail",  "void",    "trouble", "killed"};
+constexpr std::array<std::string_view, 13> kNames = {"publish", "acked", "refused",  "again",   "start",
+                                                     "effect",  "fail",  "void",     "trouble", "killed",
+                                                     "saga",    "step",  "step_fail"};
 constexpr std::string_view kSuffix = ".jsonl";
 
 Error io_error(const std::string& path, const char* verb) {
@@ -49,6 +50,7 @@ std::string to_line(const Record& r) {
   if (r.what == What::kAcked) object["sequence"] = r.sequence;
   if (r.payload_hash != 0) object["payload_hash"] = r.payload_hash;
   if (!r.text.empty()) object["text"] = r.text;
+  if (!r.key.empty()) object["key"] = r.key;
   return object.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
@@ -75,6 +77,7 @@ Result<Record> parse_record(std::string_view line) {
     read_if(object, "sequence", r.sequence);
     read_if(object, "payload_hash", r.payload_hash);
     read_if(object, "text", r.text);
+    read_if(object, "key", r.key);
     return r;
   } catch (const Json::exception& error) {
     return Error{ErrorCode::kInvalidArgument, error.what()};

@@ -28,7 +28,10 @@ enum class What : std::uint8_t {
   kFail,     ///< the handler fails now, as planned
   kVoid,     ///< the delivery belonged to somebody else meanwhile; nothing was changed
   kTrouble,  ///< something that was not planned; `text` says what
-  kKilled    ///< the coordinator killed the process named in `text`
+  kKilled,   ///< the coordinator killed the process named in `text`
+  kSaga,     ///< the saga of an order was started, or was there already (`duplicate`)
+  kStep,     ///< a part of a saga has had its effect, or had it before (`duplicate`)
+  kStepFail  ///< a part of a saga fails now, as planned
 };
 
 struct Record {
@@ -39,12 +42,14 @@ struct Record {
   std::uint32_t attempt = 0;
   std::uint32_t crashes = 0;
   bool redelivered = false;
-  bool duplicate = false;       ///< kAcked, kAgain: the receipt said that the dedup id was known
+  /// kAcked, kAgain: the receipt said that the dedup id was known; kSaga, kStep.
+  bool duplicate = false;
   std::string message_id = {};  ///< kAcked, kAgain
   std::string customer = {};    ///< kAcked, with `sequence`
   std::uint32_t sequence = 0;
   std::int64_t payload_hash = 0;  ///< kStart
   std::string text = {};
+  std::string key = {};  ///< kStep, kStepFail: of the part of the saga
 };
 
 [[nodiscard]] std::string to_line(const Record& record);

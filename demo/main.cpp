@@ -64,6 +64,7 @@ void add_coordinator_options(CLI::App& app, CoordinatorOptions& options) {
 void add_worker_options(CLI::App& app, WorkerOptions& options) {
   app.add_option("--store", options.store)->required();
   app.add_option("--ledger", options.ledger)->required();
+  app.add_option("--world", options.world)->required();
   app.add_option("--name", options.name)->required();
   app.add_option("--topic", options.topic)->required();
   app.add_option("--group", options.group)->required();

@@ -3,15 +3,16 @@
 
 #include "plan.hpp"
 
-#include "common.hpp"
-
 #include <algorithm>
 #include <cmath>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <numeric>
 #include <unordered_map>
 #include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "common.hpp"
 
 namespace towline::demo {
 namespace {
@@ -23,6 +24,7 @@ constexpr double kThriceShare = 0.02;
 constexpr double kAlwaysShare = 0.005;
 constexpr double kDelayedShare = 0.05;
 constexpr double kTwiceShare = 0.03;
+constexpr double kSagaShare = 0.05;
 constexpr std::size_t kSmallCount = 20;  // from here on every kind of trouble happens at least once
 constexpr std::uint64_t kDelayMsMin = 1000;
 constexpr std::uint64_t kDelayMsMax = 4000;
@@ -38,6 +40,31 @@ std::vector<std::uint32_t> shuffled(std::size_t count, Random& random) {
 std::size_t share_of(std::size_t count, double share) {
   const auto exact = static_cast<std::size_t>(std::llround(static_cast<double>(count) * share));
   return exact == 0 && count >= kSmallCount ? 1 : exact;
+}
+
+/// Of ten sagas one is refused when it charges and one when it ships, half of them late; in one of five a
+/// part fails once.
+SagaFate saga_fate(std::size_t n) {
+  SagaFate fate;
+  fate.wanted = true;
+  if (n % 10 < 2) {
+    fate.refused_at = kSagaSteps[1 + n % 10];
+    fate.refused_late = n / 10 % 2 == 1;
+  }
+  if (n % 20 == 0) fate.fails_once = "reserve/compensate";
+  if (n % 20 == 7 || n % 20 == 11 || n % 20 == 13)
+    fate.fails_once = std::string(kSagaSteps[n / 20 % kSagaSteps.size()]) + "/execute";
+  return fate;
+}
+
+void draw_sagas(std::vector<PlannedOrder>& orders, Random& random) {
+  std::size_t drawn = 0;
+  const std::size_t wanted = share_of(orders.size(), kSagaShare);
+  for (const auto number : shuffled(orders.size(), random)) {
+    if (drawn == wanted) break;
+    // What is never booked has nothing to reserve.
+    if (!orders[number].fate.dead()) orders[number].fate.saga = saga_fate(drawn++);
+  }
 }
 
 void draw_fates(std::vector<PlannedOrder>& orders, Random& random) {
@@ -60,6 +87,7 @@ void draw_fates(std::vector<PlannedOrder>& orders, Random& random) {
   const auto twice = shuffled(count, random);
   for (std::size_t i = 0; i < share_of(count, kTwiceShare); ++i)
     orders[twice[i]].fate.twice = true;
+  draw_sagas(orders, random);
 }
 
 /// What the retry policy of the workers adds up to for `failures` failures, at the upper end of its jitter.
@@ -86,6 +114,11 @@ std::uint64_t Random::next() {
 std::size_t Plan::dead_count() const {
   return static_cast<std::size_t>(std::count_if(orders.begin(), orders.end(),
                                                 [](const PlannedOrder& order) { return order.fate.dead(); }));
+}
+
+std::size_t Plan::saga_count() const {
+  return static_cast<std::size_t>(std::count_if(
+      orders.begin(), orders.end(), [](const PlannedOrder& order) { return order.fate.saga.wanted; }));
 }
 
 std::chrono::milliseconds Plan::longest_wait() const {
@@ -128,6 +161,7 @@ Result<void> write_plan(const Plan& plan, const std::string& path) {
                        {"failures", planned.fate.failure_count},
                        {"delay_ms", planned.fate.delay.count()},
                        {"twice", planned.fate.twice},
+                       {"saga", planned.fate.saga.wanted ? planned.fate.saga.context(planned.number) : ""},
                        {"payload", planned.order.line}};
     out << line.dump() << '\n';
   }
@@ -153,6 +187,7 @@ Result<Plan> read_plan(const std::string& path) {
       planned.fate.failure_count = object.at("failures");
       planned.fate.delay = std::chrono::milliseconds(object.at("delay_ms").get<std::int64_t>());
       planned.fate.twice = object.at("twice");
+      planned.saga_context = object.at("saga");
       plan.orders.push_back(std::move(planned));
     }
   } catch (const Json::exception& error) {

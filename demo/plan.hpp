@@ -4,14 +4,15 @@
 // The same orders and the same seed always give the same plan, so the verdict knows which orders must fail,
 // how often, and which must end as dead letters, without asking anybody who took part.
 
-#include <towline/result.hpp>
-
-#include "orders.hpp"
-
 #include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
+
+#include <towline/result.hpp>
+
+#include "orders.hpp"
+#include "saga.hpp"
 
 namespace towline::demo {
 
@@ -23,6 +24,7 @@ struct Fate {
   std::uint32_t failure_count = 0;     ///< its handler fails this often before it succeeds
   std::chrono::milliseconds delay{0};  ///< published with a due time this far ahead
   bool twice = false;                  ///< published a second time with the same dedup id
+  SagaFate saga;
 
   [[nodiscard]] bool dead() const { return failure_count == kAlwaysFails; }
 };
@@ -33,6 +35,7 @@ struct PlannedOrder {
   std::uint32_t sequence = 0;   ///< its place among the orders of its customer
   std::uint32_t publisher = 0;  ///< who publishes it; all orders of one customer have the same publisher
   Fate fate;
+  std::string saga_context;  ///< read_plan() only: empty without a saga
 };
 
 struct Plan {
@@ -40,12 +43,14 @@ struct Plan {
   std::vector<PlannedOrder> orders;
 
   [[nodiscard]] std::size_t dead_count() const;
+  [[nodiscard]] std::size_t saga_count() const;
   /// How long the customer with the most bad luck waits for retries alone: a floor for the run's deadline.
   [[nodiscard]] std::chrono::milliseconds longest_wait() const;
 };
 
 /// Exact shares, not chances: of 10,000 orders 1,500 fail once, 200 three times, 50 always, 500 are delayed
-/// by 1 to 4 s and 300 published twice.
+/// by 1 to 4 s and 300 published twice; 500 have a saga, of which 100 are refused by a step and undone, and
+/// in 100 a part fails once.
 [[nodiscard]] Plan make_plan(std::vector<Order> orders, std::uint64_t seed, std::uint32_t publisher_count);
 
 /// The plan as a file, one order per line: what the publishers read.

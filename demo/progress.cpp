@@ -2,9 +2,9 @@
 
 #include "progress.hpp"
 
-#include "common.hpp"
-
 #include <algorithm>
+
+#include "common.hpp"
 
 namespace towline::demo {
 
@@ -66,6 +66,9 @@ void Progress::note(const std::string& source, const Record& record) {
       }
       break;
     }
+    case What::kStep:
+      note_step(state, record);
+      break;
     case What::kVoid:
     case What::kTrouble:
       open_[source].erase({record.number, record.attempt});
@@ -73,6 +76,14 @@ void Progress::note(const std::string& source, const Record& record) {
     default:
       break;
   }
+}
+
+/// Whoever dies before it can write this down leaves the step to another one, who writes it.
+void Progress::note_step(State& state, const Record& record) {
+  const auto expected = plan_.orders[record.number].fate.saga.expected();
+  if (state.saga_ended || expected.empty() || record.key != saga_key(record.number, expected.back())) return;
+  state.saga_ended = true;
+  ++sagas_;
 }
 
 void Progress::note_effect(std::uint32_t number) {
@@ -84,7 +95,7 @@ void Progress::note_effect(std::uint32_t number) {
 Figures Progress::figures(std::int64_t now_us) {
   while (!waiting_.empty() && waiting_.begin()->first <= now_us)
     waiting_.erase(waiting_.begin());
-  Figures figures{published_, handled_, retrying_, waiting_.size(), dead_, redelivered_, 0, 0};
+  Figures figures{published_, handled_, retrying_, waiting_.size(), dead_, sagas_, redelivered_, 0, 0};
   if (latencies_us_.empty()) return figures;
   const auto at = [&](double share) {
     const auto index = static_cast<std::size_t>(share * static_cast<double>(latencies_us_.size() - 1));
@@ -105,7 +116,9 @@ std::size_t Progress::open_count(const std::string& source) const {
 std::vector<std::string> Progress::unfinished(std::size_t count_max) const {
   std::vector<std::string> ids;
   for (std::size_t i = 0; i < orders_.size() && ids.size() < count_max; ++i) {
-    if (!orders_[i].handled && !orders_[i].dead) ids.push_back(plan_.orders[i].order.id);
+    const bool saga_runs = plan_.orders[i].fate.saga.wanted && !orders_[i].saga_ended;
+    const bool waits = !orders_[i].handled && !orders_[i].dead;
+    if (waits || saga_runs) ids.push_back(plan_.orders[i].order.id);
   }
   return ids;
 }

@@ -98,6 +98,7 @@ Message Publisher::message_of(std::uint32_t number) const {
   message.key = planned.order.customer;
   message.headers = {{std::string(kNumberHeader), std::to_string(number)},
                      {std::string(kFailuresHeader), std::to_string(planned.fate.failure_count)}};
+  if (!planned.saga_context.empty()) message.headers.emplace_back(kSagaHeader, planned.saga_context);
   message.content_type = "application/json";
   message.dedup_id = planned.order.id;
   const auto due = due_us_.find(number);

@@ -23,6 +23,7 @@ int run_publisher(const PublisherOptions& options);
 struct WorkerOptions {
   std::string store;   ///< URL
   std::string ledger;  ///< the file to make and to write
+  std::string world;   ///< the folder that the steps of sagas change
   std::string name;    ///< of this life, e.g. "cpp-2.1"
   std::string topic;
   std::string group;
@@ -35,7 +36,10 @@ struct WorkerOptions {
   std::uint64_t seed = 0;
 };
 
-/// Handles orders until SIGTERM, then drains and ends.
+/// Half to one and a half of `work_ms`, from the seed: what a call to a payment service would take.
+void pretend_to_work(const WorkerOptions& options, std::uint32_t number, std::uint32_t attempt);
+
+/// Handles orders, and runs the steps of their sagas, until SIGTERM, then drains and ends.
 int run_worker(const WorkerOptions& options);
 
 }  // namespace towline::demo

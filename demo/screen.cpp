@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+
 #include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -54,26 +55,27 @@ std::string bar_of(const View& view) {
 std::vector<std::string> table_of(const View& view) {
   const Figures& f = view.figures;
   const std::size_t percent = view.order_count == 0 ? 0 : 100 * view.finished / view.order_count;
-  return {
-      fmt::format(" towline demo   sqlite:{}", view.database),
-      fmt::format(" {} {:>3} %   elapsed {}   seed {}   publishers {}   workers {}", bar_of(view), percent,
-                  clock_of(view.elapsed_s), view.seed, view.publishers, view.workers),
-      fmt::format(" {:>9} {:>8} {:>9} {:>8} {:>13} {:>12} {:>6} {:>8} {:>8} {:>8}", "published", "handled",
-                  "retrying", "delayed", "dead letters", "redelivered", "kills", "rate/s", "p50", "p99"),
-      fmt::format(" {:>9} {:>8} {:>9} {:>8} {:>13} {:>12} {:>6} {:>8} {:>8} {:>8}", grouped(f.published),
-                  grouped(f.handled), grouped(f.retrying), grouped(f.delayed), grouped(f.dead_letters),
-                  grouped(f.redelivered), view.kills, grouped(static_cast<std::size_t>(view.rate_per_second)),
-                  as_time(f.p50_us), as_time(f.p99_us))};
+  return {fmt::format(" towline demo   sqlite:{}", view.database),
+          fmt::format(" {} {:>3} %   elapsed {}   seed {}   publishers {}   workers {}", bar_of(view),
+                      percent, clock_of(view.elapsed_s), view.seed, view.publishers, view.workers),
+          fmt::format(" {:>9} {:>8} {:>9} {:>8} {:>13} {:>6} {:>12} {:>6} {:>8} {:>8} {:>8}", "published",
+                      "handled", "retrying", "delayed", "dead letters", "sagas", "redelivered", "kills",
+                      "rate/s", "p50", "p99"),
+          fmt::format(" {:>9} {:>8} {:>9} {:>8} {:>13} {:>6} {:>12} {:>6} {:>8} {:>8} {:>8}",
+                      grouped(f.published), grouped(f.handled), grouped(f.retrying), grouped(f.delayed),
+                      grouped(f.dead_letters), grouped(f.sagas), grouped(f.redelivered), view.kills,
+                      grouped(static_cast<std::size_t>(view.rate_per_second)), as_time(f.p50_us),
+                      as_time(f.p99_us))};
 }
 
 std::string line_of(const View& view) {
   const Figures& f = view.figures;
   return fmt::format(
-      "{}  published {}  handled {}  retrying {}  delayed {}  dead letters {}  redelivered {}  kills {}  "
-      "rate {:.0f}/s  "
+      "{}  published {}  handled {}  retrying {}  delayed {}  dead letters {}  sagas {}  redelivered {}  "
+      "kills {}  rate {:.0f}/s  "
       "p50 {}  p99 {}\n",
-      clock_of(view.elapsed_s), f.published, f.handled, f.retrying, f.delayed, f.dead_letters, f.redelivered,
-      view.kills, view.rate_per_second, as_time(f.p50_us), as_time(f.p99_us));
+      clock_of(view.elapsed_s), f.published, f.handled, f.retrying, f.delayed, f.dead_letters, f.sagas,
+      f.redelivered, view.kills, view.rate_per_second, as_time(f.p50_us), as_time(f.p99_us));
 }
 
 }  // namespace

@@ -16,6 +16,7 @@
 
 #include "common.hpp"
 #include "languages.hpp"
+#include "saga_cases.hpp"
 #include "verdict.hpp"
 
 namespace towline::demo {
@@ -55,6 +56,7 @@ class CleanRun {
 
   Evidence evidence_;
   bool killed_ = false;
+  bool killed_in_saga_ = false;
 };
 
 CleanRun::CleanRun(const Plan& plan) {
@@ -130,6 +132,11 @@ void CleanRun::handle(const PlannedOrder& planned, std::int64_t at_us) {
   evidence_.effects.push_back({static_cast<std::int64_t>(evidence_.effects.size()) + 1, planned.number,
                                planned.order.id, planned.order.customer, planned.order.total_cents,
                                failures + 1, hash, worker, at_us + 80});
+  if (planned.fate.saga.wanted) {
+    const std::string other = kWorkers.at(planned.number % kWorkers.size());
+    run_saga_cleanly(evidence_, planned, at_us + 200, other, killed_in_saga_ ? "" : kKilledWorker);
+    killed_in_saga_ = true;
+  }
   if (is_last_of_killed) {
     killed_ = true;
     return;
@@ -137,13 +144,6 @@ void CleanRun::handle(const PlannedOrder& planned, std::int64_t at_us) {
   testify(worker,
           {.what = What::kEffect, .number = planned.number, .at_us = at_us + 100, .attempt = failures + 1});
 }
-
-/// One planted breach: what is changed, and what must then be named.
-struct Case {
-  const char* name;
-  Breach breach;
-  std::function<std::string(Evidence&)> plant;  ///< returns the id of the order that must be named
-};
 
 EffectRow& effect_of(Evidence& evidence, std::uint32_t number) {
   return *std::find_if(evidence.effects.begin(), evidence.effects.end(),
@@ -373,6 +373,24 @@ Result<std::vector<Testimony>> through_ledgers(const std::vector<Testimony>& tes
   return read;
 }
 
+/// Through the folder that stands for the outside world, where asking again does nothing.
+Result<std::vector<SagaEffect>> through_world(const std::vector<SagaEffect>& effects) {
+  const Folder folder;
+  for (const auto& effect : effects) {
+    World world(folder.path(), effect.worker);
+    for (const bool is_first : {true, false}) {
+      const auto taken = world.take_effect(effect);
+      if (!taken.ok()) return taken.error();
+      if (*taken != is_first) return Error{ErrorCode::kInternal, effect.key + " was not done once"};
+    }
+  }
+  std::ofstream(folder.path() + "/.draft") << R"({"order":)";
+  auto read = World::read(folder.path());
+  if (read.ok() && read->size() != effects.size())
+    return Error{ErrorCode::kInternal, "the world did not give back what was done"};
+  return read;
+}
+
 class SelfTest {
  public:
   void check(bool good, const std::string& name, const std::string& detail) {
@@ -462,7 +480,14 @@ int run_self_test() {
   test.check(read.ok(), "ledgers give back what they were given, and a torn last line is set aside",
              read.ok() ? "" : read.error().to_string());
   if (read.ok()) clean.testimonies = std::move(*read);
+  auto world = through_world(clean.saga_effects);
+  test.check(world.ok() && !world->empty(), "the world gives back what was done in it, once each",
+             world.ok() ? "it is empty" : world.error().to_string());
+  if (world.ok()) clean.saga_effects = std::move(*world);
   const Verdict verdict = judge(clean);
+  test.check(
+      verdict.sagas.ended == plan.saga_count() && verdict.sagas.ended == 20 && verdict.sagas.undone == 4,
+      "the sagas of a clean run have ended", verdict.saga_line());
   test.check(verdict.pass() && verdict.dead_letters_found == plan.dead_count() && plan.dead_count() == 2,
              "a clean run passes", verdict.line());
   for (const auto& planted : main_cases())
@@ -470,6 +495,8 @@ int run_self_test() {
   for (const auto& planted : more_cases())
     test.check_case(clean, planted);
   for (const auto& planted : language_cases())
+    test.check_case(clean, planted);
+  for (const auto& planted : saga_cases())
     test.check_case(clean, planted);
   test.check_lines();
   test.check_languages();

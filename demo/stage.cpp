@@ -76,6 +76,12 @@ Result<std::vector<std::string>> list_left_over(Engine& engine) {
   if (!pending.ok()) return pending.error();
   for (const auto& entry : pending->items)
     left.push_back(fmt::format("message {} is still scheduled", entry.id.to_string()));
+  SagaQuery unfinished;
+  unfinished.unfinished = true;
+  const auto sagas = engine.sagas().list(unfinished);
+  if (!sagas.ok()) return sagas.error();
+  for (const auto& saga : sagas->items)
+    left.push_back(fmt::format("saga {} is {} at \"{}\"", saga.id, name_of(saga.status), saga.step));
   const auto blocked = engine.blocked_keys(kGroup, kTopic);
   if (!blocked.ok()) return blocked.error();
   for (const auto& entry : *blocked) {
@@ -92,6 +98,7 @@ Result<Stage> Stage::make(const std::string& database) {
   if (!place.ok()) return place.error();
   Stage stage(std::move(*place), !database.empty());
   auto made = make_folder(stage.place().ledgers());
+  if (made.ok()) made = make_folder(stage.place().world());
   if (!made.ok()) return made.error();
   return stage;
 }
@@ -143,6 +150,9 @@ Result<Evidence> gather_evidence(const Plan& plan, const Place& place, Engine& e
   auto effects = read_effects(place.database);
   if (!effects.ok()) return effects.error();
   evidence.effects = std::move(*effects);
+  auto saga_effects = World::read(place.world());
+  if (!saga_effects.ok()) return saga_effects.error();
+  evidence.saga_effects = std::move(*saga_effects);
   auto dead_letters = list_dead_letters(engine);
   if (!dead_letters.ok()) return dead_letters.error();
   evidence.dead_letters = std::move(*dead_letters);

@@ -11,6 +11,7 @@
 
 #include "common.hpp"
 #include "languages.hpp"
+#include "saga_judge.hpp"
 
 namespace towline::demo {
 namespace {
@@ -19,9 +20,14 @@ constexpr std::array<std::string_view, kBreachCount> kBreachNames = {"lost",
                                                                      "duplicate effect",
                                                                      "early",
                                                                      "order violation",
+                                                                     "saga not ended",
+                                                                     "saga step done twice",
+                                                                     "saga step not undone",
+                                                                     "saga out of order",
                                                                      "dead letter missing",
                                                                      "dead letter surplus",
                                                                      "dead letter altered",
+                                                                     "saga astray",
                                                                      "phantom",
                                                                      "payload altered",
                                                                      "attempts wrong",
@@ -354,6 +360,7 @@ Verdict Judge::run() {
     judge_dead_letter(planned, story);
   }
   judge_order();
+  judge_sagas(evidence_, killed_, verdict_);
   judge_run();
   return std::move(verdict_);
 }
@@ -367,6 +374,13 @@ std::string_view name_of(Breach breach) { return kBreachNames.at(static_cast<std
 std::size_t Verdict::count(Breach breach) const {
   return static_cast<std::size_t>(std::count_if(
       findings.begin(), findings.end(), [&](const Finding& finding) { return finding.breach == breach; }));
+}
+
+std::string Verdict::saga_line() const {
+  if (sagas.planned == 0) return {};
+  return fmt::format("SAGAS    {}/{}  not ended {}  done twice {}  not undone {}  out of order {}",
+                     sagas.ended, sagas.planned, count(Breach::kSagaNotEnded), count(Breach::kSagaTwice),
+                     count(Breach::kSagaNotUndone), count(Breach::kSagaOrder));
 }
 
 std::string Verdict::line() const {

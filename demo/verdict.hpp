@@ -12,6 +12,11 @@
 //   dead letters       exactly the orders whose handlers always fail, each once, with the bytes that were
 //   published, its
 //                      customer as key, and the attempts of the retry policy
+// for every saga:
+//   not ended          something that the plan asks for was not done, or not undone
+//   done twice         a step, or its compensation, took effect more than once
+//   not undone         a step of a refused saga took effect and was not compensated
+//   out of order       the steps take effect one after the other and are undone in reverse
 // and what must hold for the evidence to be worth anything: workers in every language booked orders and were
 // killed, orders were begun in one and booked in another, ledgers and table agree (a row without a ledger
 // record is explained by a kill only), payloads arrived as sent, attempts were counted, second publishes
@@ -27,6 +32,7 @@
 #include "effects.hpp"
 #include "ledger.hpp"
 #include "plan.hpp"
+#include "saga.hpp"
 
 namespace towline::demo {
 
@@ -54,6 +60,7 @@ struct Evidence {
   const Plan* plan = nullptr;
   std::vector<Testimony> testimonies;  ///< in the order of each source; sources in any order
   std::vector<EffectRow> effects;      ///< in commit order
+  std::vector<SagaEffect> saga_effects;
   std::vector<ListedDeadLetter> dead_letters;
   std::vector<std::string> left_over;  ///< what the engine still holds, one sentence each
   std::vector<Kill> kills;
@@ -71,9 +78,14 @@ enum class Breach : std::uint8_t {
   kDuplicateEffect,
   kEarly,
   kOrderViolation,
+  kSagaNotEnded,
+  kSagaTwice,
+  kSagaNotUndone,
+  kSagaOrder,
   kDeadLetterMissing,
   kDeadLetterSurplus,
   kDeadLetterAltered,
+  kSagaAstray,
   kPhantom,
   kPayloadAltered,
   kAttemptsWrong,
@@ -83,7 +95,7 @@ enum class Breach : std::uint8_t {
   kLeftOver,
   kInconclusive
 };
-inline constexpr std::size_t kBreachCount = 15;
+inline constexpr std::size_t kBreachCount = 20;
 
 [[nodiscard]] std::string_view name_of(Breach breach);
 
@@ -100,6 +112,15 @@ struct LanguageShare {
   std::size_t kills = 0;
 };
 
+/// What became of the sagas.
+struct SagaShare {
+  std::size_t planned = 0;
+  std::size_t ended = 0;        ///< with everything that the plan asks for
+  std::size_t undone = 0;       ///< of the planned ones: must be undone
+  std::size_t handed_over = 0;  ///< more than one process had a hand in it
+  std::size_t asked_again = 0;  ///< parts that were asked for once more, under a key that was known
+};
+
 struct Verdict {
   std::vector<Finding> findings;
   std::size_t dead_letters_found = 0;  ///< of those that must be there
@@ -108,10 +129,13 @@ struct Verdict {
   std::size_t kills_into_work = 0;  ///< worker kills that left a handler unfinished
   std::vector<LanguageShare> languages;
   std::size_t languages_known = 0;
+  SagaShare sagas;
   std::size_t handed_over = 0;  ///< orders that were begun in one language and booked in another
 
   [[nodiscard]] bool pass() const { return findings.empty(); }
   [[nodiscard]] std::size_t count(Breach breach) const;
+  /// "SAGAS    500/500  not ended 0  done twice 0 ..."; empty without sagas
+  [[nodiscard]] std::string saga_line() const;
   /// "VERDICT  lost 0  duplicate effects 0 ...  PASS"
   [[nodiscard]] std::string line() const;
   /// The first `per_kind` findings of each kind, one line each.

@@ -1,8 +1,9 @@
 // A worker in C++; workers/worker.py and workers/worker.mjs are the same in their languages. For every
 // delivery: the start is written to the ledger, the handler works for a moment, then it books the order in
 // one transaction with the acknowledgement, and only after that transaction has committed the effect is
-// written to the ledger. Handlers that must fail do so either before the transaction or inside it, after the
-// row was inserted; then the row must not be there afterwards.
+// written to the ledger. Orders that have a saga start it before they are booked. Handlers that must fail do
+// so either before the transaction or inside it, after the row was inserted; then the row must not be there
+// afterwards.
 
 #include <charconv>
 #include <chrono>
@@ -18,6 +19,7 @@
 #include "orders.hpp"
 #include "plan.hpp"
 #include "roles.hpp"
+#include "saga_steps.hpp"
 
 namespace towline::demo {
 namespace {
@@ -34,11 +36,13 @@ std::uint32_t number_of(const Delivery& delivery, std::string_view header) {
 
 class Worker {
  public:
-  Worker(const WorkerOptions& options, Ledger ledger) : options_(options), ledger_(std::move(ledger)) {}
-  void handle(Delivery& delivery) const;
+  Worker(const WorkerOptions& options, Ledger ledger)
+      : options_(options), ledger_(std::move(ledger)), steps_(options_, ledger_), saga_(steps_.saga()) {}
+  void handle(Engine& engine, Delivery& delivery) const;
+  [[nodiscard]] const Saga& saga() const { return saga_; }
 
  private:
-  void work(std::uint32_t number, std::uint32_t attempt) const;
+  void start_saga(Engine& engine, const Delivery& delivery, std::uint32_t number) const;
   [[nodiscard]] std::vector<SqlTransaction::Value> row_of(const Delivery& delivery,
                                                           std::uint32_t number) const;
   void book(Delivery& delivery, std::uint32_t number, bool must_fail) const;
@@ -46,6 +50,8 @@ class Worker {
 
   WorkerOptions options_;
   Ledger ledger_;
+  SagaSteps steps_;
+  Saga saga_;
 };
 
 void Worker::note(What what, const Delivery& delivery, std::uint32_t number, std::string text) const {
@@ -59,14 +65,21 @@ void Worker::note(What what, const Delivery& delivery, std::uint32_t number, std
   ledger_.append(record);
 }
 
-/// Half to one and a half of `work_ms`, from the seed: what a call to a payment service would take.
-void Worker::work(std::uint32_t number, std::uint32_t attempt) const {
-  if (options_.work_ms == 0) return;
-  Random random(options_.seed + number * 131ULL + attempt);
-  const auto us =
-      options_.work_ms * 500 + static_cast<std::int64_t>(random.below(options_.work_ms * 1000ULL));
-  // sleeps: this is the work
-  std::this_thread::sleep_for(std::chrono::microseconds(us));
+/// Before the order is booked: a process that dies in between leaves the message, and so the start is
+/// repeated, which changes nothing.
+void Worker::start_saga(Engine& engine, const Delivery& delivery, std::uint32_t number) const {
+  const auto context = delivery.header(kSagaHeader);
+  if (!context) return;
+  const auto started = engine.sagas().start(saga_, std::to_string(number), Bytes(*context));
+  if (!started.ok()) {
+    note(What::kTrouble, delivery, number, started.error().to_string());
+    throw HandlerError("StoreUnavailable", started.error().to_string());
+  }
+  ledger_.append({.what = What::kSaga,
+                  .number = number,
+                  .at_us = wall_us(),
+                  .attempt = delivery.attempt(),
+                  .duplicate = !started->is_new});
 }
 
 std::vector<SqlTransaction::Value> Worker::row_of(const Delivery& delivery, std::uint32_t number) const {
@@ -111,15 +124,16 @@ void Worker::book(Delivery& delivery, std::uint32_t number, bool must_fail) cons
   throw HandlerError("StoreUnavailable", booked.error().to_string());
 }
 
-void Worker::handle(Delivery& delivery) const {
+void Worker::handle(Engine& engine, Delivery& delivery) const {
   const auto number = number_of(delivery, kNumberHeader);
   const bool must_fail = delivery.attempt() <= number_of(delivery, kFailuresHeader);
   note(What::kStart, delivery, number);
-  work(number, delivery.attempt());
+  pretend_to_work(options_, number, delivery.attempt());
   if (must_fail && number % 2 == 0) {
     note(What::kFail, delivery, number, "before the transaction");
     throw HandlerError("PaymentConnectionLost", "the payment service did not answer");
   }
+  start_saga(engine, delivery, number);
   book(delivery, number, must_fail);
 }
 
@@ -148,6 +162,14 @@ int fail(const Error& error) {
 
 }  // namespace
 
+void pretend_to_work(const WorkerOptions& options, std::uint32_t number, std::uint32_t attempt) {
+  if (options.work_ms == 0) return;
+  Random random(options.seed + number * 131ULL + attempt);
+  const auto us = options.work_ms * 500 + static_cast<std::int64_t>(random.below(options.work_ms * 1000ULL));
+  // sleeps: this is the work
+  std::this_thread::sleep_for(std::chrono::microseconds(us));
+}
+
 int run_worker(const WorkerOptions& options) {
   // Blocked before the engine starts its threads, so that they inherit it and sigwait below is the one who
   // sees it.
@@ -158,11 +180,13 @@ int run_worker(const WorkerOptions& options) {
 
   auto ledger = Ledger::create(options.ledger);
   if (!ledger.ok()) return fail(ledger.error());
-  const Worker worker(options, std::move(*ledger));
+  Worker worker(options, std::move(*ledger));
   auto engine = open_engine(options.store, options.name, std::chrono::milliseconds(options.lease_ms));
   if (!engine.ok()) return fail(engine.error());
+  const auto runner = engine->sagas().run(worker.saga());
+  if (!runner.ok()) return fail(runner.error());
   auto consumer = engine->consume(options.topic, consumer_options(options),
-                                  [&](Delivery& delivery) { worker.handle(delivery); });
+                                  [&](Delivery& delivery) { worker.handle(*engine, delivery); });
   if (!consumer.ok()) return fail(consumer.error());
 
   int signal = 0;

@@ -3,18 +3,18 @@
 //
 // For every delivery: the start is written to the ledger, the handler works for a moment, then it books the
 // order in one transaction with the acknowledgement, and only after that transaction has committed the effect
-// is written to the ledger.
+// is written to the ledger. Orders that have a saga start it before they are booked.
 
-import { openSync, writeSync } from "node:fs";
+import { linkSync, openSync, unlinkSync, writeFileSync, writeSync } from "node:fs";
 import { setTimeout as wait } from "node:timers/promises";
 import { parseArgs } from "node:util";
 
-import { ClosedError, Engine, LeaseLostError, TowlineError } from "towline";
+import { ClosedError, Engine, LeaseLostError, Reject, Saga, TowlineError } from "towline";
 
 const INSERT_EFFECT =
   "INSERT INTO effects (order_number, order_id, customer, total_cents, attempt, payload_hash, worker, at_us) " +
   "VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
-const TEXTS = ["store", "ledger", "name", "topic", "group"];
+const TEXTS = ["store", "ledger", "world", "name", "topic", "group"];
 const NUMBERS = ["lease-ms", "concurrency", "attempts", "retry-ms", "retry-max-ms", "work-ms", "seed"];
 
 /** The failure that the plan asks for. */
@@ -28,6 +28,13 @@ class PaymentConnectionLost extends Error {
 class StoreUnavailable extends Error {
   get name() {
     return "StoreUnavailable";
+  }
+}
+
+/** The failure of a step that the plan asks for. */
+class ServiceUnavailable extends Error {
+  get name() {
+    return "ServiceUnavailable";
   }
 }
 
@@ -79,9 +86,9 @@ const wallUs = makeClock();
 // A file of its own for each life of a process: nobody writes behind half a line.
 const ledger = openSync(options.ledger, "ax", 0o600);
 
-function note(what, number, message, more = {}) {
+function note(what, number, { attempt }, more = {}) {
   const { payloadHash, ...rest } = more;
-  const record = JSON.stringify({ what, order: number, at_us: wallUs(), attempt: message.attempt, ...rest });
+  const record = JSON.stringify({ what, order: number, at_us: wallUs(), attempt, ...rest });
   const line = payloadHash === undefined ? record : `${record.slice(0, -1)},"payload_hash":${payloadHash}}`;
   try {
     if (writeSync(ledger, `${line}\n`) === Buffer.byteLength(line) + 1) return;
@@ -120,6 +127,66 @@ function book(message, number, payloadHash, mustFail) {
   note(mustFail ? "trouble" : "effect", number, message);
 }
 
+let drafts = 0;
+
+/**
+ * The outside world, a folder with a file for each effect, named after its key. All of it or nothing, also if the
+ * process dies here. False: it was done under this key before.
+ */
+function takeEffect(number, part, key, atUs) {
+  const draft = `${options.world}/.${options.name}-${drafts++}`;
+  writeFileSync(draft, JSON.stringify({ order: number, part, key, worker: options.name, at_us: atUs }));
+  try {
+    linkSync(draft, `${options.world}/${key.replaceAll("/", "~")}`);
+    return true;
+  } catch (error) {
+    if (error.code !== "EEXIST") throw error;
+    return false;
+  } finally {
+    unlinkSync(draft);
+  }
+}
+
+/** A step of a saga, or what undoes it. */
+async function runStep(call) {
+  const { order: number, refused_at: refusedAt, refused_late: refusedLate, fails_once: failsOnce } = call.context;
+  const part = `${call.step}/${call.phase}`;
+  const refused = part === `${refusedAt}/execute`;
+  await work(number, call.attempt);
+  if (failsOnce === part && call.attempt === 1) {
+    note("step_fail", number, call, { key: call.key });
+    throw new ServiceUnavailable("the service did not answer");
+  }
+  if (!refused || refusedLate) {
+    const atUs = wallUs();
+    const isNew = takeEffect(number, part, call.key, atUs);
+    note("step", number, call, { key: call.key, at_us: atUs, duplicate: !isNew });
+  }
+  if (refused) {
+    note("step_fail", number, call, { key: call.key });
+    throw new Reject("the order is refused");
+  }
+}
+
+// The death of a process counts as an attempt, and processes are killed here.
+const stepRetry = { maxAttempts: 20, initialDelayMs: options["retry-ms"] };
+const saga = new Saga("order", { concurrency: options.concurrency });
+for (const step of ["reserve", "charge", "ship"]) {
+  saga.step(step, runStep, { compensate: runStep, retry: stepRetry, compensationRetry: stepRetry });
+}
+
+/**
+ * A process that dies before the order is booked leaves the message, and so the start is repeated, which changes
+ * nothing.
+ */
+async function startSaga(message, number) {
+  const context = message.headers["saga-context"];
+  if (context === undefined) return;
+  // As bytes: the start is the same in every language.
+  const { isNew } = await engine.sagas.start(saga, Buffer.from(context), { id: String(number) });
+  note("saga", number, message, { duplicate: !isNew });
+}
+
 async function handle(message) {
   const number = Number(message.headers["order-number"]);
   const mustFail = message.attempt <= Number(message.headers["planned-failures"]);
@@ -130,6 +197,7 @@ async function handle(message) {
     note("fail", number, message, { text: "before the transaction" });
     throw new PaymentConnectionLost("the payment service did not answer");
   }
+  await startSaga(message, number);
   book(message, number, payloadHash, mustFail);
 }
 
@@ -142,6 +210,7 @@ process.once("SIGTERM", async () => {
     process.exitCode = 1;
   }
 });
+await engine.runSaga(saga);
 await engine.consume(options.topic, {
   group: options.group,
   name: options.name,

@@ -3,13 +3,14 @@ README of the demo says what all of them do.
 
 For every delivery: the start is written to the ledger, the handler works for a moment, then it books the
 order in one transaction with the acknowledgement, and only after that transaction has committed the effect is
-written to the ledger.
+written to the ledger. Orders that have a saga start it before they are booked.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import logging
 import os
@@ -17,7 +18,7 @@ import signal
 import sys
 import time
 
-from towline import Engine, Message, Transaction, errors
+from towline import Engine, Message, Reject, Saga, SagaCall, Transaction, errors
 
 INSERT_EFFECT = (
     "INSERT INTO effects"
@@ -34,6 +35,10 @@ class StoreUnavailable(Exception):
     """A transaction that failed and was not to."""
 
 
+class ServiceUnavailable(Exception):
+    """The failure of a step that the plan asks for."""
+
+
 def wall_us() -> int:
     return time.time_ns() // 1000
 
@@ -46,14 +51,42 @@ def hash_of(payload: bytes) -> int:
     return state - (1 << 64) if state >> 63 else state
 
 
+class World:
+    """What the steps of sagas change: a folder with a file for each effect, named after its key."""
+
+    def __init__(self, folder: str, worker: str) -> None:
+        self.folder, self.worker = folder, worker
+        self.drafts = itertools.count()
+
+    def take_effect(self, number: int, part: str, key: str, at_us: int) -> bool:
+        """All of it or nothing, also if the process dies here. False: it was done under this key before."""
+        draft = f"{self.folder}/.{self.worker}-{next(self.drafts)}"
+        effect = {"order": number, "part": part, "key": key, "worker": self.worker, "at_us": at_us}
+        with open(draft, "w") as out:
+            json.dump(effect, out)
+        try:
+            os.link(draft, f"{self.folder}/{key.replace('/', '~')}")
+            return True
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(draft)
+
+
 class Worker:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        self.world = World(options.world, options.name)
+        self.saga = Saga("order", concurrency=options.concurrency)
+        # The death of a process counts as an attempt, and processes are killed here.
+        retry = {"max_attempts": 20, "initial_delay": options.retry_ms / 1000}
+        for step in ("reserve", "charge", "ship"):
+            self.saga.step(step, self.run_step, self.run_step, retry=retry, compensation_retry=retry)
         # A file of its own for each life of a process: nobody writes behind half a line.
         self.ledger = os.open(options.ledger, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
 
-    def note(self, what: str, number: int, message: Message, **more: object) -> None:
-        record = {"what": what, "order": number, "at_us": wall_us(), "attempt": message.attempt, **more}
+    def note(self, what: str, number: int, given: Message | SagaCall, **more: object) -> None:
+        record = {"what": what, "order": number, "at_us": wall_us(), "attempt": given.attempt, **more}
         line = json.dumps(record).encode() + b"\n"
         try:
             if os.write(self.ledger, line) == len(line):
@@ -98,7 +131,34 @@ class Worker:
         else:
             self.note("trouble" if must_fail else "effect", number, message)
 
-    async def handle(self, message: Message) -> None:
+    async def run_step(self, call: SagaCall) -> None:
+        """A step of a saga, or what undoes it."""
+        order = call.context
+        number, refused = order["order"], order["refused_at"] == call.step and not call.compensates
+        part = f"{call.step}/{'compensate' if call.compensates else 'execute'}"
+        await self.work(number, call.attempt)
+        if order["fails_once"] == part and call.attempt == 1:
+            self.note("step_fail", number, call, key=call.key)
+            raise ServiceUnavailable("the service did not answer")
+        if not refused or order["refused_late"]:
+            at_us = wall_us()
+            is_new = self.world.take_effect(number, part, call.key, at_us)
+            self.note("step", number, call, key=call.key, at_us=at_us, duplicate=not is_new)
+        if refused:
+            self.note("step_fail", number, call, key=call.key)
+            raise Reject("the order is refused")
+
+    async def start_saga(self, engine: Engine, message: Message, number: int) -> None:
+        """A process that dies before the order is booked leaves the message, and so the start is repeated,
+        which changes nothing."""
+        context = message.headers.get("saga-context")
+        if context is None:
+            return
+        # As bytes: the start is the same in every language.
+        started = await engine.sagas.start(self.saga, context.encode(), id=str(number))
+        self.note("saga", number, message, duplicate=not started.is_new)
+
+    async def handle(self, engine: Engine, message: Message) -> None:
         number = int(message.headers["order-number"])
         must_fail = message.attempt <= int(message.headers["planned-failures"])
         payload_hash = hash_of(message.payload)
@@ -108,6 +168,7 @@ class Worker:
         if must_fail and number % 2 == 0:
             self.note("fail", number, message, text="before the transaction")
             raise PaymentConnectionLost("the payment service did not answer")
+        await self.start_saga(engine, message, number)
         # A transaction waits for the file; the loop does not. In the thread it also notes what came of it.
         await asyncio.to_thread(self.book, message, number, payload_hash, must_fail)
 
@@ -117,9 +178,14 @@ async def run(options: argparse.Namespace) -> int:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     worker = Worker(options)
     async with Engine(options.store, name=options.name, lease=options.lease_ms / 1000) as engine:
+
+        async def handle(message: Message) -> None:
+            await worker.handle(engine, message)
+
+        await engine.run_saga(worker.saga)
         await engine.consume(
             options.topic,
-            worker.handle,
+            handle,
             group=options.group,
             name=options.name,
             concurrency=options.concurrency,
@@ -144,7 +210,7 @@ async def run(options: argparse.Namespace) -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    for name in ("store", "ledger", "name", "topic", "group"):
+    for name in ("store", "ledger", "world", "name", "topic", "group"):
         parser.add_argument(f"--{name}", required=True)
     for name in ("lease-ms", "concurrency", "attempts", "retry-ms", "retry-max-ms", "work-ms", "seed"):
         parser.add_argument(f"--{name}", required=True, type=int)
