@@ -52,6 +52,8 @@ const std::vector<Row>& table() {
        plain<blocked_workers>},
       {"IDLE", "memory and processor time of an engine that does nothing", plain<idle_engine>},
       {"EVENT", "the event store: appends, and a reader that catches up", plain<event_store>},
+      {"SAGA", "sagas of five steps", plain<sagas>},
+      {"TALK", "messages of conversations", plain<conversations>},
       {"DEAD", "a hundred thousand dead letters: pages and redrive", plain<dead_letters>},
   };
   return rows;

@@ -54,7 +54,7 @@ Child start_node(const std::string& program, const std::vector<std::string>& arg
 }
 
 Child start_python(const std::string& program, const std::vector<std::string>& arguments) {
-  return start({"PYTHONPATH=" + (kBuilt / "python").string(), kPython.string(),
+  return start({"PYTHONPATH=" + (kBuilt / "python").string(), "PYTHONDONTWRITEBYTECODE=1", kPython.string(),
                 (kPrograms / "python" / program).string()},
                arguments);
 }
@@ -70,8 +70,8 @@ FlowRate rate_of(Child child) {
   return rate;
 }
 
-Series series_of(std::string name, const char* durability, std::string more) {
-  return {std::move(name), "msg/s", {durability, kPayloadBytes, kBatch, std::move(more)}};
+Series series_of(std::string name, const char* durability, std::string more, std::size_t batch) {
+  return {std::move(name), "msg/s", {durability, kPayloadBytes, batch, std::move(more)}};
 }
 
 void node_on_sqlite(Bench& bench) {

@@ -27,7 +27,8 @@ inline constexpr const char* kNotDurable = "memory, not durable";
 /// Reads the child's line and waits for its end.
 [[nodiscard]] FlowRate rate_of(Child child);
 
-/// Messages per second, in batches of 1,000.
-[[nodiscard]] Series series_of(std::string name, const char* durability, std::string more = {});
+/// Messages per second, in batches of 1,000 unless it is said.
+[[nodiscard]] Series series_of(std::string name, const char* durability, std::string more = {},
+                               std::size_t batch = kBatch);
 
 }  // namespace towline::bench

@@ -4,9 +4,8 @@
 
 #include <filesystem>
 
-#include <nlohmann/json.hpp>
-
 #include "flow.hpp"
+#include "languages.hpp"
 #include "process.hpp"
 #include "reference.hpp"
 #include "scenarios.hpp"
@@ -16,34 +15,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kFull = "sqlite FULL";
-constexpr const char* kMemory = "memory, not durable";
 const fs::path kSource = TOWLINE_SOURCE_DIR;
-const fs::path kPrograms = kSource / "bench/python";
-const fs::path kPackage = fs::path(TOWLINE_BINARY_DIR) / "python";
-const fs::path kPython = kSource / ".deps/venv/bin/python";
 const fs::path kPeersPython = kSource / ".deps/peers/bin/python";
-
-double run_python(const fs::path& python, const std::string& program, std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), {"PYTHONPATH=" + kPackage.string(), "PYTHONDONTWRITEBYTECODE=1",
-                                       python.string(), (kPrograms / program).string()});
-  Child child("/usr/bin/env", arguments);
-  const double rate = nlohmann::json::parse(child.read_line(600)).at("per_second").get<double>();
-  child.join();
-  return rate;
-}
-
-Series series_of(std::string name, const char* durability, std::string more = {},
-                 std::size_t batch = kBatch) {
-  return {std::move(name), "msg/s", {durability, kPayloadBytes, batch, std::move(more)}};
-}
-
-bool has_python(Bench& bench) {
-  if (fs::exists(kPackage / "towline") && fs::exists(kPython)) return true;
-  bench.skip(
-      "the Python package is not part of this build: run scripts/bootstrap test, then build towline_python");
-  return false;
-}
 
 bool has_peers(Bench& bench) {
   if (fs::exists(kPeersPython)) return true;
@@ -56,7 +29,8 @@ std::function<void(int)> flow(Bench& bench, const Series& series, const char* ha
                               bool in_memory = false) {
   return [&bench, &series, handling, count, in_memory](int round) {
     const std::string url = in_memory ? "memory:" : sqlite_url(bench.new_file("life"));
-    bench.sample(series, round, run_python(kPython, "flow.py", {url, handling, std::to_string(count)}));
+    bench.sample(series, round,
+                 rate_of(start_python("flow.py", {url, handling, std::to_string(count)})).per_second);
   };
 }
 
@@ -64,7 +38,10 @@ std::function<void(int)> peer(Bench& bench, const Series& series, const char* pr
                               const char* how = "") {
   return [&bench, &series, program, count, how](int round) {
     const std::string file = bench.new_file("peer").string();
-    bench.sample(series, round, run_python(kPeersPython, program, {file, std::to_string(count), how}));
+    Child child("/usr/bin/env",
+                {"PYTHONDONTWRITEBYTECODE=1", kPeersPython.string(),
+                 (kSource / "bench/python" / program).string(), file, std::to_string(count), how});
+    bench.sample(series, round, rate_of(std::move(child)).per_second);
   };
 }
 
@@ -82,10 +59,10 @@ void python_on_sqlite(Bench& bench) {
   if (!has_python(bench)) return;
   const std::size_t count = bench.size<std::size_t>(200'000, 3'000);
   const std::size_t few = bench.size<std::size_t>(3'000, 300);
-  const Series engine = series_of("C++, batch handler", kFull);
-  const Series batch = series_of("Python, batch handler", kFull);
-  const Series huey = series_of("huey", kFull, "its consumer with one thread, no results", 1);
-  const Series persist = series_of("persist-queue", kFull, "SQLiteAckQueue", 1);
+  const Series engine = series_of("C++, batch handler", kSqliteFull);
+  const Series batch = series_of("Python, batch handler", kSqliteFull);
+  const Series huey = series_of("huey", kSqliteFull, "its consumer with one thread, no results", 1);
+  const Series persist = series_of("persist-queue", kSqliteFull, "SQLiteAckQueue", 1);
   std::vector<std::function<void(int)>> sides = {alone(bench, engine, {}, count),
                                                  flow(bench, batch, "batch", count)};
   const bool peers = has_peers(bench);
@@ -103,11 +80,12 @@ void python_on_sqlite(Bench& bench) {
 void python_per_message(Bench& bench) {
   if (!has_python(bench)) return;
   const std::size_t count = bench.size<std::size_t>(200'000, 3'000);
-  const Series engine = series_of("C++, batch handler", kFull);
-  const Series each = series_of("C++, handler per message", kFull, "prefetch 1000");
-  const Series call = series_of("Python, one call per message", kFull, "prefetch 1000, concurrency 1000");
+  const Series engine = series_of("C++, batch handler", kSqliteFull);
+  const Series each = series_of("C++, handler per message", kSqliteFull, "prefetch 1000");
+  const Series call =
+      series_of("Python, one call per message", kSqliteFull, "prefetch 1000, concurrency 1000");
   const Series task =
-      series_of("Python, one async def per message", kFull, "prefetch 1000, concurrency 1000");
+      series_of("Python, one async def per message", kSqliteFull, "prefetch 1000, concurrency 1000");
   bench.interleave({alone(bench, engine, {}, count), alone(bench, each, {.handling = Handling::kEach}, count),
                     flow(bench, call, "call", count), flow(bench, task, "task", count)});
   bench.compare("life, Python", call, engine, at_least(0.5));
@@ -119,9 +97,9 @@ void python_per_message(Bench& bench) {
 void python_singles(Bench& bench) {
   if (!has_python(bench)) return;
   const std::size_t count = bench.size<std::size_t>(5'000, 300);
-  const Series publish = series_of("Python, publish()", kFull, "one thread", 1);
-  const Series raw = series_of("plain program, one row per commit", kFull, "one thread", 1);
-  const Series huey = series_of("huey, enqueue", kFull, "one thread", 1);
+  const Series publish = series_of("Python, publish()", kSqliteFull, "one thread", 1);
+  const Series raw = series_of("plain program, one row per commit", kSqliteFull, "one thread", 1);
+  const Series huey = series_of("huey, enqueue", kSqliteFull, "one thread", 1);
   std::vector<std::function<void(int)>> sides = {
       flow(bench, publish, "publish", count), [&](int round) {
         PlainQueue queue(bench.new_file("plain"));
@@ -142,10 +120,10 @@ void python_singles(Bench& bench) {
 void python_in_memory(Bench& bench) {
   if (!has_python(bench)) return;
   const std::size_t count = bench.size<std::size_t>(500'000, 3'000);
-  const Series engine = series_of("C++, batch handler", kMemory);
-  const Series batch = series_of("Python, batch handler", kMemory);
+  const Series engine = series_of("C++, batch handler", kNotDurable);
+  const Series batch = series_of("Python, batch handler", kNotDurable);
   const Series task =
-      series_of("Python, one async def per message", kMemory, "prefetch 1000, concurrency 1000");
+      series_of("Python, one async def per message", kNotDurable, "prefetch 1000, concurrency 1000");
   bench.interleave({alone(bench, engine, {.url = "memory:"}, count), flow(bench, batch, "batch", count, true),
                     flow(bench, task, "task", count, true)});
   bench.check("life, Python", batch, at_least(300'000));

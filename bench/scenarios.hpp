@@ -50,6 +50,9 @@ void python_in_memory(Bench& bench);
 void blocked_workers(Bench& bench);
 // events.cpp
 void event_store(Bench& bench);
+// sagas.cpp
+void sagas(Bench& bench);
+void conversations(Bench& bench);
 // idle.cpp
 void idle_engine(Bench& bench);
 
