@@ -36,7 +36,7 @@ namespace {
 constexpr std::size_t kDefaultCount = 10'000;
 constexpr std::size_t kFewOrders = 10;     // with fewer nothing is killed: there is no "on the way"
 constexpr std::size_t kHitCountMin = 500;  // from here on half of the kills must hit a running handler
-constexpr double kPublishSecondsMin = 2.5;
+constexpr double kPublishSecondsPerKill = 1.5;  // at least: a worker that was killed has to come up again
 constexpr double kRateMax = 1250;
 constexpr double kRestartAfterS = 0.3;
 constexpr double kBetweenKillsS = 1.0;
@@ -89,6 +89,8 @@ class Coordinator {
   void kill_a_publisher();
   void hunt_a_worker();
   void kill(Seat& seat);
+  [[nodiscard]] bool is_caught_at_work(const Seat& seat);
+  Result<void> read_ledgers();
   void show(bool now = false);
   void tell(const Verdict& verdict, std::size_t torn);
   int end_without_verdict(const Stop& stop);
@@ -119,6 +121,7 @@ class Coordinator {
   std::optional<Ledger> ledger_;
   std::optional<Engine> engine_;
   std::vector<Kill> kills_;
+  std::size_t hits_ = 0;  ///< workers that had orders in hand when they were killed
   Clock::time_point began_ = Clock::now();
   double last_start_s_ = 0;   ///< when a process was last started
   double hunt_since_s_ = -1;  ///< since when a kill is due and waits for a good moment
@@ -129,7 +132,8 @@ class Coordinator {
 
 double Coordinator::publish_rate() const {
   if (options_.rate_per_second > 0) return options_.rate_per_second;
-  return std::min(kRateMax, static_cast<double>(plan_.orders.size()) / kPublishSecondsMin);
+  const double seconds_min = kPublishSecondsPerKill * std::max(2U, worker_kills());
+  return std::min(kRateMax, static_cast<double>(plan_.orders.size()) / seconds_min);
 }
 
 /// What the plan itself takes, several times over, and a minute.
@@ -203,11 +207,12 @@ void Coordinator::kill(Seat& seat) {
   kills_.push_back({seat.name(), seat.role == Role::kWorker});
   ledger_->append({.what = What::kKilled, .at_us = wall_us(), .text = seat.name()});
   seat.start_at_s = elapsed_s() + kRestartAfterS;
-  const auto read =
-      reader_.poll([&](const std::string& source, const Record& record) { progress_.note(source, record); });
+  const auto read = read_ledgers();
   std::string detail;
   if (seat.role == Role::kWorker && read.ok()) {
-    detail = fmt::format(", {} orders in hand", progress_.open_count(seat.name()));
+    const auto in_hand = progress_.open_count(seat.name());
+    if (in_hand > 0) ++hits_;
+    detail = fmt::format(", {} orders in hand", in_hand);
     // It may have committed an effect that it could not write down any more.
     const auto effects = read_effects(stage_.place().database, seat.name());
     if (effects.ok()) {
@@ -234,6 +239,18 @@ void Coordinator::kill_a_publisher() {
   if (victim != nullptr) kill(*victim);
 }
 
+/// Stops it where it is and looks at what it has written down; it goes on when nothing is in its hands.
+bool Coordinator::is_caught_at_work(const Seat& seat) {
+  if (seat.child->stop() && read_ledgers().ok() && progress_.open_count(seat.name()) > 0) return true;
+  seat.child->send(SIGCONT);
+  return false;
+}
+
+Result<void> Coordinator::read_ledgers() {
+  return reader_.poll(
+      [&](const std::string& source, const Record& record) { progress_.note(source, record); });
+}
+
 std::string Coordinator::interruption() const {
   const int signal = stop_signal.load();
   return fmt::format("stopped by {}; {} of {} orders had reached their end, so there is no verdict",
@@ -243,7 +260,7 @@ std::string Coordinator::interruption() const {
 
 /// The languages take turns in being killed. Waits for a moment when a worker has orders in hand, then
 /// strikes somewhere in the next dozen milliseconds, so that over many kills every point of a handling is
-/// hit.
+/// hit; half of the kills, though, strike only a worker that is caught at work.
 void Coordinator::hunt_a_worker() {
   if (hunt_since_s_ < 0) hunt_since_s_ = elapsed_s();
   const auto& language = languages_[kill_count(true) % languages_.size()];
@@ -258,6 +275,7 @@ void Coordinator::hunt_a_worker() {
   if (!busy && elapsed_s() - hunt_since_s_ < kHuntMaxS) return;
   const auto spread = static_cast<std::uint64_t>(std::max<std::int64_t>(1, options_.work_ms));
   ::poll(nullptr, 0, static_cast<int>(random_.below(spread)));
+  if (busy && hits_ * 2 <= kill_count(true) && !is_caught_at_work(*victim)) return;
   hunt_since_s_ = -1;
   kill(*victim);
 }
@@ -312,9 +330,7 @@ std::optional<Stop> Coordinator::start_again() {
 std::optional<Stop> Coordinator::watch() {
   ::poll(nullptr, 0, hunt_since_s_ >= 0 ? 2 : 10);
   if (stop_signal.load() != 0) return Stop{kExitInterrupted, interruption()};
-  const auto read =
-      reader_.poll([&](const std::string& source, const Record& record) { progress_.note(source, record); });
-  if (!read.ok()) return stop_for(read.error());
+  if (const auto read = read_ledgers(); !read.ok()) return stop_for(read.error());
   if (auto stop = reap()) return stop;
   if (auto stop = start_again()) return stop;
   kill_when_due();

@@ -97,6 +97,15 @@ void Child::send(int signal) const {
   if (pid_ > 0) ::kill(pid_, signal);
 }
 
+bool Child::stop() const {
+  send(SIGSTOP);
+  siginfo_t info{};
+  // Its end stays to be told by poll().
+  while (::waitid(P_PID, static_cast<id_t>(pid_), &info, WSTOPPED | WEXITED | WNOWAIT) < 0 && errno == EINTR) {
+  }
+  return info.si_code == CLD_STOPPED;
+}
+
 std::string last_lines(const std::string& path, std::size_t count_max) {
   std::ifstream in(path);
   std::deque<std::string> lines;

@@ -40,6 +40,8 @@ class Child {
   /// Waits for the end.
   Ending wait();
   void send(int signal) const;
+  /// Waits until it stands still where it is, until SIGCONT. False: it has ended instead.
+  [[nodiscard]] bool stop() const;
 
  private:
   explicit Child(pid_t pid) : pid_(pid) {}

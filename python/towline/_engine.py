@@ -312,6 +312,8 @@ class Engine(Calls):
         self._saga_calls: dict[int, asyncio.Task[OutcomeTuple]] = {}
         # Subscriptions to events that have a handler.
         self._event_handlers: dict[int, EventSubscription] = {}
+        # Of consumers and the like whose starting is not answered yet.
+        self._starting: dict[int, asyncio.Future[Any]] = {}
 
     # ---- consumers ------------------------------------------------------------------------------------
 
@@ -447,7 +449,8 @@ class Engine(Calls):
         running[one._id] = one
         try:
             starting = self._request(method, one._id, *arguments)
-            one._native = await asyncio.shield(starting)
+            waiting = self._starting[one._id] = asyncio.shield(starting)
+            one._native = await waiting
         except asyncio.CancelledError:
             running.pop(one._id, None)
             starting.add_done_callback(self._close_unwanted)
@@ -455,6 +458,16 @@ class Engine(Calls):
         except BaseException:
             running.pop(one._id, None)
             raise
+        finally:
+            self._starting.pop(one._id, None)
+
+    def _wanted(self, running: dict[int, A], number: int) -> A | None:
+        """None: all is closed, or whoever started it was cancelled, if only a moment ago: its task runs
+        later than that, and work may come in between."""
+        starting = self._starting.get(number)
+        if self._is_closed() or (starting is not None and starting.cancelled()):
+            return None
+        return running.get(number)
 
     def _close_unwanted(
         self, starting: asyncio.Future[_core.Consumer | _core.SagaRunner | _core.EventSubscription]
@@ -666,10 +679,9 @@ class Engine(Calls):
     def _deliver(
         self, consumer_id: int, numbers: list[int], deliveries: list[_core.Delivery], batch_left: int
     ) -> None:
-        consumer = self._consumers.get(consumer_id)
+        consumer = self._wanted(self._consumers, consumer_id)
         try:
-            # Else whoever started it was cancelled, or all is closed.
-            if consumer is not None and not self._is_closed():
+            if consumer is not None:
                 return consumer._handle(numbers, deliveries, batch_left)
         except Exception:
             _native.note_failure("a handler could not be started")
@@ -677,16 +689,15 @@ class Engine(Calls):
         self._finish(numbers, [RELEASED] * len(numbers))
 
     def _handle_events(self, subscription_id: int, raw: list[tuple[Any, ...]]) -> None:
-        subscription = self._event_handlers.get(subscription_id)
-        if subscription is not None and not self._is_closed():
+        subscription = self._wanted(self._event_handlers, subscription_id)
+        if subscription is not None:
             subscription._handle(raw)
-        elif self._native is not None:  # its start was cancelled, or all is closed
+        elif self._native is not None:
             self._native.port.finish_events(subscription_id, GIVEN_UP)
 
     def _run_saga_calls(self, runner_id: int, calls: list[_core.SagaCall]) -> None:
-        runner = self._saga_runners.get(runner_id)
-        # Whoever is not run, because all is closed or its start was cancelled, gives itself back.
-        if runner is not None and not self._is_closed():
+        # Whoever is not run gives itself back.
+        if runner := self._wanted(self._saga_runners, runner_id):
             for call in calls:
                 runner._handle(call)
 
