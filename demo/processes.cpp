@@ -101,7 +101,8 @@ bool Child::stop() const {
   send(SIGSTOP);
   siginfo_t info{};
   // Its end stays to be told by poll().
-  while (::waitid(P_PID, static_cast<id_t>(pid_), &info, WSTOPPED | WEXITED | WNOWAIT) < 0 && errno == EINTR) {
+  while (::waitid(P_PID, static_cast<id_t>(pid_), &info, WSTOPPED | WEXITED | WNOWAIT) < 0 &&
+         errno == EINTR) {
   }
   return info.si_code == CLD_STOPPED;
 }
