@@ -150,6 +150,8 @@ class Script {
     if (!has_struck()) return;
     struck_ = true;
     note("struck", 0, struck_file());
+    // Whoever was struck, such as the thread that empties the log, has to tell it first.
+    (void)support::eventually([&] { return !engine.health().ok; }, 2s);
     set_plan({});
     const support::Stopwatch watch;
     for (int i = 0; i < 3; ++i) {
