@@ -183,6 +183,7 @@ void Database::stop(const Failure& failure) {
 }
 
 void Database::run_batch(Writer::Batch& batch, const Op& own) {
+  take_in_failure();
   if (stopped_) return fail(batch, *stopped_);
   if (look_at(batch)) write(batch, own);
   for (Op* op : batch)
@@ -424,24 +425,35 @@ void Database::wake_all(const std::vector<DueWaiter*>& waiters) {
   }
 }
 
-/// The disk refused part of a checkpoint: what the file holds is not known, and a second sync would be
-/// answered well although the pages are gone. Only the log has everything, so nobody may empty it any more.
+/// Asks nothing: whoever runs the batch of it takes in that the store has failed.
 class Database::StopOp final : public Op {
  public:
-  StopOp(Database& database, Failure failure) : Op({}), database_(database), failure_(std::move(failure)) {
+  StopOp() : Op({}) {
     looks = true;
     patience = kEndlessPatience;
   }
-  Look look(Tx&) override {
-    if (!database_.stopped_) database_.stop(failure_);
-    return Look::kDone;
-  }
+  Look look(Tx&) override { return Look::kDone; }
   void apply(Tx&) override {}
-
- private:
-  Database& database_;
-  const Failure failure_;
 };
+
+/// The disk refused part of a checkpoint: what the file holds is not known, and a second sync would be
+/// answered well although the pages are gone. Only the log has everything, so nobody may empty it any more.
+void Database::note_failure(Failure failure) {
+  {
+    const std::lock_guard lock(failure_mutex_);
+    failure_ = std::move(failure);
+  }
+  has_stopped_.store(true);
+  StopOp op;
+  run(op);
+}
+
+/// Before anything more is written: from the moment on that one call was refused, none is acknowledged.
+void Database::take_in_failure() {
+  if (stopped_ || !has_stopped_.load()) return;
+  const std::lock_guard lock(failure_mutex_);
+  stop(failure_);
+}
 
 Failure Database::checkpoint(Connection& connection, int mode, int* in_log, int* done) {
   const int code = sqlite3_wal_checkpoint_v2(connection.raw(), nullptr, mode, in_log, done);
@@ -502,9 +514,7 @@ void Database::checkpoint_loop() {
     int done = 0;
     Failure failure = checkpoint(own, SQLITE_CHECKPOINT_PASSIVE, &in_log, &done);
     if (failure.code != SQLITE_OK) {
-      has_stopped_.store(true);
-      StopOp op(*this, std::move(failure));
-      run(op);
+      note_failure(std::move(failure));
     } else if (in_log == done) {
       std::int64_t expected = in_log;
       wal_frames_.compare_exchange_strong(expected, 0);

@@ -134,6 +134,8 @@ class Database {
   [[nodiscard]] static Failure checkpoint(Connection& connection, int mode, int* in_log, int* done);
   /// For a full disk: the log keeps its size there, also when nothing in it is needed any more.
   [[nodiscard]] Failure give_log_back();
+  void note_failure(Failure failure);
+  void take_in_failure();
   void checkpoint_if_large();
   void checkpoint_loop();
   void hear_loop();
@@ -153,6 +155,8 @@ class Database {
   Writer writer_;
   std::optional<Error> stopped_;  ///< written by the leader
   std::atomic<bool> has_stopped_{false};
+  std::mutex failure_mutex_;
+  Failure failure_;  ///< of a checkpoint, not taken in yet
   std::chrono::steady_clock::time_point next_give_back_{};
   std::atomic<std::int64_t> wal_frames_{0};
 
