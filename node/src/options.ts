@@ -323,6 +323,13 @@ export interface SagaOptions {
    * helped. [1000, 315360000000]
    */
   retentionMs?: number;
+  /** Choreography: how long an event waits for its saga to begin, from its publishing. [1, 31622400000] */
+  earlyEventTtlMs?: number;
+  /**
+   * Choreography: false when only the steps of sagas under way are run here, because a newer version
+   * listens to the events.
+   */
+  listens?: boolean;
 }
 
 export interface IdempotencyOptions {
@@ -466,6 +473,8 @@ export const TABLE: Record<string, Record<string, readonly [string, string, stri
     concurrency: ["concurrency", "count"],
     deadlineMs: ["deadline_ms", "ms"],
     retentionMs: ["retention_ms", "ms"],
+    earlyEventTtlMs: ["early_event_ttl_ms", "ms"],
+    listens: ["listens", "bool"],
   },
   Idempotency: {
     scope: ["scope", "text"],

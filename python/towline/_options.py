@@ -301,6 +301,11 @@ class SagaOptions(TypedDict, total=False):
     # How long a completed or compensated saga is kept (30 days). A stuck one is kept until a person has
     # helped. [1, 315360000]
     retention: Seconds
+    # Choreography: how long an event waits for its saga to begin, from its publishing. [0.001, 31622400]
+    early_event_ttl: Seconds
+    # Choreography: false when only the steps of sagas under way are run here, because a newer version
+    # listens to the events.
+    listens: bool
 
 
 class IdempotencyOptions(TypedDict, total=False):
@@ -446,6 +451,8 @@ TABLE: dict[str, dict[str, tuple[str, str, str | None]]] = {
         "concurrency": ("concurrency", "count", None),
         "deadline": ("deadline_ms", "ms", None),
         "retention": ("retention_ms", "ms", None),
+        "early_event_ttl": ("early_event_ttl_ms", "ms", None),
+        "listens": ("listens", "bool", None),
     },
     "Idempotency": {
         "scope": ("scope", "text", None),

@@ -334,6 +334,12 @@ struct SagaOptions {
   /// How long a completed or compensated saga is kept (30 days). A stuck one is kept until a person has
   /// helped. [1000, 315360000000] Milliseconds in the table.
   Duration retention = std::chrono::milliseconds(2592000000);
+  /// Choreography: how long an event waits for its saga to begin, from its publishing. [1, 31622400000]
+  /// Milliseconds in the table.
+  Duration early_event_ttl = std::chrono::milliseconds(3600000);
+  /// Choreography: false when only the steps of sagas under way are run here, because a newer version listens
+  /// to the events.
+  bool listens = true;
 };
 
 /// Checks every bound of the table. Errors: kInvalidConfig naming the option, its value and its bound.

@@ -15,6 +15,9 @@
 //
 // A step may run more than once: its process can die after the effect and before the outcome is written. Its
 // key, `type/id/step/phase`, is the same each time; give it to what the step calls, or to Engine::once().
+//
+// A Choreography is a saga that nobody directs: each step listens to an event, and publishes the one that the
+// next step listens to.
 
 #include <cstddef>
 #include <cstdint>
@@ -94,6 +97,7 @@ struct SagaQuery {
 /// What happened to a saga.
 enum class SagaMark : std::uint8_t {
   kBegun,               ///< `context`: what it begins with
+  kHeard,               ///< of a choreography: somebody else has published `event`; `context`: its payload
   kStarted,             ///< written before attempt `attempt` of a step; `due_at`: when a reply must be there
   kDone,                ///< the step has succeeded; `output`, and `context` when it has changed
   kFailed,              ///< the attempt has failed, the next is at `due_at`; `error`
@@ -120,6 +124,8 @@ struct SagaEntry {
   std::optional<Bytes> output = std::nullopt;
   std::optional<Bytes> context = std::nullopt;
   std::string error = {};
+  /// Of a choreography: the topic that was heard, or where this entry's outcome was published.
+  std::string event = {};
   TimePoint at{};
 };
 /// Lower case with underscores: "given_up", ...
@@ -144,19 +150,19 @@ class SagaCall {
   [[nodiscard]] std::uint32_t attempt() const noexcept;
   /// `type/id/step/phase`, the same in every attempt: for the step's own idempotency.
   [[nodiscard]] const std::string& key() const noexcept;
-  /// What the steps before have left.
+  /// What the steps before have left; in a choreography the payload of the event that it listens to.
   [[nodiscard]] const Bytes& context() const noexcept;
   /// Of a step that has succeeded; nullopt: it has not. In a compensation its own tells what there is to
   /// undo; nullopt there: the step failed, or nobody knows.
   [[nodiscard]] std::optional<Bytes> output_of(std::string_view step) const;
   [[nodiscard]] std::optional<Bytes> output() const { return output_of(step()); }
-  /// In a compensation: why the saga is undone.
+  /// Why the saga is undone; empty: it is not.
   [[nodiscard]] const std::string& cause() const noexcept;
   /// Stops when the result does not count any more: its time is up, its lease is lost, or the engine closes.
   [[nodiscard]] std::stop_token stop_token() const noexcept;
 
-  /// For the steps that follow. Refused with kInvalidArgument in a compensation, and in a step that runs
-  /// beside others: those have outputs. Errors: kPayloadTooLarge.
+  /// For the steps that follow. Refused with kInvalidArgument in a compensation, in a step that runs beside
+  /// others, and in a choreography: those have outputs. Errors: kPayloadTooLarge.
   Result<void> set_context(Bytes context);
   /// Kept for the step's compensation and for later steps. Errors: kPayloadTooLarge.
   Result<void> set_output(Bytes output);
@@ -185,6 +191,10 @@ struct SagaStep {
   /// Without a compensation it must say `changes_nothing`, or stand at or behind the pivot.
   bool compensates = true;
   SagaStepOptions options = {};
+  /// Of a choreography: the topic it listens to, and where its success and its failure are published.
+  std::string listen_to = {}, on_success = {}, on_failure = {};
+  /// Of a choreography: somebody else does it; one of its two events is waited for up to `options.timeout`.
+  bool is_awaited = false;
 };
 
 /// A saga without its functions: for those who run them elsewhere.
@@ -196,6 +206,8 @@ struct SagaDefinition {
   /// In each stage one step, or several that run side by side.
   std::vector<std::vector<SagaStep>> stages;
   SagaOptions options = {};
+  /// Of a choreography, whose steps are all in one stage: the topic of the event that begins one.
+  std::string begins_with = {};
 };
 
 /// A saga's definition, built step by step. A plain value. What is wrong with it is told by Sagas::run() and
@@ -223,8 +235,53 @@ class Saga {
   [[nodiscard]] const SagaHandler* handler(std::string_view step, SagaPhase phase) const;
 
  private:
+  friend class Choreography;
   SagaDefinition definition_;
   std::vector<Branch> functions_;
+};
+
+/// A saga of steps that are joined by events: each runs when its event was heard, and what comes of it is the
+/// event that others listen to, in this process or in other services. Events are messages that carry the
+/// saga's id in the header `saga-id`; see Sagas::event(). Run it, start it, ask for it and change it as any
+/// other saga.
+///
+///     towline::Choreography order("order", "order.placed");
+///     order.on("order.placed", reserve, "stock.reserved", "stock.refused")
+///         .expect("stock.reserved", "payment.done", "payment.failed", 1min)  // another service charges
+///         .on("payment.failed", release, "stock.released")
+///         .on("payment.done", ship, "order.shipped", "shipping.failed");
+///
+/// It takes each event once. It is over when nothing is left to run or to wait for: completed, when every
+/// step at the end of the way without failures has succeeded; stuck, when a step of the way after a failure
+/// was tried as often as it may be and nobody listens to its own failure; else compensated. Cancelled, or
+/// behind its deadline, it begins no step of the way without failures any more: their failure events are
+/// published instead, so that the others undo what was done.
+///
+/// An event that comes before its saga has begun waits for it up to `early_event_ttl`, and is then a dead
+/// letter of the group `towline.saga.TYPE`. Events of a saga that is over, and events without a saga's id,
+/// are counted; see SagaRunnerStatistics. A service with steps of its own makes its own choreography, of
+/// another type, with the same id, which its events carry.
+class Choreography {
+ public:
+  /// A message on the topic `begins_with` begins one: by the id in its header, or by the message's own id.
+  explicit Choreography(std::string type, std::string begins_with, std::uint32_t version = 1,
+                        SagaOptions options = {});
+  /// `execute` runs when `listen_to` was heard; it gets the event's payload as context. Its output is
+  /// published to `on_success`. When it has failed for good, what it got is published to `on_failure`, with
+  /// the error in the header `saga-error`; empty: nothing is. The step's name is `name`, or `on_success`.
+  Choreography& on(std::string listen_to, SagaHandler execute, std::string on_success,
+                   std::string on_failure = {}, SagaStepOptions options = {}, std::string name = {});
+  /// After `listen_to` somebody else must publish `on_success` or `on_failure` in time; if nobody does,
+  /// `on_failure` is published here. Its name is `on_success`.
+  Choreography& expect(std::string listen_to, std::string on_success, std::string on_failure,
+                       Duration timeout);
+
+  // NOLINTNEXTLINE(google-explicit-constructor): it is one, only built in another way
+  operator const Saga&() const noexcept { return saga_; }
+  [[nodiscard]] const SagaDefinition& definition() const noexcept { return saga_.definition(); }
+
+ private:
+  Saga saga_;
 };
 
 /// The flow of a saga as a Mermaid diagram.
@@ -245,13 +302,16 @@ struct SagaResult {
 };
 
 struct SagaRunnerStatistics {
-  std::uint64_t in_hand = 0;     ///< sagas that this process works on now
-  std::uint64_t calls = 0;       ///< begun here
-  std::uint64_t failures = 0;    ///< calls that failed or ran out of time
-  std::uint64_t taken_over = 0;  ///< calls whose process had died
+  std::uint64_t in_hand = 0;                                ///< sagas that this process works on now
+  std::uint64_t calls = 0;                                  ///< begun here
+  std::uint64_t failures = 0;                               ///< calls that failed or ran out of time
+  std::uint64_t taken_over = 0;                             ///< calls whose process had died
   std::uint64_t completed = 0, compensated = 0, stuck = 0;  ///< sagas that ended here
   /// Sagas that wait because they began under another definition of this version.
   std::uint64_t mismatched = 0;
+  /// Events of a choreography that came before their saga, that came when it was over, and that carried no
+  /// saga's id. An early one counts each time it is looked at.
+  std::uint64_t early = 0, late = 0, strangers = 0;
 };
 
 /// Runs the calls of sagas elsewhere: an event loop, another language. Both functions are called by a thread
@@ -317,12 +377,16 @@ class Sagas {
   Result<void> cancel(std::string_view type, std::string_view id, std::string why);
   /// A stuck step or compensation gets new attempts. Errors: kNotFound, kConflict (it is not stuck).
   Result<void> retry(std::string_view type, std::string_view id, std::string_view step);
-  /// A stuck step counts as done, a stuck compensation as not needed. Errors: as retry().
+  /// A stuck step counts as done, a stuck compensation as not needed; in a choreography its `on_success` is
+  /// published. Errors: as retry().
   Result<void> skip(std::string_view type, std::string_view id, std::string_view step);
   /// A stuck saga counts as completed or compensated. Errors: as retry(), kInvalidArgument.
   Result<void> force(std::string_view type, std::string_view id, SagaStatus status);
   /// Adds a note to its timeline. At most 4096 bytes.
   Result<void> annotate(std::string_view type, std::string_view id, std::string text);
+
+  /// An event of a choreography, to be published: with the saga's id in the header `saga-id`, and as key.
+  [[nodiscard]] static Message event(std::string topic, std::string id, Bytes payload);
 
   /// The reply to a command, to be published by whoever handled it: `output` becomes the step's output. A
   /// second one changes nothing. Errors: kInvalidArgument (the message is no saga's command).

@@ -150,6 +150,7 @@ Result<void> validate(const SagaOptions& options) {
   if (auto bad = check_count("saga.concurrency", options.concurrency, 1, 4096); !bad) return bad;
   if (auto bad = check_duration("saga.deadline_ms", options.deadline, 0, 31622400000); !bad) return bad;
   if (auto bad = check_duration("saga.retention_ms", options.retention, 1000, 315360000000); !bad) return bad;
+  if (auto bad = check_duration("saga.early_event_ttl_ms", options.early_event_ttl, 1, 31622400000); !bad) return bad;
   return {};
 }
 
@@ -270,6 +271,8 @@ std::span<const detail::OptionRow> detail::option_table() noexcept {
       {"Saga", "concurrency", "count", "16", "1", "4096"},
       {"Saga", "deadline_ms", "ms", "0", "0", "31622400000"},
       {"Saga", "retention_ms", "ms", "2592000000", "1000", "315360000000"},
+      {"Saga", "early_event_ttl_ms", "ms", "3600000", "1", "31622400000"},
+      {"Saga", "listens", "bool", "true", "-", "-"},
       {"Idempotency", "scope", "text", "", "-", "-"},
       {"Idempotency", "fingerprint", "text", "", "-", "-"},
       {"Idempotency", "lease_ms", "ms", "60000", "100", "86400000"},
@@ -427,6 +430,8 @@ Result<void> set_option(SagaOptions& options, std::string_view name, std::string
   if (name == "concurrency") return base::set_count("saga.concurrency", value, options.concurrency);
   if (name == "deadline_ms") return base::set_duration("saga.deadline_ms", value, options.deadline);
   if (name == "retention_ms") return base::set_duration("saga.retention_ms", value, options.retention);
+  if (name == "early_event_ttl_ms") return base::set_duration("saga.early_event_ttl_ms", value, options.early_event_ttl);
+  if (name == "listens") return base::set_bool("saga.listens", value, options.listens);
   return base::unknown_option("Saga", name);
 }
 

@@ -251,6 +251,14 @@ Result<std::shared_ptr<SagaRunner>> Core::run_saga(const SagaDefinition& definit
                           std::make_shared<const RemoteHandler>(runner->handler()));
   if (!consumer) return std::move(consumer).error();
   runner->set_consumer(std::move(*consumer));
+  if (auto topics = runner->listens_to(); !topics.empty()) {
+    auto listener = consume(std::move(topics), runner->listener_options(), runner->listener());
+    if (!listener) {
+      (void)runner->close(MonotonicTime::min());
+      return std::move(listener).error();
+    }
+    runner->set_listener(std::move(*listener));
+  }
   const std::lock_guard lock(mutex_);
   if (!closing_) saga_runners_.push_back(runner);
   return runner;

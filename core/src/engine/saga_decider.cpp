@@ -59,14 +59,21 @@ const std::string& SagaDecider::command_of(const saga::Call& call) const {
   return call.phase == SagaPhase::kExecute ? options.command : options.compensation_command;
 }
 
+bool SagaDecider::is_elsewhere(const saga::Call& call) const {
+  return step_of(call).is_awaited || !command_of(call).empty();
+}
+
 // ---- what became of calls -----------------------------------------------------------------------
 
 void SagaDecider::end_lost_calls(std::optional<TimePoint> woken_at) {
   for (const saga::Call& call : record_.state.running()) {
-    if (!command_of(call).empty()) {
+    if (is_elsewhere(call)) {
       const auto due = record_.state.due_at(call);
       if (due && (*due > now_ || !woken_at || *woken_at < *due)) continue;
-      (void)append(entry_of_failure(call, Outcome::fail({"ReplyTimeout", "no reply came in time", {}})));
+      const ErrorInfo late{"ReplyTimeout", "no reply came in time", {}};
+      (void)append(step_of(call).is_awaited
+                       ? record_.state.failed(call, std::nullopt, "EventTimeout: no event came in time")
+                       : entry_of_failure(call, Outcome::fail(late)));
     } else {
       ++taken_over;
       const ErrorInfo lost{"ProcessLost", "the process that ran it is gone, so its outcome is not known", {}};
@@ -91,7 +98,7 @@ void SagaDecider::take_reply(const Delivery& delivery) {
     const std::string& step = record_.state.name_of_step(call.step);
     if (call.attempt != attempt || header->substr(0, hash) != key_of(record_.info, step, call.phase))
       continue;
-    const ErrorInfo error{"CommandFailed", std::string(delivery.header(kErrorHeader).value_or("")), {}};
+    const ErrorInfo error{"CommandFailed", std::string(delivery.header(kSagaErrorHeader).value_or("")), {}};
     if (*outcome == "done") return take(call, Outcome::ack(), Bytes(delivery.payload()), std::nullopt, {});
     Outcome failed = Outcome::fail(error);
     if (*outcome == "failed_for_good") failed = {Outcome::Kind::kDeadLetter, std::nullopt, error};
@@ -179,13 +186,18 @@ Result<spi::Write> SagaDecider::command(const saga::Call& call) const {
 }
 
 void SagaDecider::begin_ready() {
+  for (auto calls = record_.state.unwanted(); !calls.empty(); calls = record_.state.unwanted()) {
+    for (const saga::Call& call : calls) {
+      if (!append(record_.state.failed(call, std::nullopt, record_.state.cause()))) return;
+    }
+  }
   for (const saga::Call& call : record_.state.ready(now_)) {
     if (record_.state.ready(now_).empty()) return;  // one before has failed, and with it the saga
     SagaEntry entry = record_.state.begin(call);
-    const bool is_command = !command_of(call).empty();
-    if (is_command) entry.due_at = now_ + step_of(call).options.timeout;
+    if (is_elsewhere(call)) entry.due_at = now_ + step_of(call).options.timeout;
     if (!append(std::move(entry))) return;
-    if (!is_command) {
+    if (step_of(call).is_awaited) continue;
+    if (!is_elsewhere(call)) {
       begins.push_back(call);
       continue;
     }
@@ -202,7 +214,7 @@ std::optional<TimePoint> SagaDecider::wake_at() const {
   const SagaStatus status = record_.state.status();
   if (is_final(status)) return std::nullopt;
   auto next = record_.state.next_due();
-  if (!record_.state.ready(now_).empty()) next = now_;
+  if (!record_.state.ready(now_).empty() || !record_.state.unwanted().empty()) next = now_;
   const bool can_end = record_.state.cause().empty() && record_.state.cancel({}).ok();
   if (record_.info.deadline_at != kNever && can_end)
     next = std::min(next.value_or(kNever), record_.info.deadline_at);

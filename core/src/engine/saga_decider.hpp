@@ -29,7 +29,6 @@ inline constexpr std::string_view kCallHeader = "saga-call";         ///< key#at
 inline constexpr std::string_view kReplyToHeader = "saga-reply-to";  ///< of a command: a topic
 inline constexpr std::string_view kOutcomeHeader =
     "saga-outcome";  ///< of a reply: done, failed, failed_for_good
-inline constexpr std::string_view kErrorHeader = "saga-error";
 
 class SagaDecider {
  public:
@@ -62,6 +61,8 @@ class SagaDecider {
   bool append(SagaEntry entry);
   [[nodiscard]] const SagaStep& step_of(const saga::Call& call) const { return *steps_[call.step]; }
   [[nodiscard]] const std::string& command_of(const saga::Call& call) const;
+  /// It runs in no process of ours: a command, or a step that is awaited.
+  [[nodiscard]] bool is_elsewhere(const saga::Call& call) const;
   [[nodiscard]] SagaEntry entry_of_failure(const saga::Call& call, const Outcome& outcome);
   [[nodiscard]] Result<spi::Write> command(const saga::Call& call) const;
 

@@ -1,6 +1,7 @@
 // The public handles Saga, SagaCall, SagaRunner and Sagas hand on to the stations.
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include <towline/clock.hpp>
@@ -71,7 +72,65 @@ const SagaHandler* Saga::handler(std::string_view step, SagaPhase phase) const {
   return handler ? &handler : nullptr;
 }
 
+// ---- Choreography -------------------------------------------------------------------------------
+
+Choreography::Choreography(std::string type, std::string begins_with, std::uint32_t version,
+                           SagaOptions options)
+    : saga_(std::move(type), version, options) {
+  saga_.definition_.begins_with = std::move(begins_with);
+  saga_.definition_.stages.emplace_back();
+}
+
+Choreography& Choreography::on(std::string listen_to, SagaHandler execute, std::string on_success,
+                               std::string on_failure, SagaStepOptions options, std::string name) {
+  if (name.empty()) name = on_success;
+  saga_.functions_.push_back({name, std::move(execute), {}, {}});
+  saga_.definition_.stages.front().push_back({std::move(name), false, std::move(options),
+                                              std::move(listen_to), std::move(on_success),
+                                              std::move(on_failure), false});
+  return *this;
+}
+
+Choreography& Choreography::expect(std::string listen_to, std::string on_success, std::string on_failure,
+                                   Duration timeout) {
+  SagaStepOptions options;
+  options.timeout = timeout;
+  std::string name = on_success;
+  saga_.definition_.stages.front().push_back({std::move(name), false, std::move(options),
+                                              std::move(listen_to), std::move(on_success),
+                                              std::move(on_failure), true});
+  return *this;
+}
+
+// ---- visualize ----------------------------------------------------------------------------------
+
+namespace {
+
+/// Events are round, steps are not; what others do is drawn thin.
+std::string visualize_flow(const SagaDefinition& definition) {
+  std::string out = "flowchart TD\n";
+  std::map<std::string, std::string> nodes;
+  const auto node_of = [&](const std::string& event) {
+    const auto [at, is_new] = nodes.emplace(event, "e" + std::to_string(nodes.size() + 1));
+    if (is_new) out += "  " + at->second + "([" + event + "])\n";
+    return at->second;
+  };
+  (void)node_of(definition.begins_with);
+  std::size_t number = 0;
+  for (const SagaStep& step : definition.stages.front()) {
+    const std::string node = "s" + std::to_string(++number);
+    const std::string from = node_of(step.listen_to), to = node_of(step.on_success);
+    out += "  " + node + "[" + (step.is_awaited ? "waits for " : "") + step.name + "]\n";
+    out += "  " + from + " --> " + node + "\n  " + node + " --> " + to + "\n";
+    if (!step.on_failure.empty()) out += "  " + node + " -. fails .-> " + node_of(step.on_failure) + "\n";
+  }
+  return out;
+}
+
+}  // namespace
+
 std::string visualize(const SagaDefinition& definition) {
+  if (!definition.begins_with.empty() && !definition.stages.empty()) return visualize_flow(definition);
   std::string out =
       "flowchart TD\n  start([" + definition.type + " v" + std::to_string(definition.version) + "])\n";
   std::vector<std::string> before = {"start"};
@@ -185,7 +244,8 @@ Result<SagaRunner> Sagas::run(const Saga& saga) {
   TOWLINE_REQUIRE_CORE();
   for (const auto& stage : saga.definition().stages) {
     for (const SagaStep& step : stage) {
-      if (step.options.command.empty() && saga.handler(step.name, SagaPhase::kExecute) == nullptr) {
+      const bool calls = step.options.command.empty() && !step.is_awaited;
+      if (calls && saga.handler(step.name, SagaPhase::kExecute) == nullptr) {
         return Error{ErrorCode::kInvalidSaga,
                      "step '" + step.name + "' has neither a function nor a command; give it one of them"};
       }
@@ -279,6 +339,15 @@ Result<void> Sagas::annotate(std::string_view type, std::string_view id, std::st
   });
 }
 
+Message Sagas::event(std::string topic, std::string id, Bytes payload) {
+  Message message;
+  message.topic = std::move(topic);
+  message.key = id;
+  message.payload = std::move(payload);
+  message.headers = {{std::string(engine::kSagaIdHeader), std::move(id)}};
+  return message;
+}
+
 namespace {
 
 Result<Message> reply_to(const Delivery& command, std::string_view outcome) {
@@ -309,7 +378,7 @@ Result<Message> Sagas::reply(const Delivery& command, Bytes output) {
 Result<Message> Sagas::reply_failed(const Delivery& command, std::string error, bool permanent) {
   auto message = reply_to(command, permanent ? "failed_for_good" : "failed");
   if (message && !error.empty()) {
-    message->headers.emplace_back(std::string(engine::kErrorHeader), engine::text_of_error(error));
+    message->headers.emplace_back(std::string(engine::kSagaErrorHeader), engine::text_of_error(error));
   }
   return message;
 }

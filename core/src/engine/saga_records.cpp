@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <set>
 #include <utility>
 
 #include <xxhash.h>
@@ -46,7 +47,7 @@ Result<void> check_id(std::string_view id) {
                                           "' of the saga is not 1 to 128 bytes of visible ASCII without '/'"};
 }
 
-Result<void> check_step(const SagaStep& step) {
+Result<void> check_step(const SagaStep& step, bool is_of_flow) {
   const SagaStepOptions& options = step.options;
   if (auto bad = validate(options); !bad) return bad;
   for (const RetryOptions* retry : {&options.retry, &options.compensation_retry}) {
@@ -58,6 +59,12 @@ Result<void> check_step(const SagaStep& step) {
   }
   if (!options.compensation_command.empty() && !step.compensates)
     return refused("step '" + step.name + "' has a compensation_command, but no compensation");
+  if (is_of_flow && !options.command.empty())
+    return refused("step '" + step.name + "' is a command; in a choreography expect() its events instead");
+  const bool is_event = !step.listen_to.empty() || !step.on_success.empty() || !step.on_failure.empty();
+  if (!is_of_flow && (is_event || step.is_awaited))
+    return refused("step '" + step.name + "' has events, but the saga has no begins_with");
+  if (step.is_awaited) return {};
   const bool calls = options.command.empty() || (step.compensates && options.compensation_command.empty());
   if (calls && options.timeout > kCallTimeoutMax) {
     return refused("step '" + step.name +
@@ -87,11 +94,13 @@ Result<saga::Shape> shape_of(const SagaDefinition& definition) {
   if (auto bad = check_type(definition.type); !bad) return std::move(bad).error();
   if (auto bad = validate(definition.options); !bad) return std::move(bad).error();
   saga::Shape shape;
+  shape.begins_with = definition.begins_with;
   for (const std::vector<SagaStep>& stage : definition.stages) {
     std::vector<saga::Step>& steps = shape.stages.emplace_back();
     for (const SagaStep& step : stage) {
-      if (auto bad = check_step(step); !bad) return std::move(bad).error();
-      steps.push_back({step.name, step.compensates, step.options.changes_nothing});
+      if (auto bad = check_step(step, shape.is_flow()); !bad) return std::move(bad).error();
+      steps.push_back({step.name, step.compensates, step.options.changes_nothing, step.listen_to,
+                       step.on_success, step.on_failure, step.is_awaited});
       if (!step.options.pivot) continue;
       if (!shape.pivot.empty()) {
         return refused("steps '" + shape.pivot + "' and '" + step.name +
@@ -102,6 +111,15 @@ Result<saga::Shape> shape_of(const SagaDefinition& definition) {
   }
   if (auto bad = saga::check_shape(shape); !bad) return std::move(bad).error();
   return shape;
+}
+
+std::vector<std::string> events_of(const SagaDefinition& definition) {
+  std::set<std::string> events = {definition.begins_with};
+  for (const SagaStep& step : definition.stages.front()) {
+    events.insert(step.listen_to);
+    if (step.is_awaited) events.insert({step.on_success, step.on_failure});
+  }
+  return {events.begin(), events.end()};
 }
 
 SagaRecords::SagaRecords(std::shared_ptr<Context> context)
@@ -195,6 +213,15 @@ Result<spi::Write> SagaRecords::wake_write(const SagaRecord& record, TimePoint a
   return publisher_.as_write(std::move(message));
 }
 
+Result<spi::Write> SagaRecords::event_write(const SagaRecord& record, const SagaEntry& entry) {
+  Bytes payload = entry.mark == SagaMark::kGivenUp ? record.state.input(*record.state.find(entry.step))
+                                                   : entry.output.value_or(Bytes());
+  Message message = Sagas::event(entry.event, record.info.id, std::move(payload));
+  message.headers.emplace_back(kSagaTypeHeader, record.info.type);
+  if (!entry.error.empty()) message.headers.emplace_back(kSagaErrorHeader, entry.error);
+  return publisher_.as_write(std::move(message));
+}
+
 std::optional<TimePoint> SagaRecords::woken_at(const Delivery& delivery) {
   const auto header = delivery.header(kWakeHeader);
   std::int64_t us = 0;
@@ -234,6 +261,12 @@ Result<spi::Unit> SagaRecords::to_unit(SagaRecord& record, SagaChange change) {
       spi::PutSaga{record.info, std::move(stream), over ? now + record.info.retention : kNever});
   for (spi::Write& write : change.published)
     unit.writes.push_back(std::move(write));
+  for (const SagaEntry& entry : change.entries) {
+    if (entry.event.empty() || entry.mark == SagaMark::kHeard) continue;
+    auto write = event_write(record, entry);
+    if (!write) return std::move(write).error();
+    unit.writes.push_back(std::move(*write));
+  }
   if (change.wake_at) {
     auto write = wake_write(record, *change.wake_at);
     if (!write) return std::move(write).error();
@@ -290,6 +323,30 @@ Result<SagaStarted> SagaRecords::start(const SagaDefinition& definition, std::st
   if (done->empty() || done->front()) return SagaStarted{std::move(id), true};
   if (done->front().error().code != ErrorCode::kConflict) return std::move(done->front()).error();
   return started_before(definition, id, context);
+}
+
+Result<HeardEvent> SagaRecords::hear(const SagaDefinition& definition, const Delivery& event) {
+  const auto header = event.header(kSagaIdHeader);
+  const bool begins = event.topic() == definition.begins_with;
+  if (!header && !begins) return HeardEvent{};
+  HeardEvent heard{Heard::kTaken, header ? std::string(*header) : event.id().to_string()};
+  if (auto bad = check_id(heard.id); !bad) return std::move(bad).error();
+  // What the saga itself has published is in its log.
+  heard.as = event.header(kSagaTypeHeader) == definition.type ? Heard::kKnown : Heard::kTaken;
+  if (heard.as == Heard::kKnown) return heard;
+  auto changed = change(definition.type, heard.id, [&](const saga::State& state) {
+    auto entry = state.hear(event.topic(), Bytes(event.payload()));
+    heard.as = entry ? Heard::kTaken : state.heard(event.topic()) != nullptr ? Heard::kKnown : Heard::kLate;
+    return entry;
+  });
+  if (changed || heard.as != Heard::kTaken) return heard;
+  if (changed.error().code != ErrorCode::kNotFound) return std::move(changed).error();
+  heard.as = begins ? Heard::kTaken : Heard::kEarly;
+  if (!begins) return heard;
+  auto started = start(definition, heard.id, Bytes(event.payload()));
+  // Somebody else has begun it meanwhile.
+  if (!started && started.error().code != ErrorCode::kConflict) return std::move(started).error();
+  return heard;
 }
 
 Result<void> SagaRecords::change(std::string_view type, std::string_view id,

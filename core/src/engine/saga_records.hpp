@@ -28,6 +28,13 @@ namespace towline::engine {
 /// The group that handles the messages that wake sagas.
 inline constexpr std::string_view kSagaGroup = "towline.saga";
 [[nodiscard]] std::string saga_topic(std::string_view type, std::uint32_t definition_version);
+/// Of an event of a choreography: the saga's id; and, of one that the engine published for it, the type.
+inline constexpr std::string_view kSagaIdHeader = "saga-id";
+inline constexpr std::string_view kSagaTypeHeader = "saga-type";
+/// Why a command or a step has failed.
+inline constexpr std::string_view kSagaErrorHeader = "saga-error";
+/// The topics that a runner of the choreography listens to.
+[[nodiscard]] std::vector<std::string> events_of(const SagaDefinition& definition);
 /// Of what a definition says about its steps. Errors: kInvalidSaga, kInvalidConfig.
 [[nodiscard]] Result<saga::Shape> shape_of(const SagaDefinition& definition);
 
@@ -49,12 +56,27 @@ struct SagaChange {
   std::optional<TimePoint> wake_at;
 };
 
+/// What an event was to its saga.
+enum class Heard : std::uint8_t {
+  kTaken,    ///< it is in the log
+  kKnown,    ///< it was heard before
+  kEarly,    ///< there is no such saga yet
+  kLate,     ///< the saga is over, or began under a definition that does not listen to it
+  kStranger  ///< it has no saga's id
+};
+struct HeardEvent {
+  Heard as = Heard::kStranger;
+  std::string id;
+};
+
 /// Any thread.
 class SagaRecords {
  public:
   explicit SagaRecords(std::shared_ptr<Context> context);
 
   [[nodiscard]] Result<SagaStarted> start(const SagaDefinition& definition, std::string id, Bytes context);
+  /// An event has come for a saga of this choreography, or begins one.
+  [[nodiscard]] Result<HeardEvent> hear(const SagaDefinition& definition, const Delivery& event);
   /// Errors: kNotFound, kCorruptStore.
   [[nodiscard]] Result<SagaRecord> load(std::string_view type, std::string_view id,
                                         std::vector<SagaEntry>* log = nullptr);
@@ -78,6 +100,7 @@ class SagaRecords {
   [[nodiscard]] const std::shared_ptr<Context>& context_ptr() const noexcept { return context_; }
 
  private:
+  [[nodiscard]] Result<spi::Write> event_write(const SagaRecord& record, const SagaEntry& entry);
   [[nodiscard]] Result<spi::Write> wake_write(const SagaRecord& record, TimePoint at);
   [[nodiscard]] Result<SagaStarted> started_before(const SagaDefinition& definition, const std::string& id,
                                                    const Bytes& context);

@@ -21,6 +21,11 @@ constexpr Duration kBackoffMax = std::chrono::seconds(5);
 /// The message of a saga is held as long as its calls run; each has a time of its own.
 constexpr std::int64_t kCrashesMax = 1000;
 constexpr Duration kHoldMax = std::chrono::hours(24);
+/// An event that comes before its saga looks for it again after so long.
+constexpr Duration kEarlyDelayMin = std::chrono::milliseconds(20);
+constexpr Duration kEarlyDelayMax = std::chrono::seconds(5);
+/// An event that could not be written.
+constexpr Duration kHearAgain = std::chrono::seconds(1);
 constexpr Duration kLookInterval = std::chrono::seconds(1);
 constexpr Duration kLookAgain = std::chrono::milliseconds(50);
 
@@ -86,6 +91,67 @@ RemoteHandler SagaRunner::handler() {
   return handler;
 }
 
+// ---- events -------------------------------------------------------------------------------------
+
+std::vector<std::string> SagaRunner::listens_to() const {
+  return definition_.options.listens && shape_.is_flow() ? events_of(definition_)
+                                                         : std::vector<std::string>();
+}
+
+ConsumerOptions SagaRunner::listener_options() const {
+  ConsumerOptions options;
+  options.group = std::string(kSagaGroup) + "." + definition_.type;
+  options.concurrency = definition_.options.concurrency;
+  return options;
+}
+
+OutcomeHandler SagaRunner::listener() {
+  return [weak = weak_from_this()](Delivery& event) {
+    const auto runner = weak.lock();
+    return runner == nullptr ? Outcome{Outcome::Kind::kRelease, std::nullopt, {}} : runner->hear(event);
+  };
+}
+
+Outcome SagaRunner::hear(const Delivery& event) {
+  auto heard = records_->hear(definition_, event);
+  if (!heard) {
+    const ErrorCode code = heard.error().code;
+    context_->log(LogLevel::kWarning, "sagas", heard.error().to_string());
+    if (code == ErrorCode::kInvalidId || code == ErrorCode::kCorruptStore)
+      return Outcome::dead_letter(heard.error().message);
+    return Outcome::defer(kHearAgain);
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    statistics_.early += heard->as == Heard::kEarly ? 1 : 0;
+    statistics_.late += heard->as == Heard::kLate ? 1 : 0;
+    statistics_.strangers += heard->as == Heard::kStranger ? 1 : 0;
+    if (heard->as == Heard::kTaken) inbox_.heard.push_back(heard->id);
+  }
+  if (heard->as == Heard::kEarly) return wait_for_saga(event);
+  if (heard->as == Heard::kTaken) changed_.notify_all();
+  return Outcome::ack();
+}
+
+Outcome SagaRunner::wait_for_saga(const Delivery& event) const {
+  const Duration age = context_->clock->now() - event.published_at();
+  const Duration left = definition_.options.early_event_ttl - age;
+  if (left.count() <= 0) {
+    return Outcome::dead_letter("no saga '" + std::string(event.header(kSagaIdHeader).value_or("")) +
+                                "' of the type '" + definition_.type + "' has begun in time");
+  }
+  // The longer it has waited the less often it looks.
+  return Outcome::defer(std::min(left, std::clamp(age / 4, kEarlyDelayMin, kEarlyDelayMax)));
+}
+
+/// A saga in hand learns of an event at once; who else has it in hand learns of it when a call returns.
+void SagaRunner::look_again(const std::string& id) {
+  const auto found = hands_.find(id);
+  if (found == hands_.end()) return;
+  found->second.record.reset();
+  due_.insert(id);
+}
+
 void SagaRunner::start() {
   thread_ = std::thread([this] { main(); });
 }
@@ -107,7 +173,9 @@ void SagaRunner::retire() {
   }
   changed_.notify_all();
   // Or what is given back would be taken again.
-  if (consumer_ != nullptr) (void)consumer_->pause();
+  for (const auto& consumer : {listener_, consumer_}) {
+    if (consumer != nullptr) (void)consumer->pause();
+  }
 }
 
 void SagaRunner::stop() {
@@ -129,8 +197,10 @@ std::uint64_t SagaRunner::close(MonotonicTime deadline) {
   if (is_inside()) return 0;
   const std::lock_guard lock(close_mutex_);
   if (closed_.load()) return stuck_;
-  const auto left = std::max(Duration{0}, deadline - system_clock()->monotonic());
-  if (consumer_ != nullptr) (void)consumer_->close(left);
+  for (const auto& consumer : {listener_, consumer_}) {
+    const auto left = std::max(Duration{0}, deadline - system_clock()->monotonic());
+    if (consumer != nullptr) (void)consumer->close(left);
+  }
   stop();
   stuck_ = workers_ != nullptr ? workers_->stop(deadline) : open_calls_.load();
   closed_.store(true);
@@ -201,6 +271,8 @@ void SagaRunner::step(MonotonicTime until) {
     note_returned(std::move(returned));
   for (const std::uint64_t number : inbox.stopped)
     drop(number);
+  for (const std::string& id : inbox.heard)
+    look_again(id);
   const MonotonicTime now = context_->clock->monotonic();
   end_overdue(now);
   for (auto& [id, hand] : hands_) {
@@ -472,7 +544,7 @@ void SagaRunner::dispatch(const std::string& id, Hand& hand, std::span<const sag
     state->key = key_of(record.info, state->step, which.phase);
     state->cause = record.state.cause();
     state->call = which;
-    state->context = record.state.context();
+    state->context = record.state.input(which.step);
     for (std::size_t step = 0; step < steps_.size(); ++step) {
       const auto& output = record.state.output(step);
       if (output) state->outputs.emplace_back(record.state.name_of_step(step), *output);

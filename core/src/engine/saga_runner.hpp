@@ -69,9 +69,14 @@ class SagaRunner : public std::enable_shared_from_this<SagaRunner> {
   /// What consumes for it.
   [[nodiscard]] ConsumerOptions consumer_options() const;
   [[nodiscard]] RemoteHandler handler();
+  /// What listens for it, if it is a choreography: its topics, and what becomes of an event.
+  [[nodiscard]] std::vector<std::string> listens_to() const;
+  [[nodiscard]] ConsumerOptions listener_options() const;
+  [[nodiscard]] OutcomeHandler listener();
   /// Who runs its calls in this process, if somebody does. Once, before start().
   void set_workers(std::shared_ptr<SagaWorkers> workers) { workers_ = std::move(workers); }
   void set_consumer(std::shared_ptr<ConsumerCore> consumer) { consumer_ = std::move(consumer); }
+  void set_listener(std::shared_ptr<ConsumerCore> listener) { listener_ = std::move(listener); }
   [[nodiscard]] std::string topic() const { return saga_topic(definition_.type, definition_.version); }
 
   void start();
@@ -137,8 +142,9 @@ class SagaRunner : public std::enable_shared_from_this<SagaRunner> {
     std::vector<Delivery> arrived;
     std::vector<Returned> returned;
     std::vector<std::uint64_t> stopped;  ///< numbers of deliveries
+    std::vector<std::string> heard;      ///< sagas whose log has a new event
     [[nodiscard]] bool empty() const noexcept {
-      return arrived.empty() && returned.empty() && stopped.empty();
+      return arrived.empty() && returned.empty() && stopped.empty() && heard.empty();
     }
   };
 
@@ -146,6 +152,9 @@ class SagaRunner : public std::enable_shared_from_this<SagaRunner> {
   void stop();
   [[nodiscard]] Inbox wait_for_work(MonotonicTime until);
   void arrive(Delivery delivery);
+  [[nodiscard]] Outcome hear(const Delivery& event);
+  [[nodiscard]] Outcome wait_for_saga(const Delivery& event) const;
+  void look_again(const std::string& id);
   void note_returned(Returned returned);
   void drop(std::uint64_t delivery_number);
   void end_overdue(MonotonicTime now);
@@ -168,7 +177,7 @@ class SagaRunner : public std::enable_shared_from_this<SagaRunner> {
   const SagaRemote remote_;
   std::vector<const SagaStep*> steps_;  ///< by number
   std::shared_ptr<SagaWorkers> workers_;
-  std::shared_ptr<ConsumerCore> consumer_;
+  std::shared_ptr<ConsumerCore> consumer_, listener_;
   base::SeededRng rng_;
 
   // Of the lane:

@@ -9,6 +9,7 @@ namespace towline {
 namespace {
 
 constexpr std::array<std::string_view, saga::kMarkCount> kNames = {"begun",
+                                                                   "heard",
                                                                    "started",
                                                                    "done",
                                                                    "failed",

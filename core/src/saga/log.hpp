@@ -12,7 +12,7 @@ namespace towline::saga {
 
 using Mark = SagaMark;
 using Entry = SagaEntry;
-inline constexpr std::size_t kMarkCount = 16;
+inline constexpr std::size_t kMarkCount = 17;
 
 /// The mark of that name, as name_of(SagaMark) gives it.
 [[nodiscard]] std::optional<Mark> mark_of(std::string_view name) noexcept;

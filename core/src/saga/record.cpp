@@ -39,6 +39,7 @@ RecordedEvent to_event(const Entry& entry) {
   if (entry.attempt > 0) add("attempt", std::to_string(entry.attempt));
   if (entry.due_at) add("due_us", std::to_string(to_us(*entry.due_at)));
   if (!entry.error.empty()) add("error", entry.error);
+  if (!entry.event.empty()) add("event", entry.event);
   if (entry.output) {
     add("output", std::to_string(entry.output->size()));
     event.payload = *entry.output;
@@ -74,6 +75,8 @@ Result<Entry> from_event(const RecordedEvent& event) {
       entry.due_at = from_us(due);
     } else if (name == "error") {
       entry.error = value;
+    } else if (name == "event") {
+      entry.event = value;
     } else if (name == "output") {
       ok = (entry.output = take(value)).has_value();
     } else if (name == "context") {
@@ -90,12 +93,18 @@ std::string to_text(const Shape& shape) {
   for (const std::vector<Step>& stage : shape.stages) {
     auto& steps = stages.emplace_back(nlohmann::json::array());
     for (const Step& step : stage) {
-      steps.push_back({{"name", step.name},
-                       {"compensates", step.compensates},
-                       {"changes_nothing", step.changes_nothing}});
+      auto& added = steps.emplace_back(nlohmann::json{
+          {"name", step.name}, {"compensates", step.compensates}, {"changes_nothing", step.changes_nothing}});
+      if (!shape.is_flow()) continue;
+      added["listen_to"] = step.listen_to;
+      added["on_success"] = step.on_success;
+      added["on_failure"] = step.on_failure;
+      added["is_awaited"] = step.is_awaited;
     }
   }
-  return nlohmann::json{{"stages", std::move(stages)}, {"pivot", shape.pivot}}.dump();
+  nlohmann::json json{{"stages", std::move(stages)}, {"pivot", shape.pivot}};
+  if (shape.is_flow()) json["begins_with"] = shape.begins_with;
+  return json.dump();
 }
 
 Result<Shape> shape_of(std::string_view text) {
@@ -103,11 +112,19 @@ Result<Shape> shape_of(std::string_view text) {
   try {
     const auto json = nlohmann::json::parse(text);
     shape.pivot = json.at("pivot").get<std::string>();
+    if (json.contains("begins_with")) shape.begins_with = json["begins_with"].get<std::string>();
     for (const auto& stage : json.at("stages")) {
       std::vector<Step>& steps = shape.stages.emplace_back();
       for (const auto& step : stage) {
-        steps.push_back({step.at("name").get<std::string>(), step.at("compensates").get<bool>(),
-                         step.at("changes_nothing").get<bool>()});
+        Step& read = steps.emplace_back();
+        read.name = step.at("name").get<std::string>();
+        read.compensates = step.at("compensates").get<bool>();
+        read.changes_nothing = step.at("changes_nothing").get<bool>();
+        if (!shape.is_flow()) continue;
+        read.listen_to = step.at("listen_to").get<std::string>();
+        read.on_success = step.at("on_success").get<std::string>();
+        read.on_failure = step.at("on_failure").get<std::string>();
+        read.is_awaited = step.at("is_awaited").get<bool>();
       }
     }
   } catch (const nlohmann::json::exception& error) {

@@ -1,9 +1,9 @@
 #pragma once
 // How a saga is stored: its log is a stream, an entry is an event of it.
 //
-// The event's type is the mark; its headers are `step`, `attempt`, `due_us`, `error`, and the sizes `output`
-// and `context` of the two halves of its payload. The first entry carries the saga's shape as its output, in
-// JSON, so that whoever has the log alone can say what the saga is at.
+// The event's type is the mark; its headers are `step`, `attempt`, `due_us`, `error`, `event`, and the sizes
+// `output` and `context` of the two halves of its payload. The first entry carries the saga's shape as its
+// output, in JSON, so that whoever has the log alone can say what the saga is at.
 
 #include <string>
 #include <string_view>

@@ -9,6 +9,7 @@
 
 #include "base/text.hpp"
 #include "base/validate.hpp"
+#include "saga/flow.hpp"
 
 namespace towline::saga {
 namespace {
@@ -55,14 +56,14 @@ Result<void> check_shape(const Shape& shape) {
   for (std::size_t i = 0; i < shape.stages.size(); ++i) {
     if (shape.stages[i].empty()) return refused("a branch of the saga has no steps");
     for (const Step& step : shape.stages[i]) {
-      if (auto bad = check_step(step, i < pivot, names); !bad) return bad;
+      if (auto bad = check_step(step, i < pivot && !shape.is_flow(), names); !bad) return bad;
     }
   }
   if (!shape.pivot.empty() && pivot == shape.stages.size()) {
     return refused("the pivot '" + base::escape(shape.pivot, 64) +
                    "' is no step that stands alone; name one that is not in a parallel branch");
   }
-  return {};
+  return shape.is_flow() ? check_flow(shape) : Result<void>();
 }
 
 std::string fingerprint_of(const Shape& shape) {
@@ -72,10 +73,13 @@ std::string fingerprint_of(const Shape& shape) {
     for (const Step& step : stage) {
       material += step.name;
       material += step.compensates ? '-' : step.changes_nothing ? '=' : '>';
+      if (!shape.is_flow()) continue;
+      for (const std::string* event : {&step.listen_to, &step.on_success, &step.on_failure})
+        material += *event + (step.is_awaited ? '?' : '!');
     }
     material += ')';
   }
-  material += shape.pivot;
+  material += shape.pivot + shape.begins_with;
   constexpr const char* kDigits = "0123456789abcdef";
   std::string text(16, '0');
   std::uint64_t hash = XXH3_64bits(material.data(), material.size());

@@ -15,6 +15,7 @@ namespace {
 bool is_of_step(Mark mark) noexcept {
   switch (mark) {
     case Mark::kBegun:
+    case Mark::kHeard:
     case Mark::kCancelled:
     case Mark::kForcedCompleted:
     case Mark::kForcedCompensated:
@@ -28,13 +29,14 @@ bool is_of_step(Mark mark) noexcept {
 }  // namespace
 
 State::State(const Shape& shape) : shape_(&shape), pivot_stage_(shape.pivot_stage()) {
+  if (shape.is_flow()) flow_.emplace(shape);
   steps_.reserve(shape.step_count());
   for (std::size_t stage = 0; stage < shape.stages.size(); ++stage) {
     for (const Step& step : shape.stages[stage]) {
       StepState& state = steps_.emplace_back();
       state.shape = &step;
       state.stage = stage;
-      state.is_parallel = shape.stages[stage].size() > 1;
+      state.is_parallel = shape.is_flow() || shape.stages[stage].size() > 1;
       numbers_.emplace(step.name, steps_.size() - 1);
     }
   }
@@ -55,7 +57,7 @@ bool State::is_past_pivot() const {
 }
 
 bool State::is_failing() const {
-  if (is_past_pivot()) return false;
+  if (flow_ || is_past_pivot()) return false;
   return cancelled_ || std::any_of(steps_.begin(), steps_.end(), [](const StepState& step) {
            return step.execution == Execution::kGivenUp;
          });
@@ -83,6 +85,7 @@ std::vector<std::size_t> State::to_undo() const {
 
 Status State::status() const {
   if (forced_) return *forced_;
+  if (flow_) return status_of_flow();
   const auto any = [this](auto&& is) { return std::any_of(steps_.begin(), steps_.end(), is); };
   if (!is_failing()) {
     if (current_stage() == shape_->stages.size()) return Status::kCompleted;
@@ -112,7 +115,7 @@ std::vector<Call> State::ready(TimePoint now) const {
   std::vector<Call> calls;
   const Status is = status();
   if (!begun_ || is_final(is)) return calls;
-  if (is == Status::kCompensating) {
+  if (is == Status::kCompensating && !flow_) {
     const StepState& step = *next_to_undo();
     const bool waits = step.undoing == Undoing::kWaiting && step.due_at > now;
     if (step.undoing != Undoing::kRunning && !waits) {
@@ -125,7 +128,7 @@ std::vector<Call> State::ready(TimePoint now) const {
   const std::size_t stage = current_stage();
   for (std::size_t i = 0; i < steps_.size(); ++i) {
     const StepState& step = steps_[i];
-    if (step.stage != stage) continue;
+    if (flow_ ? !is_triggered(step) || is_unwanted(i) : step.stage != stage) continue;
     const bool due = step.execution == Execution::kWaiting && step.due_at <= now;
     if (step.execution == Execution::kIdle || due) calls.push_back({i, Phase::kExecute, step.attempt + 1});
   }
@@ -139,7 +142,7 @@ std::optional<TimePoint> State::next_due() const {
   const auto note = [&next](const std::optional<TimePoint>& due) {
     if (due) next = next ? std::min(*next, *due) : *due;
   };
-  if (is == Status::kCompensating) {
+  if (is == Status::kCompensating && !flow_) {
     note(next_to_undo()->due_at);
     return next;
   }
@@ -181,6 +184,7 @@ std::optional<std::size_t> State::find(std::string_view step) const {
 std::string_view State::at() const {
   const Status is = status();
   if (is == Status::kCompleted || is == Status::kCompensated) return {};
+  if (flow_) return at_of_flow(is);
   if (is == Status::kCompensating) return next_to_undo()->shape->name;
   const auto found = std::find_if(steps_.begin(), steps_.end(), [&](const StepState& step) {
     return is == Status::kStuck && step.undoing != Undoing::kIdle ? step.undoing == Undoing::kStuck
@@ -193,7 +197,8 @@ std::vector<std::string> State::stuck_steps() const {
   std::vector<std::string> names;
   for (const StepState& step : steps_) {
     const bool forward = step.execution == Execution::kGivenUp && is_past_pivot();
-    if (forward || step.undoing == Undoing::kStuck) names.push_back(step.shape->name);
+    const bool in_flow = flow_ && is_stuck_in_flow(static_cast<std::size_t>(&step - steps_.data()));
+    if (forward || in_flow || step.undoing == Undoing::kStuck) names.push_back(step.shape->name);
   }
   return names;
 }
@@ -215,6 +220,7 @@ Entry State::begin(const Call& call) const {
 Entry State::succeeded(const Call& call, std::optional<Bytes> output, std::optional<Bytes> context) const {
   if (call.phase == Phase::kCompensate) return entry_of(Mark::kCompensated, call);
   Entry entry = entry_of(Mark::kDone, call);
+  entry.event = steps_[call.step].shape->on_success;
   entry.output = std::move(output);
   entry.context = std::move(context);
   return entry;
@@ -227,6 +233,7 @@ Entry State::failed(const Call& call, std::optional<TimePoint> retry_at, std::st
   Entry entry = entry_of(retry_at ? again : never, call);
   entry.due_at = retry_at;
   entry.error = std::move(error);
+  if (!retry_at) entry.event = steps_[call.step].shape->on_failure;
   return entry;
 }
 
@@ -271,7 +278,11 @@ Result<Entry> State::of_stuck(Mark mark, std::string_view step) const {
 }
 
 Result<Entry> State::retry(std::string_view step) const { return of_stuck(Mark::kRetried, step); }
-Result<Entry> State::skip(std::string_view step) const { return of_stuck(Mark::kSkipped, step); }
+Result<Entry> State::skip(std::string_view step) const {
+  auto entry = of_stuck(Mark::kSkipped, step);
+  if (entry) entry->event = steps_[numbers_.at(step)].shape->on_success;
+  return entry;
+}
 
 Result<Entry> State::force(Status status_wanted) const {
   if (status() != Status::kStuck) {
@@ -304,6 +315,8 @@ bool State::can_follow(const Entry& entry, const StepState* step) const {
   switch (entry.mark) {
     case Mark::kBegun:
       return false;
+    case Mark::kHeard:
+      return can_hear(entry.event);
     case Mark::kStarted:
       return step != nullptr && is_ready({number, Phase::kExecute, entry.attempt});
     case Mark::kCompensating:
@@ -315,7 +328,7 @@ bool State::can_follow(const Entry& entry, const StepState* step) const {
     case Mark::kPostponed:
       return (runs || undoes) && entry.due_at;
     case Mark::kGivenUp:
-      return runs;
+      return runs || (step != nullptr && step->attempt == entry.attempt && is_unwanted(number));
     case Mark::kCompensated:
       return undoes;
     case Mark::kCompensationFailed:
@@ -341,6 +354,10 @@ void State::change(const Entry& entry) {
     case Mark::kBegun:
       begun_ = true;
       context_ = entry.context.value_or(Bytes());
+      if (flow_) take_in(shape_->begins_with, context_);
+      break;
+    case Mark::kHeard:
+      take_in(entry.event, entry.context.value_or(Bytes()));
       break;
     case Mark::kCancelled:
       cancelled_ = true;
@@ -370,6 +387,7 @@ void State::change(const Entry& entry, StepState* step) {
       step->done = entry_count_;
       step->output = entry.output.value_or(Bytes());
       if (entry.context) context_ = *entry.context;
+      if (flow_) take_in(step->shape->on_success, *step->output);
       break;
     case Mark::kFailed:
       step->execution = Execution::kWaiting;
@@ -387,6 +405,7 @@ void State::change(const Entry& entry, StepState* step) {
     case Mark::kGivenUp:
       step->execution = Execution::kGivenUp;
       if (cause_.empty()) cause_ = entry.step + ": " + entry.error;
+      if (flow_) take_in(step->shape->on_failure, Bytes(input(*find(entry.step))));
       break;
     case Mark::kCompensating:
       if (step->undoing == Undoing::kIdle) step->postponed = 0;
@@ -410,6 +429,7 @@ void State::change(const Entry& entry, StepState* step) {
       } else {
         step->execution = Execution::kSkipped;
       }
+      if (flow_) take_in(step->shape->on_success, {});
       break;
     case Mark::kRetried:
       step->postponed = step->attempt;  // none of them counts any more

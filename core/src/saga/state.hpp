@@ -7,7 +7,8 @@
 //
 // What was started may have had its effect, whether it is known to have succeeded, to have failed, or nothing
 // is known: so everything that was started is undone. First what has no outcome or failed, the last first;
-// then what succeeded, in reverse order of success.
+// then what succeeded, in reverse order of success. In a choreography nothing is undone: what a failure leads
+// to are steps as all others.
 //
 // Pure: (state, event) -> entries. Whoever drives it writes the entries and applies them, in this order: the
 // entries of an outcome together with those that begin what comes next; then it runs what they begin.
@@ -23,6 +24,7 @@
 #include <towline/result.hpp>
 #include <towline/saga.hpp>
 
+#include "saga/flow.hpp"
 #include "saga/log.hpp"
 #include "saga/shape.hpp"
 
@@ -71,6 +73,13 @@ class State {
   [[nodiscard]] const std::optional<Bytes>& output(std::size_t step) const { return steps_[step].output; }
   /// Whether a step that runs beside others may not change the context.
   [[nodiscard]] bool is_parallel(std::size_t step) const { return steps_[step].is_parallel; }
+  [[nodiscard]] bool is_flow() const noexcept { return flow_.has_value(); }
+  /// Of a choreography: the payload of the event; nullptr: it was not heard.
+  [[nodiscard]] const Bytes* heard(std::string_view event) const;
+  /// What a step begins with.
+  [[nodiscard]] const Bytes& input(std::size_t step) const;
+  /// Of a choreography that was cancelled: the steps that would be ready, but are to fail instead.
+  [[nodiscard]] std::vector<Call> unwanted() const;
   [[nodiscard]] std::size_t entry_count() const noexcept { return entry_count_; }
   /// The step that it is at: that runs, waits, is to be undone, or is stuck; of several the first. Empty:
   /// none.
@@ -90,6 +99,9 @@ class State {
   [[nodiscard]] Entry postponed(const Call& call, TimePoint retry_at, std::string why) const;
   /// Errors: kConflict when it is over or past its pivot: nothing can be undone any more.
   [[nodiscard]] Result<Entry> cancel(std::string why) const;
+  /// Somebody else has published an event. Errors: kConflict when it was heard before, when the saga is over,
+  /// or when nobody in it listens.
+  [[nodiscard]] Result<Entry> hear(std::string_view event, Bytes payload) const;
   /// Of a stuck one. Errors: kConflict when it is not stuck; kNotFound: no such step is.
   [[nodiscard]] Result<Entry> retry(std::string_view step) const;
   [[nodiscard]] Result<Entry> skip(std::string_view step) const;
@@ -111,6 +123,18 @@ class State {
     std::uint64_t done = 0;           ///< number of the entry of its success
     std::optional<Bytes> output;
   };
+  // state_of_flow.cpp:
+  [[nodiscard]] Status status_of_flow() const;
+  [[nodiscard]] bool is_triggered(const StepState& step) const;
+  /// It is to run, runs, or is waited for.
+  [[nodiscard]] bool is_pending(const StepState& step) const;
+  [[nodiscard]] bool is_unwanted(std::size_t step) const;
+  /// Steps of the way after a failure that have failed for good, and nobody listens to that.
+  [[nodiscard]] bool is_stuck_in_flow(std::size_t step) const;
+  [[nodiscard]] bool can_hear(std::string_view event) const;
+  [[nodiscard]] std::string_view at_of_flow(Status status) const;
+  void take_in(const std::string& event, const Bytes& payload);
+
   [[nodiscard]] bool is_failing() const;
   [[nodiscard]] bool is_past_pivot() const;
   [[nodiscard]] std::size_t current_stage() const;
@@ -133,6 +157,8 @@ class State {
 
   const Shape* shape_;
   std::size_t pivot_stage_;
+  std::optional<Flow> flow_;
+  std::unordered_map<std::string, Bytes> heard_;
   std::vector<StepState> steps_;
   std::unordered_map<std::string_view, std::size_t> numbers_;
   bool begun_ = false;
