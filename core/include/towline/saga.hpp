@@ -372,8 +372,8 @@ class Sagas {
   /// Errors: kNotFound, kTimeout.
   Result<SagaResult> result(std::string_view type, std::string_view id, Duration timeout);
 
-  /// Nothing new begins, and what was started is undone. Errors: kNotFound; kConflict: it is over, or past
-  /// its pivot.
+  /// Nothing new begins, and what was started is undone; what runs ends first, and if that was the pivot and
+  /// it succeeds, the saga goes on to its end. Errors: kNotFound; kConflict: it is over, or past its pivot.
   Result<void> cancel(std::string_view type, std::string_view id, std::string why);
   /// A stuck step or compensation gets new attempts. Errors: kNotFound, kConflict (it is not stuck).
   Result<void> retry(std::string_view type, std::string_view id, std::string_view step);

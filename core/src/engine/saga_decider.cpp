@@ -188,7 +188,7 @@ Result<spi::Write> SagaDecider::command(const saga::Call& call) const {
 void SagaDecider::begin_ready() {
   for (auto calls = record_.state.unwanted(); !calls.empty(); calls = record_.state.unwanted()) {
     for (const saga::Call& call : calls) {
-      if (!append(record_.state.failed(call, std::nullopt, record_.state.cause()))) return;
+      if (!append(record_.state.failed(call, std::nullopt, text_of_error(record_.state.cause())))) return;
     }
   }
   for (const saga::Call& call : record_.state.ready(now_)) {

@@ -62,7 +62,9 @@ struct Life {
     };
     remote.stop = [this](const SagaCall& call) { stopped.push_back(call.key()); };
     runner = world.core->run_saga(saga.definition(), std::move(remote), nullptr).value();
-    consumer = world.core->consumers().front();
+    const auto consumers = world.core->consumers();
+    consumer = consumers.front();
+    if (consumers.size() > 1) listener = consumers.back();
     handler = runner->handler();
   }
   void step() {
@@ -70,6 +72,7 @@ struct Life {
     world.step(*consumer);
     while (auto delivery = consumer->take_one())
       handler.deliver({&*delivery, 1});
+    if (listener != nullptr) world.play(*listener);
     runner->step(world.clock->monotonic());
   }
   /// Until nothing happens for a while; time passes when nothing else does.
@@ -95,7 +98,7 @@ struct Life {
   World world;
   std::shared_ptr<SagaWorkers> workers;
   std::shared_ptr<SagaRunner> runner;
-  std::shared_ptr<ConsumerCore> consumer;
+  std::shared_ptr<ConsumerCore> consumer, listener;
   RemoteHandler handler;
   bool hold = false, dead = false;
   std::vector<SagaCall> held;
@@ -481,6 +484,129 @@ TEST(SagaRunner, WhatAClockAheadHasWokenIsDue) {
   }
   EXPECT_EQ(effects.names, (Names{"a", "a"}));
   EXPECT_EQ(life.info().status, SagaStatus::kCompleted);
+}
+
+// ---- choreographies -----------------------------------------------------------------------------
+
+/// Reserves, waits for the payment of somebody else, and ships, or gives back what it reserved.
+Choreography paid_elsewhere(Effects& effects) {
+  Choreography saga("order", "placed");
+  saga.on("placed", effects.note(), "reserved", {}, {}, "reserve")
+      .expect("reserved", "paid", "unpaid", 1h)
+      .on("paid", effects.note(), "shipped", {}, {}, "ship")
+      .on("unpaid", effects.note(), "released", {}, {}, "release");
+  return saga;
+}
+
+TEST(SagaRunner, OfAChoreographyKilledAtEachWriteItIsGoneOnWithAndPublishesOnce) {
+  int killed = 0;
+  for (const bool is_store : {true, false}) {
+    for (const bool executed : {false, true}) {
+      for (int n = 2; n < 9; ++n) {
+        const std::string name =
+            "flow-" + std::to_string(n) + (executed ? "-done" : "-not") + (is_store ? "-one" : "-two");
+        Place place(name, is_store);
+        Effects effects;
+        const Choreography saga = paid_elsewhere(effects);
+        {
+          Life first(saga, place.options);
+          lose_answer(first.world, n, executed, [&] {
+            first.dead = true;
+            ++killed;
+          });
+          first.world.publish(Sagas::event("placed", "o", "books"));
+          first.world.publish(Sagas::event("paid", "o", "9 EUR"));
+          first.play(3s);
+          first.world.core->abandon();
+        }
+        Life second(saga, place.options);
+        second.play();
+        EXPECT_EQ(second.info().status, SagaStatus::kCompleted) << name;
+        EXPECT_EQ(effects.firsts(), (Names{"reserve", "ship"})) << name;
+        ConsumerOptions member;
+        member.group = "g";
+        const auto mail = second.world.consume_as(
+            member, Handler([&](Delivery& delivery) { second.world.handled.emplace_back(delivery.topic()); }),
+            {"shipped", "released"});
+        second.world.play(*mail);
+        EXPECT_EQ(second.world.handled, Names{"shipped"}) << name;
+      }
+    }
+  }
+  EXPECT_GE(killed, 16);
+}
+
+TEST(SagaRunner, OfAChoreographyWhoseAnswersAreLostRunsNothingTwice) {
+  int disturbed = 0;
+  for (const bool is_store : {true, false}) {
+    for (const bool executed : {false, true}) {
+      for (int n = 2; n < 12; ++n) {
+        Effects effects;
+        const Choreography saga = paid_elsewhere(effects);
+        WorldOptions options;
+        options.is_store = is_store;
+        Life life(saga, options);
+        lose_answer(life.world, n, executed, [&] { ++disturbed; });
+        life.world.publish(Sagas::event("placed", "o", "books"));
+        life.play(10s);
+        life.world.publish(Sagas::event("paid", "o", "9 EUR"));
+        life.play();
+        EXPECT_EQ(life.info().status, SagaStatus::kCompleted) << n << executed << is_store;
+        EXPECT_EQ(effects.names, (Names{"reserve", "ship"})) << n << executed << is_store;
+        EXPECT_FALSE(life.runner->busy());
+      }
+    }
+  }
+  EXPECT_GT(disturbed, 24);
+}
+
+TEST(SagaRunner, OfAChoreographyEndsWhatDoesNotComeAtItsTime) {
+  Effects effects;
+  const Choreography saga = paid_elsewhere(effects);
+  Life life(saga);
+  life.start(saga);
+  life.play(59min);
+  EXPECT_EQ(effects.names, Names{"reserve"});
+  life.play(5min);
+  EXPECT_EQ(effects.names, (Names{"reserve", "release"}));
+  EXPECT_EQ(life.info().status, SagaStatus::kCompensated);
+  life.world.publish(Sagas::event("paid", "o", "too late"));
+  life.play();
+  EXPECT_EQ(life.runner->statistics().late, 1U);
+}
+
+TEST(SagaRunner, OfAnOldChoreographyThatDoesNotListenRunsItsSagasToTheirEnd) {
+  Effects effects;
+  Place place("flow-versions");
+  const auto version = [&](std::uint32_t number, bool listens) {
+    SagaOptions options;
+    options.listens = listens;
+    Choreography saga("order", "placed", number, options);
+    saga.on("placed", effects.note(), "reserved", {}, {}, "reserve" + std::to_string(number))
+        .expect("reserved", "paid", "unpaid", 1h)
+        .on("paid", effects.note(), "shipped", {}, {}, "ship" + std::to_string(number));
+    return saga;
+  };
+  {
+    Life first(version(1, true), place.options);
+    first.world.publish(Sagas::event("placed", "o", ""));
+    first.play(5s);
+    (void)first.runner->close(MonotonicTime::max());
+  }
+  Life old(version(1, false), place.options), next(version(2, true), place.options);
+  EXPECT_EQ(old.listener, nullptr);
+  next.world.publish(Sagas::event("placed", "p", ""));
+  next.world.publish(Sagas::event("paid", "o", ""));
+  next.world.publish(Sagas::event("paid", "p", ""));
+  for (int i = 0; i < 10; ++i) {
+    old.play(3s);
+    next.play(3s);
+  }
+  EXPECT_EQ(old.info("o").status, SagaStatus::kCompleted);
+  EXPECT_EQ(old.info("p").status, SagaStatus::kCompleted);
+  EXPECT_EQ(old.info("p").definition_version, 2U);
+  std::sort(effects.names.begin(), effects.names.end());
+  EXPECT_EQ(effects.names, (Names{"reserve1", "reserve2", "ship1", "ship2"}));
 }
 
 }  // namespace
