@@ -364,7 +364,7 @@ py::object to_python(const std::vector<SagaEntry>& timeline) {
   for (const SagaEntry& entry : timeline) {
     out.append(py::make_tuple(std::string(name_of(entry.mark)), entry.step, entry.attempt,
                               moment_or_none(entry.due_at), bytes_or_none(entry.output),
-                              bytes_or_none(entry.context), entry.error, to_us(entry.at)));
+                              bytes_or_none(entry.context), entry.error, entry.event, to_us(entry.at)));
   }
   return out;
 }
@@ -498,10 +498,14 @@ SagaDefinition saga_definition_from(const py::tuple& fields) {
     std::vector<SagaStep>& steps = definition.stages.emplace_back();
     for (const py::handle one : stage.cast<py::list>()) {
       const auto step = one.cast<py::tuple>();
+      const auto events = step[3].cast<py::tuple>();
       steps.push_back({step[0].cast<std::string>(), step[1].cast<bool>(),
-                       options_from<SagaStepOptions>(step[2].cast<OptionTexts>())});
+                       options_from<SagaStepOptions>(step[2].cast<OptionTexts>()),
+                       events[0].cast<std::string>(), events[1].cast<std::string>(),
+                       events[2].cast<std::string>(), events[3].cast<bool>()});
     }
   }
+  definition.begins_with = fields[4].cast<std::string>();
   return definition;
 }
 

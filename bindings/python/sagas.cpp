@@ -55,18 +55,22 @@ class PySagaCall {
 py::bytes bytes_of(const Bytes& bytes) { return py::bytes(bytes); }
 
 /// The message in the form of Engine.publish.
-py::dict reply_of(Result<Message> message) {
-  if (!message) raise(message.error());
+py::dict dict_of(const Message& message) {
   py::dict headers;
-  for (const auto& [name, value] : message->headers)
+  for (const auto& [name, value] : message.headers)
     headers[py::str(name)] = value;
   py::dict out;
-  out["topic"] = message->topic;
-  out["payload"] = py::bytes(message->payload);
-  out["key"] = message->key ? py::object(py::str(*message->key)) : py::object(py::none());
+  out["topic"] = message.topic;
+  out["payload"] = py::bytes(message.payload);
+  out["key"] = message.key ? py::object(py::str(*message.key)) : py::object(py::none());
   out["headers"] = headers;
-  out["causation_id"] = message->causation_id;
+  out["causation_id"] = message.causation_id;
   return out;
+}
+
+py::dict dict_of(const Result<Message>& message) {
+  if (!message) raise(message.error());
+  return dict_of(*message);
 }
 
 void define_call(py::module_& module) {
@@ -125,7 +129,8 @@ void define_runner(py::module_& module, py::class_<PyPort>& port) {
              const SagaRunnerStatistics statistics = self.runner.statistics();
              return py::make_tuple(statistics.in_hand, statistics.calls, statistics.failures,
                                    statistics.taken_over, statistics.completed, statistics.compensated,
-                                   statistics.stuck, statistics.mismatched);
+                                   statistics.stuck, statistics.mismatched, statistics.early, statistics.late,
+                                   statistics.strangers);
            })
       .def("close",
            [](PySagaRunner& self, PyPort& port_of, RequestId id, std::optional<std::int64_t> timeout_us) {
@@ -209,10 +214,13 @@ void define_sagas(py::module_& module, py::class_<PyPort>& port) {
   define_questions(port);
   define_help(port);
   module.def("saga_reply", [](const Delivery& command, const py::bytes& output) {
-    return reply_of(Sagas::reply(command, std::string(output)));
+    return dict_of(Sagas::reply(command, std::string(output)));
   });
   module.def("saga_reply_failed", [](const Delivery& command, const std::string& error, bool permanent) {
-    return reply_of(Sagas::reply_failed(command, error, permanent));
+    return dict_of(Sagas::reply_failed(command, error, permanent));
+  });
+  module.def("saga_event", [](const std::string& topic, const std::string& id, const py::bytes& payload) {
+    return dict_of(Sagas::event(topic, id, std::string(payload)));
   });
   module.def("visualize_saga",
              [](const py::tuple& definition) { return visualize(saga_definition_from(definition)); });

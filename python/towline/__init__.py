@@ -12,6 +12,7 @@ consumer groups, in one engine that runs inside your process, over the store you
         await engine.publish("orders", Order(id="1"), key="customer-9", delay=10)
 """
 
+from towline._choreography import Choreography
 from towline._conversations import ConversationFeed, Conversations
 from towline._engine import Consumer, Engine, Subscription
 from towline._event_subscription import EventSubscription, SyncEventSubscription
@@ -66,6 +67,7 @@ __all__ = [
     "AppendedMessage",
     "BlockedKey",
     "CatchUp",
+    "Choreography",
     "Consumer",
     "ConsumerStatistics",
     "ConversationFeed",

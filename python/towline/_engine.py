@@ -47,7 +47,7 @@ from towline._registered import (
     noted,
     running_in,
 )
-from towline._saga import Saga, checked
+from towline._saga import S, SagaDefinition, checked
 from towline._saga_runner import SagaRunner
 from towline._sagas import Sagas
 from towline._sync_engine import SyncEngine
@@ -408,13 +408,13 @@ class Engine(Calls):
 
         return register
 
-    def saga(self, saga: Saga) -> Saga:
+    def saga(self, saga: S) -> S:
         """Registers a definition, and returns it: once the engine is open it runs its sagas, as `run_saga`
         does. Its steps may follow: `order = engine.saga(Saga("order"))`, then `@order.step("charge")`."""
         self._at_open.sagas.append(checked(saga))
         return saga
 
-    def run_saga(self, saga: Saga) -> SagaRunner:
+    def run_saga(self, saga: SagaDefinition) -> SagaRunner:
         """Runs sagas of this definition that anybody starts, up to its `concurrency` at once, from
         `async with engine.run_saga(order)` or `await engine.run_saga(order)` on. Raises `InvalidSagaError`,
         `InvalidConfigError`, `DefinitionMismatchError` (unfinished sagas of this type and version began under

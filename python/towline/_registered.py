@@ -13,7 +13,7 @@ from towline._handlers import UNREADABLE, Handler
 from towline._native import texts_of
 
 if TYPE_CHECKING:
-    from towline._saga import Saga
+    from towline._saga import SagaDefinition
 
 F = TypeVar("F", bound=Callable[..., Any])
 Ordering = Literal["none", "key", "partition"]
@@ -70,4 +70,4 @@ class AtOpen:
         self.consumers: list[Registered] = []
         # Names, functions, and what EventStore.subscribe takes beside them.
         self.event_handlers: list[tuple[str, Callable[..., Any], dict[str, Any]]] = []
-        self.sagas: list[Saga] = []
+        self.sagas: list[SagaDefinition] = []

@@ -59,7 +59,8 @@ class SagaCall:
 
     @property
     def context(self) -> Any:
-        """What the steps before have left: None, JSON, or bytes that are no JSON."""
+        """What the steps before have left, in a choreography the payload of the event that the step listens
+        to: None, JSON, or bytes that are no JSON."""
         return _payload.unpack(self._native.context)
 
     def context_as(self, kind: Any) -> Any:
@@ -79,7 +80,7 @@ class SagaCall:
 
     @property
     def cause(self) -> str:
-        """In a compensation: why the saga is undone."""
+        """Why the saga is undone; "": it is not."""
         return self._native.cause
 
     @property
@@ -90,7 +91,8 @@ class SagaCall:
 
     def set_context(self, value: Any) -> None:
         """For the steps that follow: bytes as they are, else JSON. Raises `InvalidArgumentError` in a
-        compensation and in a step that runs beside others, `PayloadTooLargeError`, `PayloadError`."""
+        compensation, in a step that runs beside others and in a choreography, `PayloadTooLargeError`,
+        `PayloadError`."""
         self._native.set_context(_payload.pack(value))
 
     def publish(self, topic: str, payload: Any, **options: Any) -> None:
@@ -159,6 +161,8 @@ class SagaStep:
         self._compensate = None if compensate is None else Function(compensate)
         self._command = options.get("command", "")
         self._compensation_command = options.get("compensation_command", "")
+        # Of a choreography: what it listens to, where success and failure go, whether it is done elsewhere.
+        self._events = ("", "", "", False)
         self._texts = [
             *texts_of("SagaStep", options),
             # What cannot be read cannot be read the next time either.
@@ -175,12 +179,55 @@ class SagaStep:
         self._compensate = Function(function)
         return function
 
-    def _native(self) -> tuple[str, bool, list[tuple[str, str]]]:
+    def _native(self) -> tuple[str, bool, list[tuple[str, str]], tuple[str, str, str, bool]]:
         compensates = self._compensate is not None or bool(self._compensation_command)
-        return self.name, compensates, self._texts
+        return self.name, compensates, self._texts, self._events
 
 
-class Saga:
+class SagaDefinition:
+    """What a `Saga` and a `Choreography` have in common."""
+
+    def __init__(self, type: str, version: int, options: SagaOptions) -> None:
+        self.type = type
+        self.version = version
+        self._concurrency = int(options.get("concurrency", 16))
+        self._texts = texts_of("Saga", options)
+        self._stages: list[list[SagaStep]] = []
+        self._begins_with = ""
+
+    def visualize(self) -> str:
+        """The flow as a Mermaid diagram."""
+        return _core.visualize_saga(self._native())
+
+    def _steps(self) -> list[SagaStep]:
+        return [step for stage in self._stages for step in stage]
+
+    def _native(self) -> tuple[Any, ...]:
+        """In the form of the native half."""
+        stages = [[step._native() for step in stage] for stage in self._stages]
+        return self.type, self.version, self._texts, stages, self._begins_with
+
+    def _functions(self) -> dict[tuple[str, bool], Function]:
+        """By step, and whether it is the one that undoes it. Raises `InvalidSagaError`."""
+        functions: dict[tuple[str, bool], Function] = {}
+        for step in self._steps():
+            *_, is_awaited = step._events
+            if step._execute is not None:
+                functions[step.name, False] = step._execute
+            elif not step._command and not is_awaited:
+                raise errors.InvalidSagaError(
+                    f"step {step.name!r} has neither a function nor a command; give it one of them"
+                )
+            if step._compensate is not None:
+                functions[step.name, True] = step._compensate
+        return functions
+
+    def _thread_count(self) -> int:
+        """How many of its functions may run at once."""
+        return max(self._concurrency, 1) * max(1, *map(len, self._stages))
+
+
+class Saga(SagaDefinition):
     """A business transaction of several steps, each of which can be undone:
 
         order = (
@@ -207,11 +254,7 @@ class Saga:
     def __init__(self, type: str, *, version: int = 1, **options: Unpack[SagaOptions]) -> None:
         """`type`: 1 to 64 letters, digits, '-', '_'. `version` grows when the steps change: running sagas go
         on under the version they began with. `options` are those of docs/OPTIONS.md under Saga."""
-        self.type = type
-        self.version = version
-        self._concurrency = int(options.get("concurrency", 16))
-        self._texts = texts_of("Saga", options)
-        self._stages: list[list[SagaStep]] = []
+        super().__init__(type, version, options)
 
     @overload
     def step(
@@ -270,39 +313,11 @@ class Saga:
                 return step.compensate
         raise errors.InvalidSagaError(f"saga {self.type!r} has no step {name!r}; add it first")
 
-    def visualize(self) -> str:
-        """The flow as a Mermaid diagram."""
-        return _core.visualize_saga(self._native())
 
-    def _steps(self) -> list[SagaStep]:
-        return [step for stage in self._stages for step in stage]
-
-    def _native(self) -> tuple[Any, ...]:
-        """In the form of the native half."""
-        return self.type, self.version, self._texts, [
-            [step._native() for step in stage] for stage in self._stages
-        ]
-
-    def _functions(self) -> dict[tuple[str, bool], Function]:
-        """By step, and whether it is the one that undoes it. Raises `InvalidSagaError`."""
-        functions: dict[tuple[str, bool], Function] = {}
-        for step in self._steps():
-            if step._execute is not None:
-                functions[step.name, False] = step._execute
-            elif not step._command:
-                raise errors.InvalidSagaError(
-                    f"step {step.name!r} has neither a function nor a command; give it one of them"
-                )
-            if step._compensate is not None:
-                functions[step.name, True] = step._compensate
-        return functions
-
-    def _thread_count(self) -> int:
-        """How many of its functions may run at once."""
-        return max(self._concurrency, 1) * max(map(len, self._stages), default=1)
+S = TypeVar("S", bound=SagaDefinition)
 
 
-def checked(saga: Saga) -> Saga:
-    if not isinstance(saga, Saga):
-        raise TypeError(f"a saga's definition is a Saga, not a {type(saga).__name__}")
+def checked(saga: S) -> S:
+    if not isinstance(saga, SagaDefinition):
+        raise TypeError(f"a saga's definition is a Saga or a Choreography, not a {type(saga).__name__}")
     return saga

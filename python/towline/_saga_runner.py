@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from towline import errors, records
 from towline._message import RELEASED, OutcomeTuple
 from towline._registered import running_in
-from towline._saga import Function, Saga, SagaCall, checked
+from towline._saga import Function, SagaCall, SagaDefinition, checked
 from towline.records import SagaRunnerStatistics
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class SagaRunner:
     """Runs the sagas of one definition that anybody starts: `runner = await engine.run_saga(order)`, or
     `async with engine.run_saga(order)`. Closing the engine closes it."""
 
-    def __init__(self, engine: Engine, saga: Saga) -> None:
+    def __init__(self, engine: Engine, saga: SagaDefinition) -> None:
         self._engine = engine
         self._saga = saga
         self._functions = checked(saga)._functions()
@@ -96,7 +96,7 @@ class SagaRunner:
 class SyncSagaRunner:
     """As `SagaRunner`, for programs without an event loop: its functions run in threads. Thread-safe."""
 
-    def __init__(self, engine: SyncEngine, saga: Saga) -> None:
+    def __init__(self, engine: SyncEngine, saga: SagaDefinition) -> None:
         self._engine = engine
         self._functions = checked(saga)._functions()
         self._native: _core.SagaRunner | None = None

@@ -20,7 +20,7 @@ from towline._message import ACKED, RELEASED, Message, OutcomeTuple, fields_of, 
 from towline._native import ALERT, DELIVERY, EVENTS, LOG, SAGA_CALLS, STOP, Native
 from towline._options import ConsumerOptions
 from towline._registered import DRAIN_COUNT, PUMP_POLL_US, AtOpen, Ordering, Registered, Topics, running_in
-from towline._saga import Saga
+from towline._saga import SagaDefinition
 from towline._saga_runner import SyncSagaRunner
 from towline._sync_conversations import SyncConversations
 from towline._sync_events import SyncEventStore
@@ -352,7 +352,7 @@ class SyncEngine(_sync_calls.SyncCalls):
         """The sagas."""
         return self._sagas
 
-    def run_saga(self, saga: Saga) -> SyncSagaRunner:
+    def run_saga(self, saga: SagaDefinition) -> SyncSagaRunner:
         """As `Engine.run_saga`, from now on; it may be used in a `with`."""
         runner = SyncSagaRunner(self, saga)
         self._start_among(self._saga_runners, runner, self._check().port.run_saga, saga._native())

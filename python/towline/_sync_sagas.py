@@ -12,7 +12,7 @@ from towline import _core, _payload, errors, records
 from towline._arguments import names_arguments
 from towline._calls import Moment, Span
 from towline._message import Message
-from towline._saga import Saga, checked
+from towline._saga import SagaDefinition, checked
 from towline.records import Page, Receipt, SagaEntry, SagaInfo, SagaResult, SagaStarted, SagaStatus
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ class SyncSagas:
     def __init__(self, engine: SyncEngine) -> None:
         self._engine = engine
 
-    def start(self, saga: Saga, context: Any = None, *, id: str | None = None) -> SagaStarted:
+    def start(
+        self, saga: SagaDefinition, context: Any = None, *, id: str | None = None
+    ) -> SagaStarted:
         """Returns when it is stored durably; who runs this definition, in any process, goes on from there.
 
         `context`: what its steps begin with: bytes as they are, else JSON. `id`: 1 to 128 bytes of visible
@@ -105,7 +107,8 @@ class SyncSagas:
         self._engine._call("retry_saga", type, id, step)
 
     def skip(self, type: str, id: str, step: str) -> None:
-        """A stuck step counts as done, a stuck compensation as not needed. Raises as `retry`."""
+        """A stuck step counts as done, a stuck compensation as not needed; in a choreography its `on_success`
+        is published. Raises as `retry`."""
         self._engine._call("skip_saga_step", type, id, step)
 
     def force(self, type: str, id: str, status: SagaStatus) -> None:
@@ -115,6 +118,18 @@ class SyncSagas:
     def annotate(self, type: str, id: str, text: str) -> None:
         """Adds a note of 1 to 4096 bytes to its timeline. Raises `NotFoundError`, `InvalidArgumentError`."""
         self._engine._call("annotate_saga", type, id, text)
+
+    # ---- events of choreographies -----------------------------------------------------------------------
+
+    def event_message(self, topic: str, id: str, payload: Any = None) -> dict[str, Any]:
+        """An event of the choreography with this id, as arguments of `publish`: `tx.publish(**...)` inside
+        `Message.transaction`, or one of `publish_batch`. It carries the id in the header `saga-id`, and as
+        key. `payload`: bytes as they are, else JSON. Raises `PayloadError`."""
+        return _core.saga_event(topic, id, _payload.pack(payload))
+
+    def publish_event(self, topic: str, id: str, payload: Any = None) -> Receipt:
+        """Publishes it. Raises as `event_message` and as `Engine.publish`."""
+        return self._engine.publish(**self.event_message(topic, id, payload))
 
     # ---- replies to commands ----------------------------------------------------------------------------
 

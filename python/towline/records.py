@@ -423,6 +423,7 @@ class MissedConversation:
 SagaStatus = Literal["running", "compensating", "completed", "compensated", "stuck"]
 SagaMark = Literal[
     "begun",
+    "heard",
     "started",
     "done",
     "failed",
@@ -472,8 +473,9 @@ class SagaInfo:
 @dataclass(frozen=True, slots=True)
 class SagaEntry:
     """What happened to a saga at a moment. `step`: "" where the whole saga is meant. `due_at`: of "started"
-    when a reply must be there, of "failed" and "postponed" the next attempt. `raw_output` and `raw_context`:
-    what was left. `error`: what failed, why it was cancelled, or the text of a note."""
+    when a reply or an event must be there, of "failed" and "postponed" the next attempt. `raw_output` and
+    `raw_context`: what was left. `error`: what failed, why it was cancelled, or the text of a note. `event`:
+    of a choreography, the topic that was heard, or where what came of the step was published; "": none."""
 
     mark: SagaMark
     step: str
@@ -482,6 +484,7 @@ class SagaEntry:
     raw_output: bytes | None
     raw_context: bytes | None
     error: str
+    event: str
     at: datetime
 
     @property
@@ -516,7 +519,9 @@ class SagaResult:
 class SagaRunnerStatistics:
     """`in_hand`: sagas that this process works on now. `calls`: begun here. `failures`: calls that failed or
     ran out of time. `taken_over`: calls whose process had died. `completed`, `compensated`, `stuck`: sagas
-    that ended here. `mismatched`: sagas that wait because they began under other steps."""
+    that ended here. `mismatched`: sagas that wait because they began under other steps. `early`, `late`,
+    `strangers`: events of a choreography that came before their saga (each time one was looked at), that came
+    when it was over, and that carried no saga's id."""
 
     in_hand: int
     calls: int
@@ -526,6 +531,9 @@ class SagaRunnerStatistics:
     compensated: int
     stuck: int
     mismatched: int
+    early: int
+    late: int
+    strangers: int
 
 
 # ---- to the native half -------------------------------------------------------------------------------
@@ -644,9 +652,9 @@ def saga_info(raw: dict[str, Any]) -> SagaInfo:
 
 
 def saga_entry(raw: tuple[Any, ...]) -> SagaEntry:
-    mark, step, attempt, due_at, output, context, error, at = raw
+    mark, step, attempt, due_at, output, context, error, event, at = raw
     due = None if due_at is None else from_us(due_at)
-    return SagaEntry(mark, step, attempt, due, output, context, error, from_us(at))
+    return SagaEntry(mark, step, attempt, due, output, context, error, event, from_us(at))
 
 
 def saga_result(raw: tuple[dict[str, Any], bytes]) -> SagaResult:

@@ -165,9 +165,9 @@ async def test_a_virtual_clock_moves_the_sagas() -> None:
 @asynchronous
 async def test_what_is_no_saga_is_refused(url: str) -> None:
     async with Engine(url) as engine:
-        with pytest.raises(TypeError, match="a Saga, not a str"):
+        with pytest.raises(TypeError, match="a Saga or a Choreography, not a str"):
             await engine.sagas.start("order")  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match="a Saga, not a str"):
+        with pytest.raises(TypeError, match="a Saga or a Choreography, not a str"):
             engine.run_saga("order")  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="a SagaStep, not a function"):
             Saga("order").parallel(nothing)  # type: ignore[arg-type]
