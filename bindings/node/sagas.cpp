@@ -15,14 +15,20 @@ using Desk = const std::shared_ptr<SagaDesk>&;
 
 // ---- definitions --------------------------------------------------------------------------------
 
-/// [name, whether it compensates, options]
+/// [name, whether it compensates, options, [listen to, on success, on failure, whether it is awaited]]
 SagaStep step_from(const Napi::Value& value) {
   const auto fields = value.As<Napi::Array>();
-  return {text_from(fields.Get(std::uint32_t{0}), "step"), fields.Get(std::uint32_t{1}).ToBoolean().Value(),
-          options_from<SagaStepOptions>(fields.Get(std::uint32_t{2}))};
+  const auto events = fields.Get(std::uint32_t{3}).As<Napi::Array>();
+  return {text_from(fields.Get(std::uint32_t{0}), "step"),
+          fields.Get(std::uint32_t{1}).ToBoolean().Value(),
+          options_from<SagaStepOptions>(fields.Get(std::uint32_t{2})),
+          text_from(events.Get(std::uint32_t{0}), "listenTo"),
+          text_from(events.Get(std::uint32_t{1}), "onSuccess"),
+          text_from(events.Get(std::uint32_t{2}), "onFailure"),
+          events.Get(std::uint32_t{3}).ToBoolean().Value()};
 }
 
-/// [type, version, options, a list of steps for each stage]
+/// [type, version, options, a list of steps for each stage, begins with]
 SagaDefinition definition_from(const Napi::Value& value) {
   const auto fields = value.As<Napi::Array>();
   SagaDefinition definition;
@@ -38,6 +44,7 @@ SagaDefinition definition_from(const Napi::Value& value) {
     for (std::uint32_t step = 0; step < steps.Length(); ++step)
       stage.push_back(step_from(steps.Get(step)));
   }
+  definition.begins_with = text_from(fields.Get(std::uint32_t{4}), "beginsWith");
   return definition;
 }
 
@@ -86,6 +93,7 @@ Napi::Object record(Napi::Env env, const SagaEntry& entry) {
       .put("output", bytes_or_undefined(env, entry.output))
       .put("context", bytes_or_undefined(env, entry.context))
       .put("error", entry.error)
+      .put("event", entry.event)
       .put("at", entry.at)
       .take();
 }
@@ -195,7 +203,22 @@ void finish(Info info) {
   Sagas::finish(call, std::move(outcome));
 }
 
-/// (deliveries, place, why it failed or undefined, whether for good): what a reply has beside its payload.
+/// What a message of a saga has beside its payload.
+Napi::Value without_payload(Napi::Env env, const Message& message) {
+  return Record(env)
+      .put("topic", message.topic)
+      .put("key", message.key)
+      .put("causationId", message.causation_id)
+      .put("headers", Napi::Value(headers(env, message.headers)))
+      .take();
+}
+
+/// (topic, id)
+Napi::Value event(Info info) {
+  return without_payload(info.Env(), Sagas::event(text_from(info[0], "topic"), text_from(info[1], "id"), {}));
+}
+
+/// (deliveries, place, why it failed or undefined, whether for good)
 Napi::Value reply(Info info) {
   const Napi::Env env = info.Env();
   const Delivery& command = delivery_in(info, 0);
@@ -203,12 +226,7 @@ Napi::Value reply(Info info) {
                            ? Sagas::reply(command, {})
                            : Sagas::reply_failed(command, text_from(info[2], "error"), info[3].ToBoolean());
   if (!message) raise(env, message.error());
-  return Record(env)
-      .put("topic", message->topic)
-      .put("key", message->key)
-      .put("causationId", message->causation_id)
-      .put("headers", Napi::Value(headers(env, message->headers)))
-      .take();
+  return without_payload(env, *message);
 }
 
 }  // namespace
@@ -316,6 +334,9 @@ Napi::Value to_js(Napi::Env env, const SagaRunnerStatistics& statistics) {
       .put("compensated", statistics.compensated)
       .put("stuck", statistics.stuck)
       .put("mismatched", statistics.mismatched)
+      .put("early", statistics.early)
+      .put("late", statistics.late)
+      .put("strangers", statistics.strangers)
       .take();
 }
 
@@ -362,6 +383,7 @@ void define_sagas(Napi::Env env, Napi::Object exports) {
          [](Info info) { answer(info, held<SagaCall>(info[0]).publish(message_from(info[1]))); });
   define("sagaFinish", finish);
   define("sagaReply", reply);
+  define("sagaEvent", event);
   define("sagaDiagram",
          [](Info info) -> Napi::Value { return text(info.Env(), visualize(definition_from(info[0]))); });
 }

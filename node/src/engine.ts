@@ -19,7 +19,7 @@ import { type Cancellable, cancelled, checkSignal } from "./signals.js";
 import {
   type BatchHandler, BatchRunner, type Handler, Inbox, isRunningIn, MessageRunner, type Sink,
 } from "./sinks.js";
-import type { Saga } from "./saga.js";
+import type { SagaDefinition } from "./saga.js";
 import type { RawCall } from "./saga_call.js";
 import { SagaRunner, SagaSink } from "./saga_runner.js";
 import { checkSaga, Sagas } from "./sagas.js";
@@ -302,9 +302,9 @@ export class Engine extends Calls {
    * runner. Rejects with InvalidSagaError, InvalidConfigError, DefinitionMismatchError (unfinished sagas of this type
    * and version began under other steps; give the new ones a new version, and run both until the old ones are done).
    */
-  async runSaga<C>(saga: Saga<C>, options: Cancellable = {}): Promise<SagaRunner> {
+  async runSaga(saga: SagaDefinition, options: Cancellable = {}): Promise<SagaRunner> {
     checkSaga(saga);
-    const sink = new SagaSink(this.#host, ++this.#ids, saga as Saga);
+    const sink = new SagaSink(this.#host, ++this.#ids, saga);
     const runner = new SagaRunner(this.#host, sink);
     const start = () => this.call<void>(undefined, "runSaga", sink.number, saga.fields());
     await this.#attach(sink, options.signal, start, () => {

@@ -4,6 +4,8 @@
 export type {
   EngineEvents, MessageOptions, OutgoingMessage, Paged, PublishOptions,
 } from "./calls.js";
+export { Choreography } from "./choreography.js";
+export type { EventStepOptions } from "./choreography.js";
 export { Consumer } from "./consumer.js";
 export { Engine, Topic } from "./engine.js";
 export type { ConsumeOptions, OpenOptions, TopicMessage } from "./engine.js";
@@ -33,7 +35,7 @@ export type {
 } from "./records.js";
 export type { RedriveOptions } from "./records.js";
 export { Saga } from "./saga.js";
-export type { SagaBranch, SagaDefinitionOptions, SagaHandler, StepOptions } from "./saga.js";
+export type { SagaBranch, SagaDefinition, SagaDefinitionOptions, SagaHandler, StepOptions } from "./saga.js";
 export { SagaCall } from "./saga_call.js";
 export type {
   SagaEntry, SagaInfo, SagaMark, SagaQuery, SagaResult, SagaRunnerStatistics, SagaStarted, SagaStatus,

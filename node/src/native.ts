@@ -118,6 +118,14 @@ export interface Details {
   redrives: number;
 }
 
+/** A message of a saga without its payload. */
+export interface SagaMessage {
+  topic: string;
+  key: string;
+  causationId: string;
+  headers: Record<string, string>;
+}
+
 interface Native {
   setErrorFactory(factory: typeof errorOf): void;
   makePort(ring: () => void, logLevel: number | undefined): Port;
@@ -139,8 +147,8 @@ interface Native {
   /** Throws when the output is refused, and then nothing has happened. */
   sagaFinish(call: Handle, outcome: Outcome, output: string | Uint8Array | undefined): void;
   /** The reply to a delivery; `error` undefined: it succeeded. */
-  sagaReply(deliveries: Handle, place: number, error: string | undefined, isPermanent: boolean):
-    { topic: string; key: string; causationId: string; headers: Record<string, string> };
+  sagaReply(deliveries: Handle, place: number, error: string | undefined, isPermanent: boolean): SagaMessage;
+  sagaEvent(topic: string, id: string): SagaMessage;
   sagaDiagram(definition: unknown[]): string;
   consumerPause(consumer: Handle): void;
   consumerResume(consumer: Handle): void;

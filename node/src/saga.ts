@@ -28,6 +28,11 @@ export interface SagaBranch<C = unknown> extends StepOptions<C> {
   execute?: SagaHandler<C>;
 }
 
+/** @internal What a step listens to, where its success and its failure are published, and whether it is awaited. */
+export type StepEvents = readonly [listenTo: string, onSuccess: string, onFailure: string, isAwaited: boolean];
+
+const NO_EVENTS: StepEvents = ["", "", "", false];
+
 interface Step {
   name: string;
   execute: SagaHandler | undefined;
@@ -35,6 +40,7 @@ interface Step {
   compensates: boolean;
   hasCommand: boolean;
   texts: string[];
+  events: StepEvents;
 }
 
 function checkHandler(handler: unknown, what: string): void {
@@ -42,7 +48,8 @@ function checkHandler(handler: unknown, what: string): void {
   throw new InvalidArgumentError(`${what} is ${kindOf(handler)}, but must be a function`);
 }
 
-function stepOf(branch: SagaBranch): Step {
+/** @internal */
+export function stepOf(branch: SagaBranch, events = NO_EVENTS): Step {
   if (typeof branch !== "object" || branch === null) {
     throw new InvalidArgumentError(`a step is ${kindOf(branch)}, but must be an object`);
   }
@@ -55,7 +62,52 @@ function stepOf(branch: SagaBranch): Step {
   // What cannot be written cannot be written the next time either.
   const texts = [...textsOf("SagaStep", settings), "classify.permanent_types", "PayloadError"];
   const compensates = compensate !== undefined || (settings.compensationCommand ?? "") !== "";
-  return { name, execute, compensate, compensates, hasCommand: (settings.command ?? "") !== "", texts };
+  return { name, execute, compensate, compensates, hasCommand: (settings.command ?? "") !== "", texts, events };
+}
+
+/** What a `Saga` and a `Choreography` have in common. */
+export abstract class SagaDefinition {
+  /** 1 to 64 letters, digits, '-', '_'. */
+  readonly type: string;
+  readonly version: number;
+  readonly #texts: string[];
+  readonly #beginsWith: string;
+  /** @internal */
+  protected readonly stages: Step[][] = [];
+
+  /** @internal */
+  constructor(type: string, options: SagaDefinitionOptions, beginsWith: string) {
+    const { version = 1, ...settings } = options;
+    this.type = type;
+    this.version = version;
+    this.#texts = textsOf("Saga", settings);
+    this.#beginsWith = beginsWith;
+  }
+
+  /** The flow as a Mermaid diagram. */
+  diagram(): string {
+    return native.sagaDiagram(this.fields());
+  }
+
+  /**
+   * @internal type, version, options, [name, whether it compensates, options, events] of the steps of each stage, and
+   * what begins it.
+   */
+  fields(): unknown[] {
+    const stages = this.stages.map((stage) =>
+      stage.map((one) => [one.name, one.compensates, one.texts, one.events]));
+    return [this.type, this.version, this.#texts, stages, this.#beginsWith];
+  }
+
+  /** @internal Before it runs here. */
+  handlers(): Map<string, { execute: SagaHandler | undefined; compensate: SagaHandler | undefined }> {
+    const steps = this.stages.flat();
+    for (const { name, execute, hasCommand, events: [, , , isAwaited] } of steps) {
+      if (execute !== undefined || hasCommand || isAwaited) continue;
+      throw new InvalidSagaError(`step '${name}' has neither a function nor a command; give it one of them`);
+    }
+    return new Map(steps.map(({ name, execute, compensate }) => [name, { execute, compensate }]));
+  }
 }
 
 /**
@@ -69,18 +121,9 @@ function stepOf(branch: SagaBranch): Step {
  *
  * What is wrong with a definition is told by `engine.runSaga` and `engine.sagas.start` (InvalidSagaError).
  */
-export class Saga<C = unknown> {
-  /** 1 to 64 letters, digits, '-', '_'. */
-  readonly type: string;
-  readonly version: number;
-  readonly #texts: string[];
-  readonly #stages: Step[][] = [];
-
+export class Saga<C = unknown> extends SagaDefinition {
   constructor(type: string, options: SagaDefinitionOptions = {}) {
-    const { version = 1, ...settings } = options;
-    this.type = type;
-    this.version = version;
-    this.#texts = textsOf("Saga", settings);
+    super(type, options, "");
   }
 
   /**
@@ -96,28 +139,7 @@ export class Saga<C = unknown> {
     if (!Array.isArray(branches)) {
       throw new InvalidArgumentError(`the branches are ${kindOf(branches)}, but must be a list`);
     }
-    this.#stages.push(branches.map((one) => stepOf(one as SagaBranch)));
+    this.stages.push(branches.map((one) => stepOf(one as SagaBranch)));
     return this;
-  }
-
-  /** The flow as a Mermaid diagram. */
-  diagram(): string {
-    return native.sagaDiagram(this.fields());
-  }
-
-  /** @internal type, version, options, and [name, whether it compensates, options] of the steps of each stage. */
-  fields(): unknown[] {
-    const stages = this.#stages.map((stage) => stage.map((one) => [one.name, one.compensates, one.texts]));
-    return [this.type, this.version, this.#texts, stages];
-  }
-
-  /** @internal Before it runs here. */
-  handlers(): Map<string, { execute: SagaHandler | undefined; compensate: SagaHandler | undefined }> {
-    const steps = this.#stages.flat();
-    for (const { name, execute, hasCommand } of steps) {
-      if (execute !== undefined || hasCommand) continue;
-      throw new InvalidSagaError(`step '${name}' has neither a function nor a command; give it one of them`);
-    }
-    return new Map(steps.map(({ name, execute, compensate }) => [name, { execute, compensate }]));
   }
 }

@@ -32,7 +32,7 @@ export class SagaCall<C = unknown> {
   readonly attempt: number;
   /** `type/id/step/phase`, the same in every attempt: give it to what the step calls, or to `engine.once`. */
   readonly key: string;
-  /** In a compensation: why the saga is undone. */
+  /** Why the saga is undone; empty: it is not. */
   readonly cause: string;
   readonly #handle: Handle;
   #controller: AbortController | undefined = undefined;
@@ -51,7 +51,10 @@ export class SagaCall<C = unknown> {
     this.cause = raw.cause;
   }
 
-  /** What the steps before have left; undefined: the saga was started without, and nobody has set it. */
+  /**
+   * What the steps before have left; undefined: the saga was started without, and nobody has set it. In a choreography
+   * the payload of the event that the step listens to.
+   */
   get context(): C {
     return decodeState(this.contextBytes) as C;
   }
@@ -84,8 +87,8 @@ export class SagaCall<C = unknown> {
   }
 
   /**
-   * For the steps that follow. Throws InvalidArgumentError in a compensation, and in a step that runs beside others;
-   * PayloadTooLargeError; ClosedError when the function has returned.
+   * For the steps that follow. Throws InvalidArgumentError in a compensation, in a step that runs beside others, and in
+   * a choreography; PayloadTooLargeError; ClosedError when the function has returned.
    */
   setContext(value: C): void {
     this.#checkRunning();

@@ -7,12 +7,13 @@ import { encode } from "./payload.js";
 export type SagaStatus = "running" | "compensating" | "completed" | "compensated" | "stuck";
 
 /**
- * What happened to a saga. "started" and "compensating" are written before an attempt; "failed" and
- * "compensation_failed" are tried again at `dueAt`, "given_up" and "compensation_stuck" are not; "postponed" did not
- * count. "skipped", "retried", "forced_completed", "forced_compensated" and "note" are by a person.
+ * What happened to a saga. "heard" is of a choreography: somebody else has published `event`. "started" and
+ * "compensating" are written before an attempt; "failed" and "compensation_failed" are tried again at `dueAt`,
+ * "given_up" and "compensation_stuck" are not; "postponed" did not count. "skipped", "retried", "forced_completed",
+ * "forced_compensated" and "note" are by a person.
  */
 export type SagaMark =
-  | "begun" | "started" | "done" | "failed" | "postponed" | "given_up" | "compensating" | "compensated"
+  | "begun" | "heard" | "started" | "done" | "failed" | "postponed" | "given_up" | "compensating" | "compensated"
   | "compensation_failed" | "compensation_stuck" | "cancelled" | "skipped" | "retried" | "forced_completed"
   | "forced_compensated" | "note";
 
@@ -52,6 +53,8 @@ export interface SagaEntry {
   readonly output: unknown;
   readonly context: unknown;
   readonly error: string;
+  /** Of a choreography: the topic that was heard, or where what came of the step was published; empty: none. */
+  readonly event: string;
   readonly at: Date;
 }
 
@@ -86,6 +89,12 @@ export interface SagaRunnerStatistics {
   readonly stuck: number;
   /** Sagas that wait because they began under another definition of this version. */
   readonly mismatched: number;
+  /** Events of a choreography that came before their saga, each time one was looked at. */
+  readonly early: number;
+  /** Events of a choreography that came when their saga was over. */
+  readonly late: number;
+  /** Events of a choreography that carried no saga's id. */
+  readonly strangers: number;
 }
 
 /** @internal Bytes as they are, else JSON; nothing for undefined. */

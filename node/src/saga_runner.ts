@@ -4,18 +4,18 @@ import type { Host } from "./consumer.js";
 import { ClosedError } from "./errors.js";
 import { outcomeOf, RELEASED } from "./message.js";
 import { type Drained, native, type Outcome, SAGA_RECORD } from "./native.js";
-import type { Saga, SagaHandler } from "./saga.js";
+import type { SagaDefinition, SagaHandler } from "./saga.js";
 import { type RawCall, SagaCall } from "./saga_call.js";
 import { encodeState, type SagaRunnerStatistics } from "./saga_records.js";
 import { runHandler, Sink } from "./sinks.js";
 
 /** @internal Hands calls to the functions of a definition. */
 export class SagaSink extends Sink {
-  readonly #handlers: ReturnType<Saga["handlers"]>;
+  readonly #handlers: ReturnType<SagaDefinition["handlers"]>;
   readonly #running = new Map<number, SagaCall>();
   #isEnded = false;
 
-  constructor(host: Host, number: number, saga: Saga) {
+  constructor(host: Host, number: number, saga: SagaDefinition) {
     super(host, number);
     this.#handlers = saga.handlers();
   }

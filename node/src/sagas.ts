@@ -1,12 +1,13 @@
 // The sagas of an engine: to start, to watch, and to help by hand.
 
 import type { OutgoingMessage, Paged } from "./calls.js";
+import type { Choreography } from "./choreography.js";
 import type { Host } from "./consumer.js";
 import { InvalidArgumentError, TimeoutError } from "./errors.js";
 import { Message } from "./message.js";
-import { kindOf } from "./native.js";
+import { kindOf, native } from "./native.js";
 import type { Page, Receipt } from "./records.js";
-import { Saga } from "./saga.js";
+import { type Saga, SagaDefinition } from "./saga.js";
 import {
   decodeState, encodeState, type SagaEntry, type SagaInfo, type SagaQuery, type SagaResult, type SagaStarted,
 } from "./saga_records.js";
@@ -23,9 +24,9 @@ interface RawEntry extends Omit<SagaEntry, "output" | "context"> {
 }
 
 /** @internal */
-export function checkSaga(saga: unknown): asserts saga is Saga {
-  if (!(saga instanceof Saga)) {
-    throw new InvalidArgumentError(`the saga is ${kindOf(saga)}, but must be a Saga`);
+export function checkSaga(saga: unknown): asserts saga is SagaDefinition {
+  if (!(saga instanceof SagaDefinition)) {
+    throw new InvalidArgumentError(`the saga is ${kindOf(saga)}, but must be a Saga or a Choreography`);
   }
 }
 
@@ -48,7 +49,9 @@ export class Sagas {
    * they are, else JSON. Rejects with InvalidSagaError, InvalidIdError, PayloadTooLargeError, ConflictError (the id is
    * there with another context or version); TimeoutError, UnavailableError, IoError: unknown whether it happened.
    */
-  async start<C>(saga: Saga<C>, context?: C, options: { id?: string } & Cancellable = {}): Promise<SagaStarted> {
+  async start<C>(
+    saga: Saga<C> | Choreography, context?: C, options: { id?: string } & Cancellable = {},
+  ): Promise<SagaStarted> {
     checkSaga(saga);
     return this.#host.call(options.signal, "startSaga", saga.fields(), options.id ?? "", encodeState(context));
   }
@@ -111,7 +114,10 @@ export class Sagas {
     await this.#host.call(options.signal, "retrySaga", type, id, step);
   }
 
-  /** A stuck step counts as done, a stuck compensation as not needed. Rejects as `retry`. */
+  /**
+   * A stuck step counts as done, a stuck compensation as not needed; in a choreography its `onSuccess` is published.
+   * Rejects as `retry`.
+   */
   async skip(type: string, id: string, step: string, options: Cancellable = {}): Promise<void> {
     await this.#host.call(options.signal, "skipSaga", type, id, step);
   }
@@ -126,6 +132,21 @@ export class Sagas {
   /** Adds a note to its timeline. 1 to 4096 bytes. */
   async annotate(type: string, id: string, text: string, options: Cancellable = {}): Promise<void> {
     await this.#host.call(options.signal, "annotateSaga", type, id, text);
+  }
+
+  // ---- events of choreographies ---------------------------------------------------------------------
+
+  /**
+   * Publishes an event of the choreography with this id, which is in its header `saga-id`, and its key. `payload`:
+   * bytes as they are, else JSON. Rejects as `engine.publish`.
+   */
+  async publishEvent(topic: string, id: string, payload?: unknown, options: Cancellable = {}): Promise<Receipt> {
+    return this.#host.publish(this.eventMessage(topic, id, payload), options);
+  }
+
+  /** The event as a message, to be published otherwise, as within a transaction. */
+  eventMessage(topic: string, id: string, payload?: unknown): OutgoingMessage {
+    return { ...native.sagaEvent(topic, id), value: encodeState(payload) };
   }
 
   // ---- commands: steps that another service handles -------------------------------------------------

@@ -12,6 +12,7 @@ import "./conformance/events.mjs";
 import "./conformance/outbox.mjs";
 import "./conformance/conversations.mjs";
 import "./conformance/sagas.mjs";
+import "./conformance/choreographies.mjs";
 import "./conformance/limits.mjs";
 import "./conformance/features.mjs";
 import "./conformance/lifecycle.mjs";

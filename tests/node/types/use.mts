@@ -1,7 +1,7 @@
 // Compiled, never run: what users write must type, and what is wrong must not.
 import {
-  type ConversationFeed, Engine, LeaseLostError, Limiter, type Message, Retry, Saga, type SagaCall, type SagaInfo,
-  type SqlValue, TowlineError, type Topic,
+  Choreography, type ConversationFeed, Engine, LeaseLostError, Limiter, type Message, Retry, Saga, type SagaCall,
+  type SagaDefinition, type SagaInfo, type SqlValue, TowlineError, type Topic,
 } from "towline";
 import { VirtualClock } from "towline/testing";
 
@@ -80,6 +80,30 @@ paying.step("b", () => {}, { timeout: 1 });
   // @ts-expect-error: no such status
   await engine.sagas.force("paying", "p", "running");
   console.log(sum, infos[0]?.status, (await runner.statistics()).completed);
+}
+const flowing = new Choreography("flowing", "order.placed", { version: 2, earlyEventTtlMs: 60_000, listens: true })
+  .on("order.placed", (call: SagaCall<Order>) => {
+    const total: number = call.context.total;
+    return { total };
+  }, "stock.reserved", "stock.refused", { name: "reserve", timeoutMs: 1_000, retry: { maxAttempts: 3 } })
+  .expect("stock.reserved", "payment.done", "payment.failed", { timeoutMs: 60_000 })
+  .on<{ receipt: number }>("payment.done", async (call) => call.context.receipt, "order.shipped");
+// @ts-expect-error: what is expected has a time
+flowing.expect("stock.reserved", "payment.done", "payment.failed");
+// @ts-expect-error: an order has a total
+flowing.on("order.placed", (call: SagaCall<Order>) => call.context.sum, "order.added");
+// @ts-expect-error: there is nothing to compensate
+flowing.on("order.placed", () => {}, "order.noted", "", { compensate: () => {} });
+{
+  await using runner = await engine.runSaga(flowing);
+  const definitions: SagaDefinition[] = [paying, flowing];
+  await engine.sagas.start(flowing, { id: "1", total: 2 }, { id: "f" });
+  const { topic, value, ...rest } = engine.sagas.eventMessage("payment.done", "f", { receipt: 7 });
+  await engine.publish(topic, value, rest);
+  const published: string = (await engine.sagas.publishEvent("payment.done", "f", { receipt: 7 })).outcome;
+  const events: string[] = (await engine.sagas.timeline("flowing", "f")).map((one) => one.event);
+  const { early, late, strangers } = await runner.statistics();
+  console.log(definitions.map((one) => one.diagram()), published, events, early + late + strangers);
 }
 await engine.consume("shipping", { group: "ships" }, (m) => engine.sagas.reply(m, { at: 1 }));
 const limiter = new Limiter(4, { waitingMax: 10 });
