@@ -224,7 +224,7 @@ class SagaDefinition:
 
     def _thread_count(self) -> int:
         """How many of its functions may run at once."""
-        return max(self._concurrency, 1) * max(1, *map(len, self._stages))
+        return max(self._concurrency, 1) * max([1, *map(len, self._stages)])
 
 
 class Saga(SagaDefinition):

@@ -13,7 +13,7 @@ import pytest
 from conftest import asynchronous, eventually_async
 
 from conformance.suite import becomes
-from towline import Choreography, Engine, Message, SagaCall, Transaction, errors
+from towline import Choreography, Engine, Message, Saga, SagaCall, Transaction, errors
 from towline.testing import VirtualClock
 
 PATIENCE = 30
@@ -113,6 +113,13 @@ def test_coroutine_functions_are_refused_by_the_synchronous_engine(url: str) -> 
     with Engine(url) as engine:
         with pytest.raises(errors.InvalidConfigError, match="coroutine function"):
             engine.run_saga(placed().on("order.placed", nothing, on_success="a"))
+
+
+def test_a_definition_without_steps_is_refused_by_the_synchronous_engine(url: str) -> None:
+    with Engine(url) as engine:
+        for saga in (placed(), Saga("order"), Saga("order").parallel()):
+            with pytest.raises(errors.InvalidSagaError):
+                engine.run_saga(saga)
 
 
 # ---- events ---------------------------------------------------------------------------------------------

@@ -27,9 +27,17 @@ async def handle(order: str) -> None:
 """
 
 EVERYTHING = """
-from towline import Engine, RecordedEvent, Saga, SagaCall
+from towline import Choreography, Engine, RecordedEvent, Saga, SagaCall
 
 engine = Engine("sqlite:store.db")
+parcel = engine.saga(Choreography("parcel", begins_with="parcel.packed"))
+
+
+@parcel.on("parcel.packed", on_success="parcel.sent")
+def send(call: SagaCall) -> None:
+    pass
+
+
 order = engine.saga(Saga("order"))
 
 
@@ -113,6 +121,9 @@ def test_a_worker_runs_sagas_and_handlers_of_events_too(tmp_path: Path, workers:
         names = ["added", "removed", "added"]
         engine.event_store.append("cart-1", [NewEvent(f"item.{name}", name) for name in names])
         assert engine.sagas.result("order", "o-1").saga.status == "completed"
+        engine.sagas.publish_event("parcel.packed", "p-1")
+        assert eventually(lambda: engine.sagas.find("parcel", "p-1") is not None)
+        assert engine.sagas.result("parcel", "p-1").saga.status == "completed"
         handled = tmp_path / "handled"
         assert eventually(lambda: handled.exists() and len(handled.read_text().splitlines()) == 4, 20)
     worker.send_signal(signal.SIGTERM)
