@@ -13,10 +13,8 @@ std::size_t count_max_from(const Napi::Value& value) {
 
 void append_message(Port& port, Info info) {
   run(port, info[0],
-      [conversation = text_from(info[1], "conversation"),
-       message = new_conversation_message_from(info[2])](Engine& engine) {
-        return engine.conversations().append(conversation, message);
-      });
+      [conversation = text_from(info[1], "conversation"), message = new_conversation_message_from(info[2])](
+          Engine& engine) { return engine.conversations().append(conversation, message); });
 }
 
 void messages_since(Port& port, Info info) {
@@ -43,10 +41,8 @@ void find_conversation(Port& port, Info info) {
 
 void trim_conversation(Port& port, Info info) {
   run(port, info[0],
-      [conversation = text_from(info[1], "conversation"),
-       before = place_from(info[2], "beforeSequence")](Engine& engine) {
-        return engine.conversations().trim(conversation, before);
-      });
+      [conversation = text_from(info[1], "conversation"), before = place_from(info[2], "beforeSequence")](
+          Engine& engine) { return engine.conversations().trim(conversation, before); });
 }
 
 void acknowledge_message(Port& port, Info info) {

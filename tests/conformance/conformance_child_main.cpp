@@ -81,6 +81,7 @@ int ack(const std::string& url, Ledger& ledger) {
   Engine engine = open(url);
   ConsumerOptions options = member();
   options.ack = AckPolicy::kManual;
+  say("ready");  // a handler may be its end
   Consumer consumer = engine
                           .consume("orders", options,
                                    [&](Delivery& delivery) {
@@ -89,7 +90,6 @@ int ack(const std::string& url, Ledger& ledger) {
                                      die();
                                    })
                           .value();
-  say("ready");
   wait_for_ever();
   return 0;
 }
@@ -98,6 +98,7 @@ int work(const std::string& url, Ledger& ledger) {
   Engine engine = open(url);
   ConsumerOptions options = member();
   options.prefetch_count = 10;
+  say("ready");  // a handler may be its end
   Consumer consumer = engine
                           .consume("orders", options,
                                    [&](Delivery& delivery) {
@@ -106,7 +107,6 @@ int work(const std::string& url, Ledger& ledger) {
                                      ledger.append("done " + describe(delivery));
                                    })
                           .value();
-  say("ready");
   wait_for_ever();
   return 0;
 }
@@ -162,6 +162,7 @@ int transaction(const std::string& url, Ledger& ledger) {
   Engine engine = open(url);
   ConsumerOptions options = member();
   options.ack = AckPolicy::kManual;
+  say("ready");  // a handler may be its end
   Consumer consumer =
       engine
           .consume(
@@ -185,7 +186,6 @@ int transaction(const std::string& url, Ledger& ledger) {
                 ledger.append("handled " + std::string(delivery.payload()));
               })
           .value();
-  say("ready");
   wait_for_ever();
   return 0;
 }

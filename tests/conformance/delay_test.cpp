@@ -49,7 +49,8 @@ TEST_P(Delay, Conf44_AThousandDelaysAreNeverEarlyAndHardlyLate) {
   EXPECT_TRUE(holds_for([&] { return seen.count() == 1000; }, 100ms));
   const auto late = lateness_of(seen);
   EXPECT_GE(late.front(), 0us) << "early";
-  EXPECT_LE(late[late.size() * 99 / 100], 250ms * support::slack());
+  // What is promised; how late it is on a quiet machine the benchmark says.
+  EXPECT_LE(late[late.size() * 99 / 100], 1s * support::slack());
 }
 
 TEST_P(Delay, Conf44_AnEarlierMessageIsNotHeldUpByALaterTimer) {

@@ -10,9 +10,29 @@ namespace {
 using namespace towline;
 using namespace towline::saga;
 
-Shape shape_from(fuzz::Input& input) {
+/// Each step publishes events of its own, and listens to the beginning or to what another one publishes.
+Shape flow_from(fuzz::Input& input, int steps) {
   Shape shape;
-  const int stages = 1 + input.byte() % 4;
+  shape.begins_with = "begin";
+  std::vector<Step>& stage = shape.stages.emplace_back();
+  for (int i = 0; i < steps; ++i) {
+    Step& step = stage.emplace_back();
+    step.name = "s" + std::to_string(i);
+    step.compensates = false;
+    const int heard = input.byte() % (2 * steps + 1);
+    step.listen_to = heard == 2 * steps ? "begin" : "e" + std::to_string(heard);
+    step.on_success = "e" + std::to_string(2 * i);
+    step.is_awaited = input.byte() % 3 == 0;
+    if (step.is_awaited || input.byte() % 2 == 0) step.on_failure = "e" + std::to_string(2 * i + 1);
+  }
+  return shape;
+}
+
+Shape shape_from(fuzz::Input& input) {
+  const int first = input.byte();
+  if (first >= 128) return flow_from(input, 1 + first % 6);
+  Shape shape;
+  const int stages = 1 + first % 4;
   int number = 0;
   for (int s = 0; s < stages; ++s) {
     std::vector<Step>& stage = shape.stages.emplace_back();
@@ -33,6 +53,7 @@ Entry entry_from(fuzz::Input& input, const Shape& shape) {
   if (input.byte() % 2 == 0) entry.due_at = from_us(input.byte());
   if (input.byte() % 2 == 0) entry.output = "output";
   if (input.byte() % 4 == 0) entry.context = "context";
+  if (shape.is_flow()) entry.event = "e" + std::to_string(input.byte() % (2 * shape.step_count()));
   return entry;
 }
 
@@ -42,6 +63,8 @@ void play_to_its_end(State state) {
     fuzz::require(round < 1'000, "a saga whose calls succeed comes to an end");
     for (const Call& call : state.running())
       fuzz::require(state.apply(state.succeeded(call, {}, {})).ok(), "what runs can succeed");
+    for (const Call& call : state.unwanted())
+      fuzz::require(state.apply(state.failed(call, std::nullopt, "no")).ok(), "what is unwanted can fail");
     for (const Call& call : state.ready(TimePoint::max()))
       fuzz::require(state.apply(state.begin(call)).ok(), "what is ready can begin");
   }

@@ -25,7 +25,8 @@ scenario("CONF-44", "a thousand delays are never early and hardly late", async (
   await holdsFor(() => seen.count === 1_000, 100);
   const late = lateness(seen);
   assert.ok(late[0] >= -1, `${late[0]} ms early`);
-  assert.ok(late[990] <= 250, `${late[990]} ms late`);
+  // What is promised; how late it is on a quiet machine the benchmark says.
+  assert.ok(late[990] <= 1_000, `${late[990]} ms late`);
 });
 
 scenario("CONF-44", "an earlier message is not held up by a later timer", async (stage) => {

@@ -78,8 +78,8 @@ def work(engine: SyncEngine, ledger: Ledger) -> None:
             die()
         ledger.append("done " + describe(message))
 
+    say("ready")  # a handler may be its end
     engine.consume("orders", handle, **member(prefetch_count=10))
-    say("ready")
     wait_for_ever()
 
 
@@ -124,8 +124,8 @@ def transaction(engine: SyncEngine, ledger: Ledger) -> None:
         message.transaction(body)
         point("end", payload)
 
+    say("ready")  # a handler may be its end
     engine.consume("effects", handle, **member(ack="manual"))
-    say("ready")
     wait_for_ever()
 
 

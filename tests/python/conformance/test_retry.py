@@ -52,7 +52,7 @@ async def test_conf_33_every_backoff_waits_as_its_formula_says(store: Store) -> 
         late += [wait - ms / 1000 for wait, ms in zip(waits, wanted, strict=True)]
     # The engine's clock counts whole microseconds, which may be one less than this one's.
     assert min(late) >= -0.0001, "too early"
-    assert median(late) <= 0.1
+    assert median(late) <= 0.3
 
 
 @asynchronous
@@ -72,7 +72,7 @@ async def test_conf_33_jitter_stays_within_its_bounds_and_varies(store: Store) -
             assert await seen[jitter].reaches(40)
             waits = seen[jitter].waits()
             assert min(waits) >= least - 0.0001, jitter
-            assert median(waits) <= most + 0.1, jitter
+            assert median(waits) <= most + 0.3, jitter
             assert max(waits) - min(waits) > 0.002, "does not vary"
 
 
