@@ -55,7 +55,7 @@ struct AddonData {
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const std::vector<BlockedKey>& keys);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const std::vector<std::string>& texts);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const Health& health);
-[[nodiscard]] Napi::Value to_js(Napi::Env env, const DeadLetterAlert& alert);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const Alert& alert);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const PortConsumer& consumer);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const PermitStatistics& statistics);
 // Versions and positions are BigInts.

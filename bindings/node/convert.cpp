@@ -18,7 +18,6 @@ constexpr const char* kReasons[] = {"exhausted",  "permanent", "decode",        
                                     "crash_loop", "manual",    "publish_failed", "max_age"};
 constexpr const char* kKinds[] = {"acquired", "in_progress", "completed"};
 constexpr const char* kSagaStatuses[] = {"running", "compensating", "completed", "compensated", "stuck"};
-constexpr const char* kAlerts[] = {"depth", "age", "rate", "new_fingerprint", "entry"};
 
 Napi::Object record(Napi::Env env, const Scheduled& one) {
   return Record(env)
@@ -410,14 +409,16 @@ Napi::Value to_js(Napi::Env env, const Health& health) {
   return Record(env).put("ok", health.ok).put("detail", health.detail).take();
 }
 
-Napi::Value to_js(Napi::Env env, const DeadLetterAlert& alert) {
+Napi::Value to_js(Napi::Env env, const Alert& alert) {
   return Record(env)
-      .put("kind", kAlerts[static_cast<int>(alert.kind)])
+      .put("kind", name_of(alert.kind))
       .put("recovered", alert.recovered)
       .put("value", alert.value)
       .put("limit", alert.limit)
       .put("topic", alert.topic)
       .put("fingerprint", alert.fingerprint)
+      .put("sagaType", alert.saga_type)
+      .put("sagaId", alert.saga_id)
       .take();
 }
 

@@ -66,7 +66,7 @@ void translate_cast_errors();
 [[nodiscard]] py::object to_python(const std::vector<BlockedKey>& keys);
 [[nodiscard]] py::object to_python(const std::vector<std::string>& texts);
 [[nodiscard]] py::object to_python(const Health& health);
-[[nodiscard]] py::object to_python(const DeadLetterAlert& alert);
+[[nodiscard]] py::object to_python(const Alert& alert);
 [[nodiscard]] py::object to_python(const PermitStatistics& statistics);
 [[nodiscard]] py::object to_python(const Appended& appended);
 [[nodiscard]] py::object to_python(const std::vector<RecordedEvent>& events);

@@ -271,14 +271,16 @@ py::object to_python(const std::vector<std::string>& texts) { return py::cast(te
 
 py::object to_python(const Health& health) { return py::make_tuple(health.ok, health.detail); }
 
-py::object to_python(const DeadLetterAlert& alert) {
+py::object to_python(const Alert& alert) {
   py::dict out;
-  out["kind"] = static_cast<int>(alert.kind);
+  out["kind"] = name_of(alert.kind);
   out["recovered"] = alert.recovered;
   out["value"] = alert.value;
   out["limit"] = alert.limit;
   out["topic"] = alert.topic;
   out["fingerprint"] = alert.fingerprint;
+  out["saga_type"] = alert.saga_type;
+  out["saga_id"] = alert.saga_id;
   return out;
 }
 

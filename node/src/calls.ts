@@ -8,7 +8,7 @@ import { type Fields, kindOf, type Port, textsOf } from "./native.js";
 import type { IdempotencyOptions, RetryOptions, TopicOptions } from "./options.js";
 import { BYTES_TYPE, decode, encode } from "./payload.js";
 import type {
-  Answer, BlockedKey, DeadLetter, DeadLetterAlert, DeadLetterGroup, DeadLetterQuery, EngineStatistics,
+  Answer, BlockedKey, DeadLetter, Alert, DeadLetterGroup, DeadLetterQuery, EngineStatistics,
   GroupBacklog, Health, LogRecord, Page, Receipt, RedriveOptions, RedriveReport, Scheduled,
 } from "./records.js";
 import { type Cancellable, cancelled, checkSignal } from "./signals.js";
@@ -95,7 +95,7 @@ interface IdempotencyAnswer {
 }
 
 export interface EngineEvents {
-  alert: [DeadLetterAlert];
+  alert: [Alert];
   log: [LogRecord];
   closed: [];
 }

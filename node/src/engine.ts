@@ -14,7 +14,7 @@ import * as bridge from "./native.js";
 import { type Fields, type Handle, kindOf, native, type Outcome, type Port, textsOf } from "./native.js";
 import type { ConsumerOptions, EngineOptions } from "./options.js";
 import { Outgoing } from "./outgoing.js";
-import { type DeadLetterAlert, type LogLevel, type PackedReceipts, type Receipt, receiptsOf } from "./records.js";
+import { type Alert, type LogLevel, type PackedReceipts, type Receipt, receiptsOf } from "./records.js";
 import { type Cancellable, cancelled, checkSignal } from "./signals.js";
 import {
   type BatchHandler, BatchRunner, type Handler, Inbox, isRunningIn, MessageRunner, type Sink,
@@ -511,7 +511,7 @@ export class Engine extends Calls {
       case bridge.LOG:
         return this.#tellLog(first, values[second] as string, values[third] as string);
       case bridge.ALERT:
-        return this.#tellAlert(values[first] as DeadLetterAlert);
+        return this.#tellAlert(values[first] as Alert);
     }
   }
 
@@ -545,7 +545,7 @@ export class Engine extends Calls {
     process.nextTick(() => this.events.emit("log", { level: LEVELS[level] ?? "error", station, text }));
   }
 
-  #tellAlert(alert: DeadLetterAlert): void {
+  #tellAlert(alert: Alert): void {
     process.nextTick(() => this.events.emit("alert", alert));
   }
 }

@@ -28,7 +28,7 @@ export { Defer, Message, Reject, Retry } from "./message.js";
 export type * from "./options.js";
 export { PayloadError } from "./payload.js";
 export type {
-  Answer, BlockedKey, ConsumerStatistics, DeadLetter, DeadLetterAlert, DeadLetterGroup, DeadLetterQuery,
+  Answer, BlockedKey, ConsumerStatistics, DeadLetter, Alert, DeadLetterGroup, DeadLetterQuery,
   DeadLetterReason, DeadLetterStatus, EngineStatistics, GroupBacklog, Health, LimiterStatistics, LogLevel,
   LogRecord, Page,
   Receipt, RedriveReport, Scheduled,

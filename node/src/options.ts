@@ -10,6 +10,8 @@ export interface AlertOptions {
   ratePerMinute?: number;
   /** Alert on the first dead letter of a fingerprint that this engine has not seen. */
   newFingerprint?: boolean;
+  /** Alert when a saga is stuck, and when it is not any more; of the first 1,000 that are. */
+  stuckSagas?: boolean;
   /** Least time between two alerts of one kind. [0, 86400000] */
   cooldownMs?: number;
 }
@@ -94,7 +96,7 @@ export interface EngineOptions {
   sweepIntervalMs?: number;
   /** Seeds jitter and ids; 0: from the machine. Set it only to replay a run. [0, 9223372036854775807] */
   seed?: number;
-  /** When dead letters raise an alert. */
+  /** When dead letters and sagas raise an alert. */
   alert?: AlertOptions;
   /** How conversations are fanned out and trimmed. */
   conversations?: ConversationsOptions;
@@ -352,6 +354,7 @@ export const TABLE: Record<string, Record<string, readonly [string, string, stri
     ageMs: ["age_ms", "ms"],
     ratePerMinute: ["rate_per_minute", "count"],
     newFingerprint: ["new_fingerprint", "bool"],
+    stuckSagas: ["stuck_sagas", "bool"],
     cooldownMs: ["cooldown_ms", "ms"],
   },
   Conversations: {

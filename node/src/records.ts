@@ -217,14 +217,19 @@ export interface LimiterStatistics {
   readonly refused: number;
 }
 
-export interface DeadLetterAlert {
-  readonly kind: "depth" | "age" | "rate" | "new_fingerprint" | "entry";
+/** Something that a person should look at: dead letters, or a saga that is stuck. */
+export interface Alert {
+  readonly kind: "depth" | "age" | "rate" | "new_fingerprint" | "entry" | "saga_stuck";
   /** The condition has ended. */
   readonly recovered: boolean;
   readonly value: number;
   readonly limit: number;
+  /** Of "new_fingerprint" and "entry"; else empty. */
   readonly topic: string;
   readonly fingerprint: string;
+  /** Of "saga_stuck", where `value` is how many are stuck; else empty. */
+  readonly sagaType: string;
+  readonly sagaId: string;
 }
 
 export type LogLevel = "debug" | "info" | "warning" | "error";

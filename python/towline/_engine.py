@@ -422,8 +422,9 @@ class Engine(Calls):
         return SagaRunner(self, saga)
 
     def on_alert(self, listener: Callable[[dict[str, Any]], None]) -> None:
-        """`listener` is called in the loop with each dead-letter alert: kind, recovered, value, limit, topic,
-        fingerprint."""
+        """`listener` is called in the loop with each alert, a dictionary: `kind` ("depth", "age", "rate",
+        "new_fingerprint" or "entry" of dead letters, or "saga_stuck"), `recovered` (the condition has ended),
+        `value`, `limit`, `topic`, `fingerprint`, `saga_type`, `saga_id`."""
         self._alert_listeners.append(listener)
 
     async def _start(self, consumer: Consumer) -> None:

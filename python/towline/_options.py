@@ -23,6 +23,8 @@ class AlertOptions(TypedDict, total=False):
     rate_per_minute: int
     # Alert on the first dead letter of a fingerprint that this engine has not seen.
     new_fingerprint: bool
+    # Alert when a saga is stuck, and when it is not any more; of the first 1,000 that are.
+    stuck_sagas: bool
     # Least time between two alerts of one kind. [0, 86400]
     cooldown: Seconds
 
@@ -92,7 +94,7 @@ class EngineOptions(TypedDict, total=False):
     sweep_interval: Seconds
     # Seeds jitter and ids; 0: from the machine. Set it only to replay a run. [0, 9.22337203685478e+18]
     seed: int
-    # When dead letters raise an alert.
+    # When dead letters and sagas raise an alert.
     alert: AlertOptions
     # How conversations are fanned out and trimmed.
     conversations: ConversationsOptions
@@ -330,6 +332,7 @@ TABLE: dict[str, dict[str, tuple[str, str, str | None]]] = {
         "age": ("age_ms", "ms", None),
         "rate_per_minute": ("rate_per_minute", "count", None),
         "new_fingerprint": ("new_fingerprint", "bool", None),
+        "stuck_sagas": ("stuck_sagas", "bool", None),
         "cooldown": ("cooldown_ms", "ms", None),
     },
     "Conversations": {

@@ -359,7 +359,8 @@ class SyncEngine(_sync_calls.SyncCalls):
         return runner
 
     def on_alert(self, listener: Callable[[dict[str, Any]], None]) -> None:
-        """`listener` is called in the pump's thread with each dead-letter alert; it must be quick."""
+        """`listener` is called in the pump's thread with each alert, as `Engine.on_alert` says; it must be
+        quick."""
         self._alert_listeners.append(listener)
 
     def findings(self) -> list[str]:

@@ -390,29 +390,29 @@ TEST_P(DeadLetters, Conf42_BeyondTheCountLimitTheOldestGo) {
 
 TEST_P(DeadLetters, Conf42_AnAlertStartsAndEnds) {
   std::mutex mutex;
-  std::vector<DeadLetterAlert> alerts;
+  std::vector<Alert> alerts;
   EngineOptions options = quick_options();
   options.alert.depth_count = 3;
   options.alert.new_fingerprint = true;
   options.alert.cooldown = 0ms;
-  options.on_dead_letter_alert = [&](const DeadLetterAlert& alert) {
+  options.on_alert = [&](const Alert& alert) {
     const std::lock_guard guard(mutex);
     alerts.push_back(alert);
   };
   Engine engine = open(options);
-  const auto count = [&](DeadLetterAlert::Kind kind, bool recovered) {
+  const auto count = [&](Alert::Kind kind, bool recovered) {
     const std::lock_guard guard(mutex);
-    return std::count_if(alerts.begin(), alerts.end(), [&](const DeadLetterAlert& alert) {
+    return std::count_if(alerts.begin(), alerts.end(), [&](const Alert& alert) {
       return alert.kind == kind && alert.recovered == recovered;
     });
   };
   make_dead_letters(engine, "orders", 5);
-  EXPECT_TRUE(eventually([&] { return count(DeadLetterAlert::Kind::kDepth, false) >= 1; }));
-  EXPECT_TRUE(eventually([&] { return count(DeadLetterAlert::Kind::kNewFingerprint, false) == 1; }));
-  EXPECT_EQ(count(DeadLetterAlert::Kind::kDepth, true), 0);
+  EXPECT_TRUE(eventually([&] { return count(Alert::Kind::kDepth, false) >= 1; }));
+  EXPECT_TRUE(eventually([&] { return count(Alert::Kind::kNewFingerprint, false) == 1; }));
+  EXPECT_EQ(count(Alert::Kind::kDepth, true), 0);
   for (const DeadLetter& entry : dead_letters(engine))
     ASSERT_OK(engine.discard_dead_letter(entry.id));
-  EXPECT_TRUE(eventually([&] { return count(DeadLetterAlert::Kind::kDepth, true) >= 1; }));
+  EXPECT_TRUE(eventually([&] { return count(Alert::Kind::kDepth, true) >= 1; }));
   close(engine);
 }
 

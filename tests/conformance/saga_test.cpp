@@ -313,7 +313,22 @@ TEST_P(SagaSuite, Conf61_WhatALateCallDoesDoesNotCount) {
 }
 
 TEST_P(SagaSuite, Conf62_ACompensationThatKeepsFailingEndsStuckAndTheOthersRun) {
-  Engine engine = open();
+  std::mutex mutex;
+  Names alerts;
+  EngineOptions options;
+  options.sweep_interval = 10ms;
+  options.on_alert = [&](const Alert& alert) {
+    const std::lock_guard lock(mutex);
+    alerts.push_back((alert.recovered ? "-" : "") + std::string(name_of(alert.kind)) + " " +
+                     alert.saga_type + "/" + alert.saga_id);
+  };
+  const auto has_alerts = [&](const Names& wanted) {
+    return eventually([&] {
+      const std::lock_guard lock(mutex);
+      return alerts == wanted;
+    });
+  };
+  Engine engine = open(options);
   Effects effects;
   Saga saga("order");
   saga.step("a", effects.note(), effects.note(), quick())
@@ -330,6 +345,7 @@ TEST_P(SagaSuite, Conf62_ACompensationThatKeepsFailingEndsStuckAndTheOthersRun) 
   SagaQuery query;
   query.status = SagaStatus::kStuck;
   ASSERT_EQ(engine.sagas().list(query)->items.size(), 1U);
+  EXPECT_TRUE(has_alerts({"saga_stuck order/o"}));
   EXPECT_ERROR(engine.sagas().retry("order", "o", "a"), ErrorCode::kNotFound);
   ASSERT_OK(engine.sagas().annotate("order", "o", "called the bank"));
   ASSERT_OK(engine.sagas().retry("order", "o", "b"));
@@ -337,6 +353,7 @@ TEST_P(SagaSuite, Conf62_ACompensationThatKeepsFailingEndsStuckAndTheOthersRun) 
       eventually([&] { return (*engine.sagas().find("order", "o"))->status == SagaStatus::kCompensated; }));
   EXPECT_EQ(effects.count("-b"), 4U);
   EXPECT_EQ(effects.count("-a"), 1U);
+  EXPECT_TRUE(has_alerts({"saga_stuck order/o", "-saga_stuck order/o"}));
 }
 
 TEST_P(SagaSuite, Conf62_APersonCanSkipAndForce) {

@@ -28,6 +28,8 @@ struct AlertOptions {
   std::int64_t rate_per_minute = 0;
   /// Alert on the first dead letter of a fingerprint that this engine has not seen.
   bool new_fingerprint = false;
+  /// Alert when a saga is stuck, and when it is not any more; of the first 1,000 that are.
+  bool stuck_sagas = true;
   /// Least time between two alerts of one kind. [0, 86400000] Milliseconds in the table.
   Duration cooldown = std::chrono::milliseconds(60000);
 };
@@ -109,9 +111,9 @@ struct EngineOptions {
   /// Receives log records; any engine thread calls it, so it must be quick and must not call the engine.
   /// Null: silent.
   std::function<void(const LogRecord&)> log = {};
-  /// Called from the janitor's thread when a dead-letter alert starts or ends.
-  std::function<void(const DeadLetterAlert&)> on_dead_letter_alert = {};
-  /// When dead letters raise an alert.
+  /// Called from the janitor's thread when an alert starts or ends.
+  std::function<void(const Alert&)> on_alert = {};
+  /// When dead letters and sagas raise an alert.
   AlertOptions alert = {};
   /// How conversations are fanned out and trimmed.
   ConversationsOptions conversations = {};

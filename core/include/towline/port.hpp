@@ -29,7 +29,7 @@ struct Event {
     kDelivery,  ///< for consumer `id`: `delivery`; give it to finish() in the end
     kStop,      ///< what comes of the delivery with number() `id` does not count any more
     kLog,       ///< `level`, `station`, `text`
-    kAlert,     ///< `alert`, of dead letters
+    kAlert,     ///< `alert`
     kEvents     ///< for the handler of subscription `id`: `events`; say finish_events() of them
   } kind = Kind::kReply;
   std::uint64_t id = 0;
@@ -41,7 +41,7 @@ struct Event {
   std::size_t batch_left = 0;
   LogLevel level = LogLevel::kInfo;
   std::string station = {}, text = {};
-  DeadLetterAlert alert = {};
+  Alert alert = {};
   std::vector<RecordedEvent> events = {};
 };
 

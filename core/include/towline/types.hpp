@@ -41,14 +41,29 @@ struct LogRecord {
   std::string_view text;     ///< one line, control bytes escaped, no secrets
 };
 
-/// A dead-letter alert.
-struct DeadLetterAlert {
-  enum class Kind : std::uint8_t { kDepth, kAge, kRate, kNewFingerprint, kEntry } kind = Kind::kDepth;
+/// Something that a person should look at: dead letters, or a saga.
+struct Alert {
+  enum class Kind : std::uint8_t {
+    kDepth,           ///< pending dead letters: `value`, of `limit`
+    kAge,             ///< of the oldest pending dead letter: `value`, of `limit`, in milliseconds
+    kRate,            ///< dead letters in the last minute: `value`, of `limit`
+    kNewFingerprint,  ///< the first dead letter of `topic` with this `fingerprint`
+    kEntry,           ///< a dead letter of `topic`, with `fingerprint`
+    kSagaStuck        ///< the saga `saga_id` of `saga_type`; `value`: how many are stuck
+  } kind = Kind::kDepth;
   bool recovered = false;  ///< true: the condition has ended
   std::uint64_t value = 0;
   std::uint64_t limit = 0;
-  std::string topic;
-  std::string fingerprint;
+  std::string topic = {};
+  std::string fingerprint = {};
+  std::string saga_type = {};
+  std::string saga_id = {};
 };
+/// Lower case with underscores: "depth", ...
+[[nodiscard]] constexpr std::string_view name_of(Alert::Kind kind) noexcept {
+  constexpr std::string_view kNames[] = {"depth",           "age",   "rate",
+                                         "new_fingerprint", "entry", "saga_stuck"};
+  return kNames[static_cast<std::size_t>(kind)];
+}
 
 }  // namespace towline

@@ -184,13 +184,14 @@ std::span<const detail::OptionRow> detail::option_table() noexcept {
       {"Engine", "seed", "count", "0", "0", "9223372036854775807"},
       {"Engine", "clock", "code", "nullptr", "-", "-"},
       {"Engine", "log", "code", "nullptr", "-", "-"},
-      {"Engine", "on_dead_letter_alert", "code", "nullptr", "-", "-"},
+      {"Engine", "on_alert", "code", "nullptr", "-", "-"},
       {"Engine", "alert", "struct", "-", "-", "-"},
       {"Engine", "conversations", "struct", "-", "-", "-"},
       {"Alert", "depth_count", "count", "0", "0", "1000000000"},
       {"Alert", "age_ms", "ms", "0", "0", "315360000000"},
       {"Alert", "rate_per_minute", "count", "0", "0", "1000000000"},
       {"Alert", "new_fingerprint", "bool", "false", "-", "-"},
+      {"Alert", "stuck_sagas", "bool", "true", "-", "-"},
       {"Alert", "cooldown_ms", "ms", "60000", "0", "86400000"},
       {"Conversations", "fanout_topic", "text", "conversations", "-", "-"},
       {"Conversations", "count_max", "count", "1000", "1", "1000000000"},
@@ -287,6 +288,7 @@ Result<void> set_option(AlertOptions& options, std::string_view name, std::strin
   if (name == "age_ms") return base::set_duration("alert.age_ms", value, options.age);
   if (name == "rate_per_minute") return base::set_count("alert.rate_per_minute", value, options.rate_per_minute);
   if (name == "new_fingerprint") return base::set_bool("alert.new_fingerprint", value, options.new_fingerprint);
+  if (name == "stuck_sagas") return base::set_bool("alert.stuck_sagas", value, options.stuck_sagas);
   if (name == "cooldown_ms") return base::set_duration("alert.cooldown_ms", value, options.cooldown);
   return base::unknown_option("Alert", name);
 }

@@ -105,4 +105,13 @@ void Context::log(LogLevel level, std::string_view station, std::string_view tex
   if (options.log) options.log(LogRecord{level, station, text});
 }
 
+void Context::tell(const Alert& alert) const {
+  if (!options.on_alert) return;
+  try {
+    options.on_alert(alert);
+  } catch (...) {  // the user's; the next alert is tried again
+    log(LogLevel::kError, "alerts", "on_alert threw; the alert was not delivered");
+  }
+}
+
 }  // namespace towline::engine

@@ -76,6 +76,8 @@ class Context {
   void pause_until(MonotonicTime until);
 
   void log(LogLevel level, std::string_view station, std::string_view text) const;
+  /// Hands an alert to whoever listens.
+  void tell(const Alert& alert) const;
 
  private:
   std::stop_source closing_;

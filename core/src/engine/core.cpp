@@ -33,7 +33,7 @@ Core::Core(EngineOptions options, spi::Provider provider, std::shared_ptr<spi::C
       events_(context_),
       conversations_(context_, publisher_),
       sagas_(std::make_shared<SagaRecords>(context_)),
-      janitor_(context_, dead_letters_, conversations_) {}
+      janitor_(context_, dead_letters_, conversations_, *sagas_) {}
 
 std::shared_ptr<Core> Core::create(EngineOptions options, spi::Provider provider,
                                    std::shared_ptr<spi::Clock> clock, std::uint64_t seed, bool threads) {

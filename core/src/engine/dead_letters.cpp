@@ -204,13 +204,18 @@ void DeadLetters::note(const DeadLetter& entry, const DeadLettersOptions& policy
   const std::lock_guard lock(mutex_);
   const MonotonicTime now = context_->clock->monotonic();
   recent_.add(now, 0);
-  const auto queue_alert = [&](DeadLetterAlert::Kind kind) {
-    pending_alerts_.push_back({kind, false, 1, 0, entry.topic, entry.fingerprint});
+  const auto queue_alert = [&](Alert::Kind kind) {
+    Alert alert;
+    alert.kind = kind;
+    alert.value = 1;
+    alert.topic = entry.topic;
+    alert.fingerprint = entry.fingerprint;
+    pending_alerts_.push_back(std::move(alert));
   };
-  if (policy.alert_on_entry) queue_alert(DeadLetterAlert::Kind::kEntry);
+  if (policy.alert_on_entry) queue_alert(Alert::Kind::kEntry);
   if (context_->options.alert.new_fingerprint && fingerprints_.size() < kFingerprintsMax &&
       fingerprints_.insert(entry.fingerprint).second) {
-    queue_alert(DeadLetterAlert::Kind::kNewFingerprint);
+    queue_alert(Alert::Kind::kNewFingerprint);
   }
 }
 
@@ -231,48 +236,43 @@ void DeadLetters::redrive_automatically(std::string group, const DeadLettersOpti
       {std::move(group), policy.redrive_after, static_cast<std::uint32_t>(policy.redrive_max), TimePoint{}});
 }
 
-void DeadLetters::alert(DeadLetterAlert alert) {
-  if (!context_->options.on_dead_letter_alert) return;
-  try {
-    context_->options.on_dead_letter_alert(alert);
-  } catch (...) {  // the user's; the next alert is tried again
-    context_->log(LogLevel::kError, "dead letters",
-                  "on_dead_letter_alert threw; the alert was not delivered");
-  }
-}
-
-void DeadLetters::raise(DeadLetterAlert::Kind kind, bool on, std::uint64_t value, std::uint64_t limit,
+void DeadLetters::raise(Alert::Kind kind, bool on, std::uint64_t value, std::uint64_t limit,
                         MonotonicTime now) {
   Condition& condition = conditions_[static_cast<std::size_t>(kind)];
   if (on == condition.on) return;
   if (on && condition.last && now - *condition.last < context_->options.alert.cooldown) return;
   condition.on = on;
   if (on) condition.last = now;
-  alert({kind, !on, value, limit, {}, {}});
+  Alert alert;
+  alert.kind = kind;
+  alert.recovered = !on;
+  alert.value = value;
+  alert.limit = limit;
+  context_->tell(alert);
 }
 
 void DeadLetters::watch(MonotonicTime now) {
   run_automatic();
   const AlertOptions& options = context_->options.alert;
-  std::vector<DeadLetterAlert> alerts;
+  std::vector<Alert> alerts;
   std::uint64_t in_last_minute = 0;
   {
     const std::lock_guard lock(mutex_);
     alerts.swap(pending_alerts_);
     in_last_minute = recent_.totals(now)[0];
   }
-  for (DeadLetterAlert& one : alerts)
-    alert(std::move(one));
+  for (const Alert& one : alerts)
+    context_->tell(one);
   if (options.rate_per_minute > 0) {
     const auto limit = static_cast<std::uint64_t>(options.rate_per_minute);
-    raise(DeadLetterAlert::Kind::kRate, in_last_minute >= limit, in_last_minute, limit, now);
+    raise(Alert::Kind::kRate, in_last_minute >= limit, in_last_minute, limit, now);
   }
   if (options.depth_count > 0) {
     if (auto statistics = context_->store->statistics()) {
       const std::uint64_t depth =
           statistics->dead_letters[static_cast<std::size_t>(DeadLetterStatus::kPending)];
       const auto limit = static_cast<std::uint64_t>(options.depth_count);
-      raise(DeadLetterAlert::Kind::kDepth, depth >= limit, depth, limit, now);
+      raise(Alert::Kind::kDepth, depth >= limit, depth, limit, now);
     }
   }
   if (options.age.count() > 0) {
@@ -282,7 +282,7 @@ void DeadLetters::watch(MonotonicTime now) {
     if (auto page = context_->store->list_dead_letters(oldest)) {
       const Duration age =
           page->items.empty() ? Duration{0} : context_->clock->now() - page->items.front().created_at;
-      raise(DeadLetterAlert::Kind::kAge, age >= options.age, static_cast<std::uint64_t>(age.count() / 1000),
+      raise(Alert::Kind::kAge, age >= options.age, static_cast<std::uint64_t>(age.count() / 1000),
             static_cast<std::uint64_t>(options.age.count() / 1000), now);
     }
   }

@@ -39,9 +39,8 @@ class DeadLetters {
   Result<void> redrive_page(const std::vector<DeadLetter>& entries, const RedriveOptions& options,
                             RedriveReport& report);
   void pace(const RedriveOptions& options, std::uint64_t sent, MonotonicTime begin);
-  void raise(DeadLetterAlert::Kind kind, bool on, std::uint64_t value, std::uint64_t limit,
+  void raise(Alert::Kind kind, bool on, std::uint64_t value, std::uint64_t limit,
              MonotonicTime now);
-  void alert(DeadLetterAlert alert);
   void run_automatic();
 
   struct Automatic {
@@ -59,7 +58,7 @@ class DeadLetters {
   std::vector<Automatic> automatic_;
   policy::SlidingWindow<1> recent_{std::chrono::minutes(1)};
   std::unordered_set<std::string> fingerprints_;
-  std::vector<DeadLetterAlert> pending_alerts_;
+  std::vector<Alert> pending_alerts_;
   Condition conditions_[3];
 };
 

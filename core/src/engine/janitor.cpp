@@ -10,8 +10,12 @@ constexpr Duration kMoreSoon = std::chrono::milliseconds(10);
 
 }  // namespace
 
-Janitor::Janitor(std::shared_ptr<Context> context, DeadLetters& dead_letters, Conversations& conversations)
-    : context_(std::move(context)), dead_letters_(dead_letters), conversations_(conversations) {}
+Janitor::Janitor(std::shared_ptr<Context> context, DeadLetters& dead_letters, Conversations& conversations,
+                 SagaRecords& sagas)
+    : context_(std::move(context)),
+      dead_letters_(dead_letters),
+      conversations_(conversations),
+      sagas_(sagas) {}
 
 MonotonicTime Janitor::step(MonotonicTime now) {
   spi::SweepRequest request;
@@ -34,6 +38,7 @@ MonotonicTime Janitor::step(MonotonicTime now) {
   }
   dead_letters_.watch(now);
   conversations_.trim_some();
+  sagas_.watch();
   return now + (report->more ? kMoreSoon : context_->options.sweep_interval);
 }
 

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
-#include <set>
+#include <tuple>
 #include <utility>
 
 #include <xxhash.h>
@@ -369,6 +369,36 @@ Result<void> SagaRecords::change(std::string_view type, std::string_view id,
     if (done->front().error().code != ErrorCode::kConflict || ++conflicts == kConflictsMax)
       return std::move(done->front());
   }
+}
+
+// ---- alerts -------------------------------------------------------------------------------------
+
+void SagaRecords::watch() {
+  if (!context_->options.on_alert || !context_->options.alert.stuck_sagas) return;
+  SagaQuery query;
+  query.status = SagaStatus::kStuck;
+  query.count_max = kReadCountMax;
+  // Found by query: whoever has got them stuck may have died at it.
+  auto page = context_->store->list_sagas(query);
+  if (!page) return;
+  std::set<std::pair<std::string, std::string>> stuck;
+  for (const SagaInfo& saga : page->items)
+    stuck.emplace(saga.type, saga.id);
+  const auto tell = [&](const std::pair<std::string, std::string>& saga, bool recovered) {
+    Alert alert;
+    alert.kind = Alert::Kind::kSagaStuck;
+    alert.recovered = recovered;
+    alert.value = stuck.size();
+    std::tie(alert.saga_type, alert.saga_id) = saga;
+    context_->tell(alert);
+  };
+  for (const auto& saga : stuck) {
+    if (!stuck_.contains(saga)) tell(saga, false);
+  }
+  for (const auto& saga : stuck_) {
+    if (!stuck.contains(saga)) tell(saga, true);
+  }
+  stuck_ = std::move(stuck);
 }
 
 }  // namespace towline::engine

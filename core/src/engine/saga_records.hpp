@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -86,6 +87,9 @@ class SagaRecords {
   [[nodiscard]] Result<void> change(std::string_view type, std::string_view id,
                                     const std::function<Result<SagaEntry>(const saga::State&)>& entry_of);
 
+  /// One round of alerts about sagas that are stuck. One thread.
+  void watch();
+
   /// The unit of a change; `record` is as before it but for its state. Afterwards it is as when the unit is
   /// committed.
   [[nodiscard]] Result<spi::Unit> to_unit(SagaRecord& record, SagaChange change);
@@ -107,6 +111,7 @@ class SagaRecords {
 
   const std::shared_ptr<Context> context_;
   Publisher publisher_;
+  std::set<std::pair<std::string, std::string>> stuck_;  ///< types and ids; of watch()
 };
 
 }  // namespace towline::engine

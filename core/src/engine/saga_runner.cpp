@@ -526,6 +526,11 @@ void SagaRunner::committed(Plan& plan) {
     statistics_.compensated += status == SagaStatus::kCompensated ? 1 : 0;
     statistics_.stuck += status == SagaStatus::kStuck ? 1 : 0;
   }
+  if (hand.record->info.status == SagaStatus::kStuck) {
+    context_->log(LogLevel::kError, "sagas",
+                  "saga '" + plan.id + "' of " + topic() + " is stuck at step '" + hand.record->info.step +
+                      "': " + hand.record->info.error);
+  }
   if (plan.leaves) return leave(plan.id, Outcome::ack());
   dispatch(plan.id, hand, plan.begins);
 }

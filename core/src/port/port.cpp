@@ -75,7 +75,7 @@ Result<void> Port::open(std::string_view url, EngineOptions options) {
       if (record.level >= least) mailbox->put_log(record);
     };
   }
-  options.on_dead_letter_alert = [mailbox = state_->mailbox](const DeadLetterAlert& alert) {
+  options.on_alert = [mailbox = state_->mailbox](const Alert& alert) {
     Event event;
     event.kind = Event::Kind::kAlert;
     event.alert = alert;

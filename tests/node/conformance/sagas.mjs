@@ -233,7 +233,9 @@ scenario("CONF-61", "what a late call does does not count", async (stage) => {
 });
 
 scenario("CONF-62", "a compensation that keeps failing ends stuck and the others run", async (stage) => {
-  const engine = await stage.open();
+  const engine = await stage.open({ sweepIntervalMs: 10 });
+  const alerts = [];
+  engine.events.on("alert", (one) => alerts.push([one.kind, one.recovered, one.sagaType, one.sagaId]));
   const { sagas } = engine;
   const effects = new Effects();
   const saga = new Saga("order")
@@ -247,6 +249,7 @@ scenario("CONF-62", "a compensation that keeps failing ends stuck and the others
   assert.deepEqual(effects.all, ["a", "b", "c", "-c", "-b", "-b", "-b", "-a"]);
   assert.deepEqual((await sagas.list({ status: "stuck" })).items.map((one) => one.id), ["o"]);
   assert.deepEqual((await sagas.list({ status: "completed" })).items, []);
+  await until(() => alerts.length === 1);
   await refused(sagas.retry("order", "o", "a"), "ERR_NOT_FOUND");
   await sagas.annotate("order", "o", "called the bank");
   await sagas.retry("order", "o", "b");
@@ -254,6 +257,8 @@ scenario("CONF-62", "a compensation that keeps failing ends stuck and the others
   assert.deepEqual([effects.count("-b"), effects.count("-a")], [4, 1]);
   const note = (await sagas.timeline("order", "o")).find((one) => one.mark === "note");
   assert.equal(note.error, "called the bank");
+  await until(() => alerts.length === 2);
+  assert.deepEqual(alerts, [["saga_stuck", false, "order", "o"], ["saga_stuck", true, "order", "o"]]);
 });
 
 scenario("CONF-62", "a person can skip and force", async (stage) => {

@@ -10,7 +10,7 @@ namespace {
 
 using namespace testing;
 using Names = std::vector<std::string>;
-using Kind = DeadLetterAlert::Kind;
+using Kind = Alert::Kind;
 
 /// A world whose consumer fails while `broken`.
 class Ward {
@@ -26,7 +26,7 @@ class Ward {
     });
   }
   WorldOptions with_alerts(WorldOptions options) {
-    options.engine.on_dead_letter_alert = [this](const DeadLetterAlert& alert) {
+    options.engine.on_alert = [this](const Alert& alert) {
       alerts.push_back(alert);
       if (listener_throws) throw alert.kind;
     };
@@ -48,13 +48,13 @@ class Ward {
   DeadLetterStatus status(const DeadLetter& entry) { return letters().find(entry.id).value()->status; }
   [[nodiscard]] std::vector<std::pair<Kind, bool>> told() {
     std::vector<std::pair<Kind, bool>> out;
-    for (const DeadLetterAlert& alert : alerts)
+    for (const Alert& alert : alerts)
       out.emplace_back(alert.kind, alert.recovered);
     alerts.clear();
     return out;
   }
 
-  std::vector<DeadLetterAlert> alerts;
+  std::vector<Alert> alerts;
   World world;
   std::shared_ptr<ConsumerCore> consumer;
   bool broken = false;

@@ -13,7 +13,7 @@ struct Household : World {
   explicit Household(EngineOptions options = {})
       : World({.engine = std::move(options)}),
         letters(context()),
-        janitor(context(), letters, core->conversations()) {}
+        janitor(context(), letters, core->conversations(), core->sagas()) {}
   std::shared_ptr<Context> context() { return {core, &core->context()}; }
   MonotonicTime step() { return janitor.step(clock->monotonic()); }
   void put_dead_letter(std::uint8_t number) {
@@ -119,13 +119,13 @@ TEST(Janitor, ADiskErrorStopsTheEngine) {
 TEST(Janitor, EachStepLooksAfterTheDeadLetters) {
   EngineOptions options;
   options.alert.depth_count = 1;
-  std::vector<DeadLetterAlert> alerts;
-  options.on_dead_letter_alert = [&](const DeadLetterAlert& alert) { alerts.push_back(alert); };
+  std::vector<Alert> alerts;
+  options.on_alert = [&](const Alert& alert) { alerts.push_back(alert); };
   Household house(options);
   house.put_dead_letter(1);
   house.step();
   ASSERT_EQ(alerts.size(), 1U);
-  EXPECT_EQ(alerts.front().kind, DeadLetterAlert::Kind::kDepth);
+  EXPECT_EQ(alerts.front().kind, Alert::Kind::kDepth);
 }
 
 }  // namespace
