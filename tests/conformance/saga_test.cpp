@@ -315,7 +315,7 @@ TEST_P(SagaSuite, Conf61_WhatALateCallDoesDoesNotCount) {
 TEST_P(SagaSuite, Conf62_ACompensationThatKeepsFailingEndsStuckAndTheOthersRun) {
   std::mutex mutex;
   Names alerts;
-  EngineOptions options;
+  EngineOptions options = quick_options();
   options.sweep_interval = 10ms;
   options.on_alert = [&](const Alert& alert) {
     const std::lock_guard lock(mutex);
