@@ -31,9 +31,10 @@ function checkText(text: unknown, what: string): void {
  * end of the way without failures has succeeded; stuck, when a step of the way after a failure was tried as often as
  * it may be and nobody listens to its own failure; else compensated. Cancelled, or behind its deadline, it begins no
  * step of the way without failures any more: their failure events are published instead, so that the others undo what
- * was done.
+ * was done. What it awaits it still waits for: others may be at it. Of the two events of what is awaited only the
+ * first counts.
  *
- * An event that comes before its saga has begun waits for it up to `earlyEventTtlMs`, and is then a dead letter of the
+ * A topic belongs to one type: what comes there for a saga of another one is an event before its saga. An event that comes before its saga has begun waits for it up to `earlyEventTtlMs`, and is then a dead letter of the
  * group `towline.saga.TYPE`. A service with steps of its own makes its own choreography, of another type, with the
  * same id, which its events carry.
  */
@@ -61,10 +62,16 @@ export class Choreography extends SagaDefinition {
 
   /**
    * After `listenTo` somebody else must publish `onSuccess` or `onFailure` within `timeoutMs`; if nobody does,
-   * `onFailure` is published here. The step's name is `onSuccess`.
+   * `onFailure` is published here. The step's name is `name`, or `onSuccess`.
    */
-  expect(listenTo: string, onSuccess: string, onFailure: string, options: { timeoutMs: number }): this {
-    return this.#add({ ...options, name: onSuccess }, listenTo, onSuccess, onFailure, true);
+  expect(
+    listenTo: string, onSuccess: string, onFailure: string, options: { timeoutMs: number; name?: string },
+  ): this {
+    if (typeof options?.timeoutMs !== "number") {
+      throw new InvalidArgumentError("expect() needs the time to wait, such as { timeoutMs: 60_000 }");
+    }
+    const { name = onSuccess, timeoutMs } = options;
+    return this.#add({ timeoutMs, name }, listenTo, onSuccess, onFailure, true);
   }
 
   #add(

@@ -328,10 +328,10 @@ export interface SagaOptions {
   /** Choreography: how long an event waits for its saga to begin, from its publishing. [1, 31622400000] */
   earlyEventTtlMs?: number;
   /**
-   * Choreography: false when only the steps of sagas under way are run here, because a newer version
-   * listens to the events.
+   * Choreography: false when only sagas under way are gone on with here, because a newer version begins
+   * those that come.
    */
-  listens?: boolean;
+  begins?: boolean;
 }
 
 export interface IdempotencyOptions {
@@ -477,7 +477,7 @@ export const TABLE: Record<string, Record<string, readonly [string, string, stri
     deadlineMs: ["deadline_ms", "ms"],
     retentionMs: ["retention_ms", "ms"],
     earlyEventTtlMs: ["early_event_ttl_ms", "ms"],
-    listens: ["listens", "bool"],
+    begins: ["begins", "bool"],
   },
   Idempotency: {
     scope: ["scope", "text"],

@@ -38,8 +38,10 @@ class Choreography(SagaDefinition):
     step at the end of the way without failures has succeeded; stuck, when a step of the way after a failure
     was tried as often as it may be and nobody listens to its own failure; else compensated. Cancelled, or
     behind its deadline, it begins no step of the way without failures any more: their failure events are
-    published instead, so that the others undo what was done.
+    published instead, so that the others undo what was done. What it awaits it still waits for: others may
+    be at it. Of the two events of what is awaited only the first counts.
 
+    A topic belongs to one type: what comes there for a saga of another one is an event before its saga.
     An event that comes before its saga has begun waits for it up to `early_event_ttl`, and is then a dead
     letter of the group `towline.saga.TYPE`. A service with steps of its own makes its own choreography, of
     another type, with the same id, which its events carry.
@@ -107,13 +109,18 @@ class Choreography(SagaDefinition):
         return self
 
     def expect(
-        self, listen_to: str, on_success: str, on_failure: str, *, timeout: float | timedelta
+        self,
+        listen_to: str,
+        on_success: str,
+        on_failure: str,
+        *,
+        timeout: float | timedelta,
+        name: str | None = None,
     ) -> Self:
         """After `listen_to` somebody else must publish `on_success` or `on_failure` in time; if nobody does,
-        `on_failure` is published here. The step's name is `on_success`."""
-        self._add(
-            SagaStep(on_success, timeout=timeout), (listen_to, on_success, on_failure), is_awaited=True
-        )
+        `on_failure` is published here. The step's name is `name`, or `on_success`."""
+        step = SagaStep(on_success if name is None else name, timeout=timeout)
+        self._add(step, (listen_to, on_success, on_failure), is_awaited=True)
         return self
 
     def _add(self, step: SagaStep, topics: tuple[str, str, str], *, is_awaited: bool = False) -> None:

@@ -305,9 +305,9 @@ class SagaOptions(TypedDict, total=False):
     retention: Seconds
     # Choreography: how long an event waits for its saga to begin, from its publishing. [0.001, 31622400]
     early_event_ttl: Seconds
-    # Choreography: false when only the steps of sagas under way are run here, because a newer version
-    # listens to the events.
-    listens: bool
+    # Choreography: false when only sagas under way are gone on with here, because a newer version begins
+    # those that come.
+    begins: bool
 
 
 class IdempotencyOptions(TypedDict, total=False):
@@ -455,7 +455,7 @@ TABLE: dict[str, dict[str, tuple[str, str, str | None]]] = {
         "deadline": ("deadline_ms", "ms", None),
         "retention": ("retention_ms", "ms", None),
         "early_event_ttl": ("early_event_ttl_ms", "ms", None),
-        "listens": ("listens", "bool", None),
+        "begins": ("begins", "bool", None),
     },
     "Idempotency": {
         "scope": ("scope", "text", None),

@@ -339,9 +339,9 @@ struct SagaOptions {
   /// Choreography: how long an event waits for its saga to begin, from its publishing. [1, 31622400000]
   /// Milliseconds in the table.
   Duration early_event_ttl = std::chrono::milliseconds(3600000);
-  /// Choreography: false when only the steps of sagas under way are run here, because a newer version listens
-  /// to the events.
-  bool listens = true;
+  /// Choreography: false when only sagas under way are gone on with here, because a newer version begins
+  /// those that come.
+  bool begins = true;
 };
 
 /// Checks every bound of the table. Errors: kInvalidConfig naming the option, its value and its bound.

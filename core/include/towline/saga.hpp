@@ -49,7 +49,7 @@ enum class SagaStatus : std::uint8_t {
   kRunning,
   kCompensating,  ///< what was started is being undone
   kCompleted,     ///< every step has succeeded
-  kCompensated,   ///< everything that was started is undone
+  kCompensated,   ///< everything that was started is undone; a choreography: it did not come to its end
   kStuck          ///< a compensation, or a step behind the pivot, was tried as often as it may be
 };
 /// Nothing happens by itself any more.
@@ -249,18 +249,21 @@ class Saga {
 ///     order.on("order.placed", reserve, "stock.reserved", "stock.refused")
 ///         .expect("stock.reserved", "payment.done", "payment.failed", 1min)  // another service charges
 ///         .on("payment.failed", release, "stock.released")
-///         .on("payment.done", ship, "order.shipped", "shipping.failed");
+///         .on("payment.done", ship, "order.shipped", "shipping.failed")
+///         .on("shipping.failed", give_back, "order.returned");
 ///
 /// It takes each event once. It is over when nothing is left to run or to wait for: completed, when every
 /// step at the end of the way without failures has succeeded; stuck, when a step of the way after a failure
 /// was tried as often as it may be and nobody listens to its own failure; else compensated. Cancelled, or
 /// behind its deadline, it begins no step of the way without failures any more: their failure events are
-/// published instead, so that the others undo what was done.
+/// published instead, so that the others undo what was done. What it awaits it still waits for: others may be
+/// at it. Of the two events of what is awaited only the first counts.
 ///
-/// An event that comes before its saga has begun waits for it up to `early_event_ttl`, and is then a dead
-/// letter of the group `towline.saga.TYPE`. Events of a saga that is over, and events without a saga's id,
-/// are counted; see SagaRunnerStatistics. A service with steps of its own makes its own choreography, of
-/// another type, with the same id, which its events carry.
+/// A topic belongs to one type: what comes there for a saga of another one is an event before its saga. An
+/// event that comes before its saga has begun waits for it up to `early_event_ttl`, and is then a dead letter
+/// of the group `towline.saga.TYPE`. Events of a saga that is over, and events without a saga's id, are
+/// counted; see SagaRunnerStatistics. A service with steps of its own makes its own choreography, of another
+/// type, with the same id, which its events carry.
 class Choreography {
  public:
   /// A message on the topic `begins_with` begins one: by the id in its header, or by the message's own id.
@@ -272,9 +275,9 @@ class Choreography {
   Choreography& on(std::string listen_to, SagaHandler execute, std::string on_success,
                    std::string on_failure = {}, SagaStepOptions options = {}, std::string name = {});
   /// After `listen_to` somebody else must publish `on_success` or `on_failure` in time; if nobody does,
-  /// `on_failure` is published here. Its name is `on_success`.
+  /// `on_failure` is published here. Its name is `name`, or `on_success`.
   Choreography& expect(std::string listen_to, std::string on_success, std::string on_failure,
-                       Duration timeout);
+                       Duration timeout, std::string name = {});
 
   // NOLINTNEXTLINE(google-explicit-constructor): it is one, only built in another way
   operator const Saga&() const noexcept { return saga_; }
@@ -297,16 +300,17 @@ struct SagaStarted {
 
 struct SagaResult {
   SagaInfo saga;
-  /// What its last step left.
+  /// What its last step left; of a choreography what it began with.
   Bytes context;
 };
 
 struct SagaRunnerStatistics {
-  std::uint64_t in_hand = 0;                                ///< sagas that this process works on now
-  std::uint64_t calls = 0;                                  ///< begun here
-  std::uint64_t failures = 0;                               ///< calls that failed or ran out of time
-  std::uint64_t taken_over = 0;                             ///< calls whose process had died
-  std::uint64_t completed = 0, compensated = 0, stuck = 0;  ///< sagas that ended here
+  std::uint64_t in_hand = 0;     ///< sagas that this process works on now
+  std::uint64_t calls = 0;       ///< begun here
+  std::uint64_t failures = 0;    ///< calls that failed or ran out of time
+  std::uint64_t taken_over = 0;  ///< calls whose process had died
+  /// Sagas that ended with what was decided here; not those that ended with an event of others.
+  std::uint64_t completed = 0, compensated = 0, stuck = 0;
   /// Sagas that wait because they began under another definition of this version.
   std::uint64_t mismatched = 0;
   /// Events of a choreography that came before their saga, that came when it was over, and that carried no

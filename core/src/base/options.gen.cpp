@@ -273,7 +273,7 @@ std::span<const detail::OptionRow> detail::option_table() noexcept {
       {"Saga", "deadline_ms", "ms", "0", "0", "31622400000"},
       {"Saga", "retention_ms", "ms", "2592000000", "1000", "315360000000"},
       {"Saga", "early_event_ttl_ms", "ms", "3600000", "1", "31622400000"},
-      {"Saga", "listens", "bool", "true", "-", "-"},
+      {"Saga", "begins", "bool", "true", "-", "-"},
       {"Idempotency", "scope", "text", "", "-", "-"},
       {"Idempotency", "fingerprint", "text", "", "-", "-"},
       {"Idempotency", "lease_ms", "ms", "60000", "100", "86400000"},
@@ -433,7 +433,7 @@ Result<void> set_option(SagaOptions& options, std::string_view name, std::string
   if (name == "deadline_ms") return base::set_duration("saga.deadline_ms", value, options.deadline);
   if (name == "retention_ms") return base::set_duration("saga.retention_ms", value, options.retention);
   if (name == "early_event_ttl_ms") return base::set_duration("saga.early_event_ttl_ms", value, options.early_event_ttl);
-  if (name == "listens") return base::set_bool("saga.listens", value, options.listens);
+  if (name == "begins") return base::set_bool("saga.begins", value, options.begins);
   return base::unknown_option("Saga", name);
 }
 

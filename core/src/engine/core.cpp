@@ -247,18 +247,19 @@ Result<std::shared_ptr<SagaRunner>> Core::run_saga(const SagaDefinition& definit
     runner->start();
     if (workers != nullptr) workers->start();
   }
-  auto consumer = consume({runner->topic()}, runner->consumer_options(),
-                          std::make_shared<const RemoteHandler>(runner->handler()));
-  if (!consumer) return std::move(consumer).error();
-  runner->set_consumer(std::move(*consumer));
+  // It listens before its steps can publish anything that others answer.
   if (auto topics = runner->listens_to(); !topics.empty()) {
     auto listener = consume(std::move(topics), runner->listener_options(), runner->listener());
-    if (!listener) {
-      (void)runner->close(MonotonicTime::min());
-      return std::move(listener).error();
-    }
+    if (!listener) return std::move(listener).error();
     runner->set_listener(std::move(*listener));
   }
+  auto consumer = consume({runner->topic()}, runner->consumer_options(),
+                          std::make_shared<const RemoteHandler>(runner->handler()));
+  if (!consumer) {
+    (void)runner->close(MonotonicTime{});
+    return std::move(consumer).error();
+  }
+  runner->set_consumer(std::move(*consumer));
   const std::lock_guard lock(mutex_);
   if (!closing_) saga_runners_.push_back(runner);
   return runner;

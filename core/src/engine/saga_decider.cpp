@@ -65,15 +65,21 @@ bool SagaDecider::is_elsewhere(const saga::Call& call) const {
 
 // ---- what became of calls -----------------------------------------------------------------------
 
+void SagaDecider::end_missed_events() {
+  for (const saga::Call& call : record_.state.running()) {
+    if (!step_of(call).is_awaited || record_.state.due_at(call) > now_) continue;
+    (void)append(record_.state.failed(call, std::nullopt, "EventTimeout: no event came in time"));
+    ++failures;
+  }
+}
+
 void SagaDecider::end_lost_calls(std::optional<TimePoint> woken_at) {
   for (const saga::Call& call : record_.state.running()) {
+    if (step_of(call).is_awaited) continue;
     if (is_elsewhere(call)) {
       const auto due = record_.state.due_at(call);
       if (due && (*due > now_ || !woken_at || *woken_at < *due)) continue;
-      const ErrorInfo late{"ReplyTimeout", "no reply came in time", {}};
-      (void)append(step_of(call).is_awaited
-                       ? record_.state.failed(call, std::nullopt, "EventTimeout: no event came in time")
-                       : entry_of_failure(call, Outcome::fail(late)));
+      (void)append(entry_of_failure(call, Outcome::fail({"ReplyTimeout", "no reply came in time", {}})));
     } else {
       ++taken_over;
       const ErrorInfo lost{"ProcessLost", "the process that ran it is gone, so its outcome is not known", {}};

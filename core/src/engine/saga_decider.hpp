@@ -38,6 +38,8 @@ class SagaDecider {
   SagaDecider(SagaRecord& record, const std::vector<const SagaStep*>& steps, SagaRecords& records,
               spi::Rng& rng, TimePoint now);
 
+  /// Events that are awaited and have not come in time.
+  void end_missed_events();
   /// Calls that run and are nobody's: of a process that died. Commands whose reply did not come in time, when
   /// the message in hand was to wake the saga then: it comes behind a reply that came in time.
   void end_lost_calls(std::optional<TimePoint> woken_at);

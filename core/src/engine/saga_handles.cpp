@@ -92,10 +92,10 @@ Choreography& Choreography::on(std::string listen_to, SagaHandler execute, std::
 }
 
 Choreography& Choreography::expect(std::string listen_to, std::string on_success, std::string on_failure,
-                                   Duration timeout) {
+                                   Duration timeout, std::string name) {
   SagaStepOptions options;
   options.timeout = timeout;
-  std::string name = on_success;
+  if (name.empty()) name = on_success;
   saga_.definition_.stages.front().push_back({std::move(name), false, std::move(options),
                                               std::move(listen_to), std::move(on_success),
                                               std::move(on_failure), true});

@@ -73,6 +73,15 @@ Result<void> check_step(const SagaStep& step, bool is_of_flow) {
   return {};
 }
 
+/// Whether a step that runs here publishes to the topic: then what comes from there is in the log already.
+/// Others may copy the headers of what they answer.
+bool is_own_outcome(const SagaDefinition& definition, std::string_view topic) {
+  const std::vector<SagaStep>& steps = definition.stages.front();
+  return std::any_of(steps.begin(), steps.end(), [topic](const SagaStep& step) {
+    return !step.is_awaited && (step.on_success == topic || step.on_failure == topic);
+  });
+}
+
 /// The same for the same version of a saga, so that one wake of it waits once. Another saga of the same name,
 /// after this one was swept, has others.
 MessageId wake_id(const SagaRecord& record) {
@@ -114,9 +123,10 @@ Result<saga::Shape> shape_of(const SagaDefinition& definition) {
 }
 
 std::vector<std::string> events_of(const SagaDefinition& definition) {
-  std::set<std::string> events = {definition.begins_with};
+  std::set<std::string> events;
+  if (definition.options.begins) events.insert(definition.begins_with);
   for (const SagaStep& step : definition.stages.front()) {
-    events.insert(step.listen_to);
+    if (step.listen_to != definition.begins_with) events.insert(step.listen_to);
     if (step.is_awaited) events.insert({step.on_success, step.on_failure});
   }
   return {events.begin(), events.end()};
@@ -331,9 +341,15 @@ Result<HeardEvent> SagaRecords::hear(const SagaDefinition& definition, const Del
   if (!header && !begins) return HeardEvent{};
   HeardEvent heard{Heard::kTaken, header ? std::string(*header) : event.id().to_string()};
   if (auto bad = check_id(heard.id); !bad) return std::move(bad).error();
-  // What the saga itself has published is in its log.
-  heard.as = event.header(kSagaTypeHeader) == definition.type ? Heard::kKnown : Heard::kTaken;
-  if (heard.as == Heard::kKnown) return heard;
+  if (event.header(kSagaTypeHeader) == definition.type && is_own_outcome(definition, event.topic())) {
+    heard.as = Heard::kKnown;
+    return heard;
+  }
+  const auto max = static_cast<std::size_t>(context_->options.payload_bytes_max);
+  if (event.payload().size() > max) {
+    return Error{ErrorCode::kPayloadTooLarge, "the event has " + std::to_string(event.payload().size()) +
+                                                  " bytes, but payload_bytes_max is " + std::to_string(max)};
+  }
   auto changed = change(definition.type, heard.id, [&](const saga::State& state) {
     auto entry = state.hear(event.topic(), Bytes(event.payload()));
     heard.as = entry ? Heard::kTaken : state.heard(event.topic()) != nullptr ? Heard::kKnown : Heard::kLate;

@@ -23,7 +23,7 @@ constexpr std::int64_t kCrashesMax = 1000;
 constexpr Duration kHoldMax = std::chrono::hours(24);
 /// An event that comes before its saga looks for it again after so long.
 constexpr Duration kEarlyDelayMin = std::chrono::milliseconds(20);
-constexpr Duration kEarlyDelayMax = std::chrono::seconds(5);
+constexpr Duration kEarlyDelayMax = std::chrono::seconds(30);
 /// An event that could not be written.
 constexpr Duration kHearAgain = std::chrono::seconds(1);
 constexpr Duration kLookInterval = std::chrono::seconds(1);
@@ -117,7 +117,8 @@ Outcome SagaRunner::hear(const Delivery& event) {
   if (!heard) {
     const ErrorCode code = heard.error().code;
     context_->log(LogLevel::kWarning, "sagas", heard.error().to_string());
-    if (code == ErrorCode::kInvalidId || code == ErrorCode::kCorruptStore)
+    if (code == ErrorCode::kInvalidId || code == ErrorCode::kPayloadTooLarge ||
+        code == ErrorCode::kCorruptStore)
       return Outcome::dead_letter(heard.error().message);
     return Outcome::defer(kHearAgain);
   }
@@ -126,10 +127,11 @@ Outcome SagaRunner::hear(const Delivery& event) {
     statistics_.early += heard->as == Heard::kEarly ? 1 : 0;
     statistics_.late += heard->as == Heard::kLate ? 1 : 0;
     statistics_.strangers += heard->as == Heard::kStranger ? 1 : 0;
-    if (heard->as == Heard::kTaken) inbox_.heard.push_back(heard->id);
+    // Also what was known: the answer to the first hearing may have been lost.
+    if (heard->as <= Heard::kKnown) inbox_.heard.push_back(heard->id);
   }
   if (heard->as == Heard::kEarly) return wait_for_saga(event);
-  if (heard->as == Heard::kTaken) changed_.notify_all();
+  if (heard->as <= Heard::kKnown) changed_.notify_all();
   return Outcome::ack();
 }
 
@@ -144,7 +146,7 @@ Outcome SagaRunner::wait_for_saga(const Delivery& event) const {
   return Outcome::defer(std::min(left, std::clamp(age / 4, kEarlyDelayMin, kEarlyDelayMax)));
 }
 
-/// A saga in hand learns of an event at once; who else has it in hand learns of it when a call returns.
+/// A saga in hand learns of an event at once; another process that has it in hand looks once a second.
 void SagaRunner::look_again(const std::string& id) {
   const auto found = hands_.find(id);
   if (found == hands_.end()) return;
@@ -278,6 +280,7 @@ void SagaRunner::step(MonotonicTime until) {
   for (auto& [id, hand] : hands_) {
     if (hand.look_at > now) continue;
     hand.look_at = MonotonicTime::max();
+    if (shape_.is_flow()) hand.record.reset();
     due_.insert(id);
   }
   std::vector<Plan> plans;
@@ -319,7 +322,6 @@ void SagaRunner::drop(std::uint64_t delivery_number) {
   if (owner == by_delivery_.end()) return;
   const std::string id = owner->second;
   for (auto& [number, call] : hands_.at(id).running) {
-    by_call_.erase(number);
     state_of(call)->stop.request_stop();
     if (remote_.stop) remote_.stop(call);
   }
@@ -330,6 +332,8 @@ void SagaRunner::leave(const std::string& id, Outcome outcome) {
   const auto it = hands_.find(id);
   Delivery delivery = std::move(it->second.delivery);
   by_delivery_.erase(delivery.number());
+  for (const auto& [number, call] : it->second.running)
+    by_call_.erase(number);
   const std::string gone = id;  // may be the key of what is erased
   hands_.erase(it);
   due_.erase(gone);
@@ -433,6 +437,7 @@ std::optional<SagaRunner::Plan> SagaRunner::plan(const std::string& id, Hand& ha
     decider.take(call.call, returned.outcome, done ? call.output : std::nullopt,
                  done ? call.new_context : std::nullopt, done ? call.published : std::vector<spi::Write>());
   }
+  decider.end_missed_events();
   decider.check_deadline();
   // What has killed a process is not begun under the same message: that one would soon count as a killer, and
   // nothing else is handed out beside a suspect.
@@ -445,10 +450,13 @@ std::optional<SagaRunner::Plan> SagaRunner::plan(const std::string& id, Hand& ha
   hand.look_at = MonotonicTime::max();
   if (plan.leaves) {
     decider.change.wake_at = wake_at;
-  } else if (wake_at) {
-    // Nobody else looks while calls of it run here.
-    const Duration wait = std::max(kLookAgain, *wake_at - context_->clock->now());
-    hand.look_at = context_->clock->monotonic() + wait;
+  } else {
+    // Nobody else looks while calls of it run here. What is due already waits for one of them to return.
+    const Duration wait = wake_at.value_or(kNever) - now;
+    const bool is_due = wait <= Duration{0};
+    Duration look = is_due ? kLookInterval : std::max(kLookAgain, wait);
+    if (shape_.is_flow()) look = std::min(look, kLookInterval);  // others may have heard something
+    if (wake_at || shape_.is_flow()) hand.look_at = context_->clock->monotonic() + look;
   }
   if (decider.change.entries.empty()) {
     hand.returned.clear();

@@ -66,7 +66,14 @@ Result<void> check_flow(const Shape& shape) {
   }
   const std::vector<bool> is_reached = reached(shape, true);
   const auto lost = std::find(is_reached.begin(), is_reached.end(), false);
-  if (lost == is_reached.end()) return {};
+  if (lost == is_reached.end()) {
+    const Flow flow(shape);
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+      if (flow.is_end(i)) return {};
+    }
+    return refused("the way from '" + shape.begins_with +
+                   "' has no end: each event on it leads to another step; leave one that nobody listens to");
+  }
   const Step& step = steps[static_cast<std::size_t>(lost - is_reached.begin())];
   return refused("step '" + step.name + "' listens to '" + step.listen_to +
                  "', to which nothing leads from '" + shape.begins_with +

@@ -374,6 +374,17 @@ void State::change(const Entry& entry) {
   }
 }
 
+void State::take_up(StepState& step, TimePoint at) {
+  step.postponed = step.attempt;  // none of them counts any more
+  step.due_at = at;
+  if (flow_) heard_.erase(step.shape->on_failure);  // nobody listens to it; it may come again
+  if (step.undoing == Undoing::kStuck) {
+    step.undoing = Undoing::kWaiting;
+  } else {
+    step.execution = Execution::kWaiting;
+  }
+}
+
 void State::change(const Entry& entry, StepState* step) {
   switch (entry.mark) {
     case Mark::kStarted:
@@ -432,13 +443,7 @@ void State::change(const Entry& entry, StepState* step) {
       if (flow_) take_in(step->shape->on_success, {});
       break;
     case Mark::kRetried:
-      step->postponed = step->attempt;  // none of them counts any more
-      step->due_at = entry.at;
-      if (step->undoing == Undoing::kStuck) {
-        step->undoing = Undoing::kWaiting;
-      } else {
-        step->execution = Execution::kWaiting;
-      }
+      take_up(*step, entry.at);
       break;
     default:
       break;

@@ -132,6 +132,8 @@ class State {
   /// Steps of the way after a failure that have failed for good, and nobody listens to that.
   [[nodiscard]] bool is_stuck_in_flow(std::size_t step) const;
   [[nodiscard]] bool can_hear(std::string_view event) const;
+  /// Of an awaited step: neither of its events has come, or what came is a failure that nobody has taken up.
+  [[nodiscard]] bool is_undecided(std::size_t step) const;
   [[nodiscard]] std::string_view at_of_flow(Status status) const;
   void take_in(const std::string& event, const Bytes& payload);
 
@@ -154,6 +156,8 @@ class State {
   /// Of the whole saga; of a step.
   void change(const Entry& entry);
   void change(const Entry& entry, StepState* step);
+  /// A stuck step gets new attempts.
+  void take_up(StepState& step, TimePoint at);
 
   const Shape* shape_;
   std::size_t pivot_stage_;

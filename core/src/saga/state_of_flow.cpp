@@ -66,13 +66,25 @@ std::string_view State::at_of_flow(Status status) const {
   return {};
 }
 
+bool State::is_undecided(std::size_t step) const {
+  return !is_over(steps_[step]) && (steps_[step].execution != Execution::kGivenUp || is_stuck_in_flow(step));
+}
+
 bool State::can_hear(std::string_view event) const {
-  if (!flow_ || !begun_ || is_final(status()) || heard(event) != nullptr) return false;
-  return std::any_of(steps_.begin(), steps_.end(), [event](const StepState& step) {
-    const Step& shape = *step.shape;
-    return shape.listen_to == event ||
-           (shape.is_awaited && (shape.on_success == event || shape.on_failure == event));
-  });
+  if (!flow_ || !begun_ || heard(event) != nullptr) return false;
+  // What is stuck goes on when a person has helped.
+  const Status is = status();
+  if (is == Status::kCompleted || is == Status::kCompensated || forced_) return false;
+  bool awaited = false, listened = false;
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    const Step& step = *steps_[i].shape;
+    listened = listened || step.listen_to == event;
+    if (!step.is_awaited || (step.on_success != event && step.on_failure != event)) continue;
+    if (is_undecided(i)) return true;
+    awaited = true;
+  }
+  // Of the two events of an awaited step only the first counts: they lead to opposite ways.
+  return listened && !awaited;
 }
 
 Result<Entry> State::hear(std::string_view event, Bytes payload) const {
@@ -89,9 +101,9 @@ Result<Entry> State::hear(std::string_view event, Bytes payload) const {
 
 void State::take_in(const std::string& event, const Bytes& payload) {
   if (event.empty() || !heard_.emplace(event, payload).second) return;
-  for (StepState& step : steps_) {
-    const bool over = is_over(step) || step.execution == Execution::kGivenUp;
-    if (!step.shape->is_awaited || over) continue;
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    StepState& step = steps_[i];
+    if (!step.shape->is_awaited || !is_undecided(i)) continue;
     if (step.shape->on_success == event) {
       step.execution = Execution::kDone;
       step.done = entry_count_;

@@ -81,7 +81,7 @@ paying.step("b", () => {}, { timeout: 1 });
   await engine.sagas.force("paying", "p", "running");
   console.log(sum, infos[0]?.status, (await runner.statistics()).completed);
 }
-const flowing = new Choreography("flowing", "order.placed", { version: 2, earlyEventTtlMs: 60_000, listens: true })
+const flowing = new Choreography("flowing", "order.placed", { version: 2, earlyEventTtlMs: 60_000, begins: true })
   .on("order.placed", (call: SagaCall<Order>) => {
     const total: number = call.context.total;
     return { total };

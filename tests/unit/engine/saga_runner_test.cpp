@@ -63,8 +63,8 @@ struct Life {
     remote.stop = [this](const SagaCall& call) { stopped.push_back(call.key()); };
     runner = world.core->run_saga(saga.definition(), std::move(remote), nullptr).value();
     const auto consumers = world.core->consumers();
-    consumer = consumers.front();
-    if (consumers.size() > 1) listener = consumers.back();
+    consumer = consumers.back();
+    if (consumers.size() > 1) listener = consumers.front();
     handler = runner->handler();
   }
   void step() {
@@ -575,16 +575,39 @@ TEST(SagaRunner, OfAChoreographyEndsWhatDoesNotComeAtItsTime) {
   EXPECT_EQ(life.runner->statistics().late, 1U);
 }
 
-TEST(SagaRunner, OfAnOldChoreographyThatDoesNotListenRunsItsSagasToTheirEnd) {
+TEST(SagaRunner, OfAChoreographyEndsWhatDoesNotComeAlsoWhileAStepRuns) {
+  Effects effects;
+  SagaStepOptions slow;
+  slow.timeout = 3h;
+  Choreography saga("order", "placed");
+  saga.on("placed", effects.note(), "packed", {}, slow, "pack")
+      .expect("placed", "paid", "unpaid", 1h)
+      .on("unpaid", effects.note(), "told", {}, {}, "tell")
+      .on("packed", effects.note(), "shipped", {}, {}, "ship");
+  Life life(saga);
+  life.hold = true;
+  life.start(saga);
+  while (life.held.empty())
+    life.step();
+  for (int minutes = 0; minutes < 62; ++minutes) {
+    life.world.clock->advance(1min);
+    life.step();
+  }
+  ASSERT_EQ(life.held.size(), 2U);
+  EXPECT_EQ(life.held.back().step(), "tell");
+}
+
+TEST(SagaRunner, OfAnOldChoreographyTakesItsSagasToTheirEndBesideTheNewOne) {
   Effects effects;
   Place place("flow-versions");
-  const auto version = [&](std::uint32_t number, bool listens) {
+  const auto version = [&](std::uint32_t number, bool begins) {
+    const std::string n = std::to_string(number);
     SagaOptions options;
-    options.listens = listens;
+    options.begins = begins;
     Choreography saga("order", "placed", number, options);
-    saga.on("placed", effects.note(), "reserved", {}, {}, "reserve" + std::to_string(number))
-        .expect("reserved", "paid", "unpaid", 1h)
-        .on("paid", effects.note(), "shipped", {}, {}, "ship" + std::to_string(number));
+    saga.on("placed", effects.note(), "reserved", {}, {}, "reserve" + n)
+        .expect("reserved", "paid" + n, "unpaid" + n, 1h)
+        .on("paid" + n, effects.note(), "shipped", {}, {}, "ship" + n);
     return saga;
   };
   {
@@ -594,10 +617,9 @@ TEST(SagaRunner, OfAnOldChoreographyThatDoesNotListenRunsItsSagasToTheirEnd) {
     (void)first.runner->close(MonotonicTime::max());
   }
   Life old(version(1, false), place.options), next(version(2, true), place.options);
-  EXPECT_EQ(old.listener, nullptr);
   next.world.publish(Sagas::event("placed", "p", ""));
-  next.world.publish(Sagas::event("paid", "o", ""));
-  next.world.publish(Sagas::event("paid", "p", ""));
+  next.world.publish(Sagas::event("paid1", "o", ""));
+  next.world.publish(Sagas::event("paid2", "p", ""));
   for (int i = 0; i < 10; ++i) {
     old.play(3s);
     next.play(3s);
@@ -607,6 +629,19 @@ TEST(SagaRunner, OfAnOldChoreographyThatDoesNotListenRunsItsSagasToTheirEnd) {
   EXPECT_EQ(old.info("p").definition_version, 2U);
   std::sort(effects.names.begin(), effects.names.end());
   EXPECT_EQ(effects.names, (Names{"reserve1", "reserve2", "ship1", "ship2"}));
+}
+
+TEST(SagaRunner, OfAChoreographyHearsWhatCarriesCopiedHeaders) {
+  Effects effects;
+  const Choreography saga = paid_elsewhere(effects);
+  Life life(saga);
+  life.start(saga);
+  life.play(5s);
+  Message copied = Sagas::event("paid", "o", "9 EUR");
+  copied.headers.emplace_back("saga-type", "order");
+  life.world.publish(std::move(copied));
+  life.play();
+  EXPECT_EQ(life.info().status, SagaStatus::kCompleted);
 }
 
 }  // namespace

@@ -74,6 +74,8 @@ TEST(Flow, ThatCannotFlowIsRefusedAndTheErrorNamesTheStep) {
   shape = flow_of({on("placed", "a")});
   shape.stages.push_back({on("a", "b")});
   EXPECT_EQ(refusal(shape), "all steps of a choreography are in one stage");
+  EXPECT_NE(refusal(flow_of({on("placed", "a"), on("a", "b"), on("b", "a")})).find("has no end"),
+            std::string::npos);
   shape = flow_of({on("placed", "a")});
   shape.begins_with = "not a topic";
   EXPECT_NE(refusal(shape).find("begins_with"), std::string::npos);

@@ -190,6 +190,35 @@ TEST(StateOfFlow, HearsAnEventOnceAndOnlyWhatItListensTo) {
   EXPECT_FALSE(State(Shape{{{{"a"}}}, {}}).hear("paid", "").ok()) << "a saga with a conductor";
 }
 
+TEST(StateOfFlow, OfTheTwoEventsOfWhatIsAwaitedTheFirstCounts) {
+  Player player(kAwaiting);
+  player.play();
+  player.write(player.state.failed(player.state.running().front(), std::nullopt, "late"));
+  ASSERT_EQ(player.state.ready(player.now).size(), 1U) << "release";
+  EXPECT_FALSE(player.state.hear("paid", "").ok());
+  Player paid(kAwaiting);
+  paid.hear("paid");
+  EXPECT_FALSE(paid.state.hear("unpaid", "").ok());
+}
+
+TEST(StateOfFlow, WhatIsStuckStillHears) {
+  const Shape shape = flow_of({on("charge", "placed", "paid", "unpaid"),
+                               expect("unpaid", "refunded", "unrefunded"), on("tell", "refunded", "told")});
+  Player player(shape);
+  player.play({"charge"});
+  player.hear("unrefunded");
+  EXPECT_EQ(player.state.status(), Status::kStuck);
+  Player again = player;
+  again.write(again.state.retry("refunded").value());
+  again.play();
+  again.hear("unrefunded");
+  EXPECT_EQ(again.state.status(), Status::kStuck) << "a second failure is heard after a retry";
+  player.hear("refunded");
+  EXPECT_EQ(player.state.status(), Status::kCompensating);
+  EXPECT_EQ(player.play().effects, (Names{"charge", "tell"}));
+  EXPECT_EQ(player.state.status(), Status::kCompensated);
+}
+
 TEST(StateOfFlow, CancelledItBeginsNothingOfTheWayAndUndoes) {
   Player player(kOrder);
   player.step({});  // reserved
@@ -241,9 +270,13 @@ TEST(StateOfFlow, InEveryOrderOfEventsItComesToAnEnd) {
       if (number % 5 != 0) player.step({});
     }
     player.play();
-    if (!is_final(player.state.status())) player.hear("unpaid");
+    if (player.state.hear("unpaid", "").ok()) player.hear("unpaid");
     player.play();
     RC_ASSERT(is_final(player.state.status()));
+    const auto ran = [&](const char* name) {
+      return std::find(player.effects.begin(), player.effects.end(), name) != player.effects.end();
+    };
+    RC_ASSERT(!(ran("ship") && ran("release")));
     for (const std::string& name : player.effects)
       RC_ASSERT(std::count(player.effects.begin(), player.effects.end(), name) == 1);
   });
