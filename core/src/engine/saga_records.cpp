@@ -226,6 +226,8 @@ Result<spi::Write> SagaRecords::wake_write(const SagaRecord& record, TimePoint a
 Result<spi::Write> SagaRecords::event_write(const SagaRecord& record, const SagaEntry& entry) {
   Bytes payload = entry.mark == SagaMark::kGivenUp ? record.state.input(*record.state.find(entry.step))
                                                    : entry.output.value_or(Bytes());
+  // Heard by an engine that takes more than this one.
+  if (payload.size() > static_cast<std::size_t>(context_->options.payload_bytes_max)) payload.clear();
   Message message = Sagas::event(entry.event, record.info.id, std::move(payload));
   message.headers.emplace_back(kSagaTypeHeader, record.info.type);
   if (!entry.error.empty()) message.headers.emplace_back(kSagaErrorHeader, entry.error);

@@ -94,8 +94,7 @@ RemoteHandler SagaRunner::handler() {
 // ---- events -------------------------------------------------------------------------------------
 
 std::vector<std::string> SagaRunner::listens_to() const {
-  return definition_.options.listens && shape_.is_flow() ? events_of(definition_)
-                                                         : std::vector<std::string>();
+  return shape_.is_flow() ? events_of(definition_) : std::vector<std::string>();
 }
 
 ConsumerOptions SagaRunner::listener_options() const {
