@@ -582,7 +582,7 @@ TEST(SagaRunner, OfAChoreographyEndsWhatDoesNotComeAlsoWhileAStepRuns) {
   Choreography saga("order", "placed");
   saga.on("placed", effects.note(), "packed", {}, slow, "pack")
       .expect("placed", "paid", "unpaid", 1h)
-      .on("unpaid", effects.note(), "told", {}, {}, "tell")
+      .on("unpaid", effects.note(), "told", {}, slow, "tell")
       .on("packed", effects.note(), "shipped", {}, {}, "ship");
   Life life(saga);
   life.hold = true;
