@@ -534,7 +534,7 @@ void SagaRunner::committed(Plan& plan) {
     statistics_.stuck += status == SagaStatus::kStuck ? 1 : 0;
   }
   if (hand.record->info.status == SagaStatus::kStuck) {
-    context_->log(LogLevel::kError, "sagas",
+    context_->log(LogLevel::kWarning, "sagas",
                   "saga '" + plan.id + "' of " + topic() + " is stuck at step '" + hand.record->info.step +
                       "': " + hand.record->info.error);
   }
