@@ -105,7 +105,7 @@ export interface EngineEvents {
  * after close, and what is said with it. Bad input is refused before any I/O and changes nothing.
  */
 export abstract class Calls {
-  /** 'alert' (a dead-letter alert), 'log' (level, station, text), 'closed'. */
+  /** 'alert' (an Alert), 'log' (level, station, text), 'closed'. */
   readonly events = new EventEmitter<EngineEvents>();
 
   /** @internal */

@@ -146,7 +146,9 @@ export class Sagas {
 
   /** The event as a message, to be published otherwise, as within a transaction. */
   eventMessage(topic: string, id: string, payload?: unknown): OutgoingMessage {
-    return { ...native.sagaEvent(topic, id), value: encodeState(payload) };
+    const message = { ...native.sagaEvent(topic, id), value: encodeState(payload) };
+    return payload === undefined || payload instanceof Uint8Array ? message
+      : { ...message, contentType: "application/json" };
   }
 
   // ---- commands: steps that another service handles -------------------------------------------------

@@ -39,9 +39,10 @@ class Choreography(SagaDefinition):
     was tried as often as it may be and nobody listens to its own failure; else compensated. Cancelled, or
     behind its deadline, it begins no step of the way without failures any more: their failure events are
     published instead, so that the others undo what was done. What it awaits it still waits for: others may
-    be at it. Of the two events of what is awaited only the first counts.
+    be at it. Of the two events of what is awaited only the first counts, and
+    not before the event that it follows.
 
-    A topic belongs to one type: what comes there for a saga of another one is an event before its saga.
+    Each type that listens to a topic gets all events there, so whoever shares a topic shares the ids.
     An event that comes before its saga has begun waits for it up to `early_event_ttl`, and is then a dead
     letter of the group `towline.saga.TYPE`. A service with steps of its own makes its own choreography, of
     another type, with the same id, which its events carry.

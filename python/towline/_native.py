@@ -45,6 +45,10 @@ def texts_of(group: str, options: Mapping[str, Any], prefix: str = "") -> list[t
             if isinstance(value, (str, bytes)):
                 raise errors.InvalidConfigError(f"{prefix}{name} is one text, not a list of them")
             texts.extend((where, _text(one, kind.removesuffix("es").removesuffix("s"))) for one in value)
+        elif kind == "ms" and (isinstance(value, bool) or not isinstance(value, (int, float, timedelta))):
+            raise errors.InvalidConfigError(
+                f"{prefix}{name} is a {type(value).__name__}, not a number of seconds or a timedelta"
+            )
         else:
             texts.append((where, _text(value, kind)))
     return texts

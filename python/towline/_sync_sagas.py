@@ -125,7 +125,10 @@ class SyncSagas:
         """An event of the choreography with this id, as arguments of `publish`: `tx.publish(**...)` inside
         `Message.transaction`, or one of `publish_batch`. It carries the id in the header `saga-id`, and as
         key. `payload`: bytes as they are, else JSON. Raises `PayloadError`."""
-        return _core.saga_event(topic, id, _payload.pack(payload))
+        message = _core.saga_event(topic, id, _payload.pack(payload))
+        if payload is not None and not isinstance(payload, (bytes, bytearray, memoryview)):
+            message["content_type"] = _payload.JSON
+        return message
 
     def publish_event(self, topic: str, id: str, payload: Any = None) -> Receipt:
         """Publishes it. Raises as `event_message` and as `Engine.publish`."""

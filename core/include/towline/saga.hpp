@@ -250,16 +250,16 @@ class Saga {
 ///         .expect("stock.reserved", "payment.done", "payment.failed", 1min)  // another service charges
 ///         .on("payment.failed", release, "stock.released")
 ///         .on("payment.done", ship, "order.shipped", "shipping.failed")
-///         .on("shipping.failed", give_back, "order.returned");
+///         .on("shipping.failed", give_back, "stock.released", {}, {}, "give_back");
 ///
 /// It takes each event once. It is over when nothing is left to run or to wait for: completed, when every
 /// step at the end of the way without failures has succeeded; stuck, when a step of the way after a failure
 /// was tried as often as it may be and nobody listens to its own failure; else compensated. Cancelled, or
 /// behind its deadline, it begins no step of the way without failures any more: their failure events are
 /// published instead, so that the others undo what was done. What it awaits it still waits for: others may be
-/// at it. Of the two events of what is awaited only the first counts.
+/// at it. Of the two events of what is awaited only the first counts, not before what it follows.
 ///
-/// A topic belongs to one type: what comes there for a saga of another one is an event before its saga. An
+/// Each type that listens to a topic gets all events there, so whoever shares a topic shares the ids. An
 /// event that comes before its saga has begun waits for it up to `early_event_ttl`, and is then a dead letter
 /// of the group `towline.saga.TYPE`. Events of a saga that is over, and events without a saga's id, are
 /// counted; see SagaRunnerStatistics. A service with steps of its own makes its own choreography, of another

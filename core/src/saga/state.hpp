@@ -19,6 +19,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include <towline/result.hpp>
@@ -126,6 +127,9 @@ class State {
   // state_of_flow.cpp:
   [[nodiscard]] Status status_of_flow() const;
   [[nodiscard]] bool is_triggered(const StepState& step) const;
+  /// Finds the events that have come and whose turn it is.
+  void spread();
+  [[nodiscard]] bool has_its_turn(const std::string& event) const;
   /// It is to run, runs, or is waited for.
   [[nodiscard]] bool is_pending(const StepState& step) const;
   [[nodiscard]] bool is_unwanted(std::size_t step) const;
@@ -163,6 +167,7 @@ class State {
   std::size_t pivot_stage_;
   std::optional<Flow> flow_;
   std::unordered_map<std::string, Bytes> heard_;
+  std::unordered_set<std::string> effective_;  ///< of heard_, those that somebody may act on
   std::vector<StepState> steps_;
   std::unordered_map<std::string_view, std::size_t> numbers_;
   bool begun_ = false;

@@ -18,7 +18,34 @@ const Bytes& State::input(std::size_t step) const {
   return payload == nullptr ? context_ : *payload;
 }
 
-bool State::is_triggered(const StepState& step) const { return heard(step.shape->listen_to) != nullptr; }
+bool State::is_triggered(const StepState& step) const { return effective_.contains(step.shape->listen_to); }
+
+/// What is awaited comes after the event that it follows, whenever it is heard: or what undoes a step would
+/// run before that step, or beside it.
+bool State::has_its_turn(const std::string& event) const {
+  bool awaited = false;
+  for (const StepState& step : steps_) {
+    const Step& shape = *step.shape;
+    const bool succeeds = shape.on_success == event;
+    if (!succeeds && shape.on_failure != event) continue;
+    if (shape.is_awaited) {
+      if (is_triggered(step)) return true;
+      awaited = true;
+    } else if (succeeds ? is_over(step) : step.execution == Execution::kGivenUp) {
+      return true;
+    }
+  }
+  return !awaited;
+}
+
+void State::spread() {
+  for (bool more = true; more;) {
+    more = false;
+    for (const auto& [event, payload] : heard_) {
+      if (!effective_.contains(event) && has_its_turn(event)) more = effective_.insert(event).second;
+    }
+  }
+}
 
 bool State::is_pending(const StepState& step) const {
   const bool open = step.execution == Execution::kIdle || step.execution == Execution::kRunning ||
@@ -113,6 +140,7 @@ void State::take_in(const std::string& event, const Bytes& payload) {
       if (cause_.empty()) cause_ = step.shape->name + ": '" + event + "' was heard";
     }
   }
+  spread();
 }
 
 }  // namespace towline::saga

@@ -177,6 +177,21 @@ TEST(StateOfFlow, WhatIsAwaitedMayComeBeforeWhatItFollows) {
   EXPECT_TRUE(player.state.running().empty());
 }
 
+TEST(StateOfFlow, WhatUndoesAStepWaitsForIt) {
+  // The shop gives up while the bank is still at it.
+  const Shape bank = flow_of({on("charge", "placed", "paid", "unpaid"), expect("paid", "shipped", "released"),
+                              on("refund", "released", "refunded")});
+  Player player(bank);
+  player.hear("released");
+  ASSERT_EQ(player.state.ready(player.now).size(), 1U) << "charge alone";
+  EXPECT_EQ(player.play().effects, (Names{"charge", "refund"}));
+  EXPECT_EQ(player.state.status(), Status::kCompensated);
+  Player declined(bank);
+  declined.hear("released");
+  EXPECT_EQ(declined.play({"charge"}).effects, Names{"charge"}) << "there is nothing to give back";
+  EXPECT_EQ(declined.state.status(), Status::kCompensated);
+}
+
 TEST(StateOfFlow, HearsAnEventOnceAndOnlyWhatItListensTo) {
   Player player(kAwaiting);
   EXPECT_FALSE(player.state.hear("placed", "again").ok());
