@@ -419,6 +419,7 @@ Napi::Value to_js(Napi::Env env, const Alert& alert) {
       .put("fingerprint", alert.fingerprint)
       .put("sagaType", alert.saga_type)
       .put("sagaId", alert.saga_id)
+      .put("sagaStep", alert.saga_step)
       .take();
 }
 

@@ -281,6 +281,7 @@ py::object to_python(const Alert& alert) {
   out["fingerprint"] = alert.fingerprint;
   out["saga_type"] = alert.saga_type;
   out["saga_id"] = alert.saga_id;
+  out["saga_step"] = alert.saga_step;
   return out;
 }
 

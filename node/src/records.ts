@@ -230,6 +230,8 @@ export interface Alert {
   /** Of "saga_stuck", where `value` is how many are stuck; else empty. */
   readonly sagaType: string;
   readonly sagaId: string;
+  /** The step that is stuck; of several the first. */
+  readonly sagaStep: string;
 }
 
 export type LogLevel = "debug" | "info" | "warning" | "error";

@@ -424,7 +424,7 @@ class Engine(Calls):
     def on_alert(self, listener: Callable[[dict[str, Any]], None]) -> None:
         """`listener` is called in the loop with each alert, a dictionary: `kind` ("depth", "age", "rate",
         "new_fingerprint" or "entry" of dead letters, or "saga_stuck"), `recovered` (the condition has ended),
-        `value`, `limit`, `topic`, `fingerprint`, `saga_type`, `saga_id`."""
+        `value`, `limit`, `topic`, `fingerprint`, `saga_type`, `saga_id`, `saga_step`."""
         self._alert_listeners.append(listener)
 
     async def _start(self, consumer: Consumer) -> None:

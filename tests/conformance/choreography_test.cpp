@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <map>
 #include <mutex>
 
 #include "conformance/fixture.hpp"
@@ -101,6 +102,33 @@ TEST_P(ChoreographySuite, Conf106_EventsJoinStepsAndEachRunsOnce) {
             (Names{"begun  ", "started stock.reserved ", "done stock.reserved stock.reserved",
                    "started payment.done ", "done payment.done payment.done", "started order.shipped ",
                    "done order.shipped order.shipped"}));
+}
+
+TEST_P(ChoreographySuite, Conf106_WhatIsJsonSaysSo) {
+  Engine engine = open();
+  Choreography saga("order", "order.placed");
+  const auto answer = [](const char* text) {
+    return [text](SagaCall& call) { call.set_output(text).value(); };
+  };
+  saga.on("order.placed", answer(R"({"stock": 1})"), "stock.reserved")
+      .on("stock.reserved", answer("{no"), "payment.done")
+      .on("payment.done", answer(""), "order.shipped");
+  const auto runner = engine.sagas().run(saga);
+  ASSERT_OK(runner);
+  std::mutex mutex;
+  std::map<std::string, std::string> types;
+  const std::vector<std::string> events = {"stock.reserved", "payment.done", "order.shipped"};
+  const auto mail = engine.consume(events, member("mail"), [&](Delivery& delivery) {
+    const std::lock_guard lock(mutex);
+    types[std::string(delivery.topic())] = delivery.content_type();
+  });
+  ASSERT_OK(mail);
+  ASSERT_OK(engine.sagas().start(saga, "o-1", ""));
+  ASSERT_OK(engine.sagas().result("order", "o-1", 10s));
+  ASSERT_OK(engine.settle_down());
+  const std::lock_guard lock(mutex);
+  EXPECT_EQ(types, (std::map<std::string, std::string>{
+                       {"stock.reserved", "application/json"}, {"payment.done", ""}, {"order.shipped", ""}}));
 }
 
 TEST_P(ChoreographySuite, Conf106_AFailureEventLeadsToWhatUndoesTheOthers) {

@@ -319,8 +319,8 @@ TEST_P(SagaSuite, Conf62_ACompensationThatKeepsFailingEndsStuckAndTheOthersRun) 
   options.sweep_interval = 10ms;
   options.on_alert = [&](const Alert& alert) {
     const std::lock_guard lock(mutex);
-    alerts.push_back((alert.recovered ? "-" : "") + std::string(name_of(alert.kind)) + " " +
-                     alert.saga_type + "/" + alert.saga_id);
+    alerts.push_back((alert.recovered ? "-" : "") + std::string(name_of(alert.kind)) + " " + alert.saga_type +
+                     "/" + alert.saga_id + "/" + alert.saga_step);
   };
   const auto has_alerts = [&](const Names& wanted) {
     return eventually([&] {
@@ -345,7 +345,7 @@ TEST_P(SagaSuite, Conf62_ACompensationThatKeepsFailingEndsStuckAndTheOthersRun) 
   SagaQuery query;
   query.status = SagaStatus::kStuck;
   ASSERT_EQ(engine.sagas().list(query)->items.size(), 1U);
-  EXPECT_TRUE(has_alerts({"saga_stuck order/o"}));
+  EXPECT_TRUE(has_alerts({"saga_stuck order/o/b"}));
   EXPECT_ERROR(engine.sagas().retry("order", "o", "a"), ErrorCode::kNotFound);
   ASSERT_OK(engine.sagas().annotate("order", "o", "called the bank"));
   ASSERT_OK(engine.sagas().retry("order", "o", "b"));
@@ -353,7 +353,7 @@ TEST_P(SagaSuite, Conf62_ACompensationThatKeepsFailingEndsStuckAndTheOthersRun) 
       eventually([&] { return (*engine.sagas().find("order", "o"))->status == SagaStatus::kCompensated; }));
   EXPECT_EQ(effects.count("-b"), 4U);
   EXPECT_EQ(effects.count("-a"), 1U);
-  EXPECT_TRUE(has_alerts({"saga_stuck order/o", "-saga_stuck order/o"}));
+  EXPECT_TRUE(has_alerts({"saga_stuck order/o/b", "-saga_stuck order/o/b"}));
 }
 
 TEST_P(SagaSuite, Conf62_APersonCanSkipAndForce) {
@@ -394,7 +394,8 @@ TEST_P(SagaSuite, Conf58_AStepCanBeACommandToAnotherService) {
   Effects effects;
   const Saga saga = with_command(effects, 20s);
   const auto service = other.consume("payments", member("payments"), [&](Delivery& delivery) {
-    EXPECT_EQ(delivery.payload(), "order o");
+    EXPECT_EQ(delivery.payload(), R"({"order": "o"})");
+    EXPECT_EQ(delivery.content_type(), "application/json") << "what a saga keeps is JSON when it is some";
     const bool first = delivery.header("saga-call")->ends_with("#1");
     const Message answer =
         (first ? Sagas::reply_failed(delivery, "try again") : Sagas::reply(delivery, "receipt 7")).value();
@@ -404,7 +405,7 @@ TEST_P(SagaSuite, Conf58_AStepCanBeACommandToAnotherService) {
   ASSERT_OK(service);
   const auto runner = engine.sagas().run(saga);
   ASSERT_OK(runner);
-  ASSERT_OK(engine.sagas().start(saga, "o", "order o"));
+  ASSERT_OK(engine.sagas().start(saga, "o", R"({"order": "o"})"));
   const auto result = engine.sagas().result("order", "o", 10s);
   ASSERT_OK(result);
   EXPECT_EQ(result->saga.status, SagaStatus::kCompleted);

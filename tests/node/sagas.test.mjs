@@ -210,7 +210,7 @@ test("a reply is published with the transaction of the handler, or not at all", 
     tries += 1;
     try {
       m.transaction((transaction) => {
-        const { topic, value, ...options } = sagas.replyMessage(m, { receipt: tries });
+        const { topic, value, ...options } = sagas.replyMessage(m, { receipt: m.value.number });
         transaction.publish(topic, value, options);
         if (tries === 1) throw new Error("no");
       });
@@ -219,10 +219,10 @@ test("a reply is published with the transaction of the handler, or not at all", 
     }
   });
   await engine.runSaga(saga);
-  const { id } = await sagas.start(saga);
+  const { id } = await sagas.start(saga, { number: 7 });
   await sagas.result("order", id);
   const done = (await sagas.timeline("order", id)).filter((one) => one.mark === "done");
-  assert.deepEqual([done.length, done[0].output, tries], [1, { receipt: 2 }, 2]);
+  assert.deepEqual([done.length, done[0].output, tries], [1, { receipt: 7 }, 2]);
 });
 
 test("a command that failed for good is undone at once", async (t) => {

@@ -182,14 +182,14 @@ async def test_a_reply_leaves_with_the_effect_of_the_command(tmp_path: Path) -> 
         def charge(message: Message) -> None:
             def body(tx: Transaction) -> None:
                 tx.execute("CREATE TABLE receipt(number)")
-                tx.publish(**engine.sagas.reply_message(message, {"receipt": 7}))
+                tx.publish(**engine.sagas.reply_message(message, {"receipt": message.value["number"]}))
 
             message.transaction(body)
 
         await engine.consume("payments", charge, group="payments", ack="manual")
         saga = Saga("order").step("charge", command="payments", changes_nothing=True)
         async with engine.run_saga(saga):
-            await engine.sagas.start(saga, id="o")
+            await engine.sagas.start(saga, {"number": 7}, id="o")
             assert (await engine.sagas.result("order", "o")).saga.status == "completed"
         timeline = await engine.sagas.timeline("order", "o")
     assert [one.output for one in timeline if one.step == "charge"] == [None, {"receipt": 7}]

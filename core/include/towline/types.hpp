@@ -58,6 +58,7 @@ struct Alert {
   std::string fingerprint = {};
   std::string saga_type = {};
   std::string saga_id = {};
+  std::string saga_step = {};  ///< the step that is stuck; of several the first
 };
 /// Lower case with underscores: "depth", ...
 [[nodiscard]] constexpr std::string_view name_of(Alert::Kind kind) noexcept {

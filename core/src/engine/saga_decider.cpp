@@ -185,6 +185,7 @@ Result<spi::Write> SagaDecider::command(const saga::Call& call) const {
   message.key = record_.info.id;
   message.payload = call.phase == SagaPhase::kExecute ? record_.state.context()
                                                       : record_.state.output(call.step).value_or(Bytes());
+  message.content_type = content_type_of(message.payload);
   message.headers = {
       {std::string(kCallHeader), key_of(record_.info, step, call.phase) + "#" + std::to_string(call.attempt)},
       {std::string(kReplyToHeader), saga_topic(record_.info.type, record_.info.definition_version)}};

@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <set>
 #include <tuple>
 #include <utility>
 
+#include <nlohmann/json.hpp>
 #include <xxhash.h>
 
 #include "base/text.hpp"
@@ -97,6 +99,10 @@ MessageId wake_id(const SagaRecord& record) {
 
 std::string saga_topic(std::string_view type, std::uint32_t definition_version) {
   return "towline.saga." + std::string(type) + ".v" + std::to_string(definition_version);
+}
+
+std::string content_type_of(const Bytes& kept) {
+  return !kept.empty() && nlohmann::json::accept(kept) ? "application/json" : std::string();
 }
 
 Result<saga::Shape> shape_of(const SagaDefinition& definition) {
@@ -228,7 +234,9 @@ Result<spi::Write> SagaRecords::event_write(const SagaRecord& record, const Saga
                                                    : entry.output.value_or(Bytes());
   // Heard by an engine that takes more than this one.
   if (payload.size() > static_cast<std::size_t>(context_->options.payload_bytes_max)) payload.clear();
+  std::string content_type = content_type_of(payload);
   Message message = Sagas::event(entry.event, record.info.id, std::move(payload));
+  message.content_type = std::move(content_type);
   message.headers.emplace_back(kSagaTypeHeader, record.info.type);
   if (!entry.error.empty()) message.headers.emplace_back(kSagaErrorHeader, entry.error);
   return publisher_.as_write(std::move(message));
@@ -399,22 +407,23 @@ void SagaRecords::watch() {
   // Found by query: whoever has got them stuck may have died at it.
   auto page = context_->store->list_sagas(query);
   if (!page) return;
-  std::set<std::pair<std::string, std::string>> stuck;
-  for (const SagaInfo& saga : page->items)
-    stuck.emplace(saga.type, saga.id);
-  const auto tell = [&](const std::pair<std::string, std::string>& saga, bool recovered) {
+  StuckSagas stuck;
+  for (SagaInfo& saga : page->items)
+    stuck.emplace(std::pair(std::move(saga.type), std::move(saga.id)), std::move(saga.step));
+  const auto tell = [&](const StuckSagas::value_type& saga, bool recovered) {
     Alert alert;
     alert.kind = Alert::Kind::kSagaStuck;
     alert.recovered = recovered;
     alert.value = stuck.size();
-    std::tie(alert.saga_type, alert.saga_id) = saga;
+    std::tie(alert.saga_type, alert.saga_id) = saga.first;
+    alert.saga_step = saga.second;
     context_->tell(alert);
   };
   for (const auto& saga : stuck) {
-    if (!stuck_.contains(saga)) tell(saga, false);
+    if (!stuck_.contains(saga.first)) tell(saga, false);
   }
   for (const auto& saga : stuck_) {
-    if (!stuck.contains(saga)) tell(saga, true);
+    if (!stuck.contains(saga.first)) tell(saga, true);
   }
   stuck_ = std::move(stuck);
 }

@@ -8,9 +8,9 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,6 +34,8 @@ inline constexpr std::string_view kSagaIdHeader = "saga-id";
 inline constexpr std::string_view kSagaTypeHeader = "saga-type";
 /// Why a command or a step has failed.
 inline constexpr std::string_view kSagaErrorHeader = "saga-error";
+/// Of what a saga keeps, for a message that carries it: it is JSON when it is some.
+[[nodiscard]] std::string content_type_of(const Bytes& kept);
 /// The topics that a runner of the choreography listens to.
 [[nodiscard]] std::vector<std::string> events_of(const SagaDefinition& definition);
 /// Of what a definition says about its steps. Errors: kInvalidSaga, kInvalidConfig.
@@ -111,7 +113,9 @@ class SagaRecords {
 
   const std::shared_ptr<Context> context_;
   Publisher publisher_;
-  std::set<std::pair<std::string, std::string>> stuck_;  ///< types and ids; of watch()
+  /// By type and id, the step.
+  using StuckSagas = std::map<std::pair<std::string, std::string>, std::string>;
+  StuckSagas stuck_;  ///< of watch()
 };
 
 }  // namespace towline::engine

@@ -235,7 +235,8 @@ scenario("CONF-61", "what a late call does does not count", async (stage) => {
 scenario("CONF-62", "a compensation that keeps failing ends stuck and the others run", async (stage) => {
   const engine = await stage.open({ sweepIntervalMs: 10 });
   const alerts = [];
-  engine.events.on("alert", (one) => alerts.push([one.kind, one.recovered, one.sagaType, one.sagaId]));
+  engine.events.on("alert",
+    (one) => alerts.push([one.kind, one.recovered, one.sagaType, one.sagaId, one.sagaStep]));
   const { sagas } = engine;
   const effects = new Effects();
   const saga = new Saga("order")
@@ -258,7 +259,7 @@ scenario("CONF-62", "a compensation that keeps failing ends stuck and the others
   const note = (await sagas.timeline("order", "o")).find((one) => one.mark === "note");
   assert.equal(note.error, "called the bank");
   await until(() => alerts.length === 2);
-  assert.deepEqual(alerts, [["saga_stuck", false, "order", "o"], ["saga_stuck", true, "order", "o"]]);
+  assert.deepEqual(alerts, [["saga_stuck", false, "order", "o", "b"], ["saga_stuck", true, "order", "o", "b"]]);
 });
 
 scenario("CONF-62", "a person can skip and force", async (stage) => {

@@ -104,7 +104,7 @@ async def test_conf_106_events_join_steps_and_each_runs_once(store: Store) -> No
     effects, shipped = Effects(), []
 
     async def tell(order: list[str], message: Message) -> None:
-        shipped.append((order, message.headers["saga-id"], message.key))
+        shipped.append((message.value, message.headers["saga-id"], message.key))
 
     order = order_of(effects, effects.note("charge"))
     async with store.open() as engine, engine.run_saga(order) as runner:

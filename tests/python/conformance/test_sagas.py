@@ -340,7 +340,10 @@ async def test_conf_62_a_compensation_that_keeps_failing_ends_stuck_and_the_othe
     alerts: list[dict[str, Any]] = []
 
     def told() -> list[tuple[Any, ...]]:
-        return [(one["kind"], one["recovered"], one["saga_type"], one["saga_id"]) for one in alerts]
+        return [
+            (one["kind"], one["recovered"], one["saga_type"], one["saga_id"], one["saga_step"])
+            for one in alerts
+        ]
 
     async with store.open(sweep_interval=0.01) as engine, engine.run_saga(saga):
         engine.on_alert(alerts.append)
@@ -348,7 +351,7 @@ async def test_conf_62_a_compensation_that_keeps_failing_ends_stuck_and_the_othe
         await sagas.start(saga, id="o")
         result = await sagas.result("order", "o", 20)
         assert (result.saga.status, result.saga.step) == ("stuck", "b")
-        assert await eventually_async(lambda: told() == [("saga_stuck", False, "order", "o")])
+        assert await eventually_async(lambda: told() == [("saga_stuck", False, "order", "o", "b")])
         assert effects.all == ["a", "b", "c", "-c", "-b", "-b", "-b", "-a"]
         assert [one.id for one in (await sagas.list(status="stuck")).items] == ["o"]
         assert (await sagas.list(status="completed", type="order")).items == []
@@ -361,7 +364,7 @@ async def test_conf_62_a_compensation_that_keeps_failing_ends_stuck_and_the_othe
             return await status_of(engine, "order", "o") == "compensated"
 
         assert await becomes(compensated)
-        assert await eventually_async(lambda: told()[1:] == [("saga_stuck", True, "order", "o")])
+        assert await eventually_async(lambda: told()[1:] == [("saga_stuck", True, "order", "o", "b")])
         assert (effects.all.count("-b"), effects.all.count("-a")) == (4, 1)
         notes = [one for one in await sagas.timeline("order", "o") if one.mark == "note"]
         assert [one.error for one in notes] == ["called the bank"]
