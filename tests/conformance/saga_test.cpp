@@ -11,6 +11,18 @@
 #include "support/child_process.hpp"
 #include "support/ledger.hpp"
 
+namespace {
+struct Counted {
+  int number = 0;
+};
+}  // namespace
+
+template <>
+struct towline::Codec<Counted> {
+  static Bytes encode(const Counted& counted) { return std::to_string(counted.number); }
+  static Counted decode(const Bytes& bytes) { return {std::stoi(bytes)}; }
+};
+
 namespace towline::conformance {
 namespace {
 
@@ -377,6 +389,33 @@ TEST_P(SagaSuite, Conf62_APersonCanSkipAndForce) {
 }
 
 /// A saga whose step "charge" is a command to the topic "payments".
+TEST_P(SagaSuite, Conf58_AContextCanBeATypeOfTheProgram) {
+  Engine engine = open();
+  Effects effects;
+  std::atomic<int> seen{0};
+  Saga saga("order");
+  saga.step("a", with_context<Counted>([](SagaCall&, Counted& counted) { counted.number *= 10; }),
+            effects.note(), quick())
+      .step("b", with_context<Counted>([&](SagaCall&, const Counted& counted) { seen = counted.number; }),
+            effects.note(), quick())
+      .step("c", with_context<Counted>([](SagaCall&, Counted& counted) { ++counted.number; }), effects.note(),
+            quick());
+  const auto runner = engine.sagas().run(saga);
+  ASSERT_OK(runner);
+  ASSERT_OK(engine.sagas().start(saga, "o", Codec<Counted>::encode({4})));
+  auto result = engine.sagas().result("order", "o", 10s);
+  ASSERT_OK(result);
+  EXPECT_EQ(result->context, "41");
+  EXPECT_EQ(seen.load(), 40);
+  // What cannot be read fails the attempt, as any exception does.
+  ASSERT_OK(engine.sagas().start(saga, "none", "no number"));
+  result = engine.sagas().result("order", "none", 10s);
+  ASSERT_OK(result);
+  EXPECT_EQ(result->saga.status, SagaStatus::kCompensated);
+  EXPECT_TRUE(result->saga.error.starts_with("a: ")) << result->saga.error;
+  EXPECT_EQ(effects.all(), Names{"-a"});
+}
+
 Saga with_command(Effects& effects, Duration timeout) {
   SagaStepOptions command = quick(2);
   command.command = "payments";

@@ -28,6 +28,8 @@
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <towline/message.hpp>
@@ -183,6 +185,32 @@ class SagaCall {
 /// policy decides, and an error that is classified as permanent is not tried again. Must be repeatable: see
 /// SagaCall::key().
 using SagaHandler = std::function<void(SagaCall&)>;
+
+/// How a type of the program's own is written as a saga's context, and read: for the program to specialize.
+///
+///     template <>
+///     struct towline::Codec<Order> {
+///       static towline::Bytes encode(const Order& order);
+///       static Order decode(const towline::Bytes& bytes);
+///     };
+template <typename Context>
+struct Codec;
+
+/// A step's function that takes the context as a `Context`. One that takes it as `Context&` changes it for
+/// the steps that follow, under the conditions of SagaCall::set_context(); with `const Context&` it only
+/// reads. What the Codec throws fails the attempt. Called by several threads at once, as every handler.
+template <typename Context, typename Function>
+[[nodiscard]] SagaHandler with_context(Function function) {
+  return [function = std::move(function)](SagaCall& call) {
+    Context context = Codec<Context>::decode(call.context());
+    if constexpr (std::is_invocable_v<const Function&, SagaCall&, const Context&>) {
+      function(call, std::as_const(context));
+    } else {
+      function(call, context);
+      call.set_context(Codec<Context>::encode(context)).value();
+    }
+  };
+}
 
 /// A step without its functions.
 struct SagaStep {
