@@ -162,9 +162,9 @@ void World::cancel_saga(std::uint32_t saga) {
   Answer answer = Answer::kUnknown;
   bool busy = false;
   as(life, busy, [&] {
-    const auto done =
-        life->core->sagas().change(plan_.saga_types[plan_.sagas[saga].type].type, saga_id(saga),
-                                   [](const saga::State& state) { return state.cancel("not wanted"); });
+    const auto done = life->core->sagas().change(
+        plan_.saga_types[plan_.sagas[saga].type].type, saga_id(saga),
+        [](const engine::SagaRecord& record) { return record.state.cancel("not wanted"); });
     answer = done.ok() ? Answer::kOk : answer_of(done.error());
   });
   note_saga(Event::kSagaCancel, *process, saga, answer);
@@ -185,8 +185,9 @@ void World::help_saga(Process& process) {
   r.number = number_in(saga.id);
   r.answer = Answer::kUnknown;
   as(life, life->operator_busy, [&] {
-    const auto done =
-        life->core->sagas().change(saga.type, saga.id, [&](const saga::State& state) -> Result<SagaEntry> {
+    const auto done = life->core->sagas().change(
+        saga.type, saga.id, [&](const engine::SagaRecord& record) -> Result<SagaEntry> {
+          const saga::State& state = record.state;
           const auto steps = state.stuck_steps();
           if (steps.empty()) return Error{ErrorCode::kConflict, "not stuck any more"};
           const std::string& step = steps[which % steps.size()];

@@ -206,6 +206,7 @@ template <typename Context, typename Function>
     if constexpr (std::is_invocable_v<const Function&, SagaCall&, const Context&>) {
       function(call, std::as_const(context));
     } else {
+      call.set_context(call.context()).value();  // refused before anything has happened, not after it
       function(call, context);
       call.set_context(Codec<Context>::encode(context)).value();
     }

@@ -38,7 +38,7 @@ MonotonicTime Janitor::step(MonotonicTime now) {
   }
   dead_letters_.watch(now);
   conversations_.trim_some();
-  sagas_.watch();
+  sagas_.watch(now);
   return now + (report->more ? kMoreSoon : context_->options.sweep_interval);
 }
 

@@ -65,9 +65,14 @@ bool SagaDecider::is_elsewhere(const saga::Call& call) const {
 
 // ---- what became of calls -----------------------------------------------------------------------
 
-void SagaDecider::end_missed_events() {
+void SagaDecider::end_missed_events(const std::function<bool(TimePoint)>& may_be_unheard) {
   for (const saga::Call& call : record_.state.running()) {
-    if (!step_of(call).is_awaited || record_.state.due_at(call) > now_) continue;
+    const auto due = record_.state.due_at(call);
+    if (!step_of(call).is_awaited || due > now_) continue;
+    if (due && may_be_unheard(*due)) {
+      waits_for_listener = true;
+      continue;
+    }
     (void)append(record_.state.failed(call, std::nullopt, "EventTimeout: no event came in time"));
     ++failures;
   }

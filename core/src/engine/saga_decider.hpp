@@ -3,6 +3,7 @@
 // itself; what it decided is a SagaChange.
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -38,8 +39,9 @@ class SagaDecider {
   SagaDecider(SagaRecord& record, const std::vector<const SagaStep*>& steps, SagaRecords& records,
               spi::Rng& rng, TimePoint now);
 
-  /// Events that are awaited and have not come in time.
-  void end_missed_events();
+  /// Events that are awaited and have not come in time; but for those that `may_be_unheard`, published before
+  /// their time and not heard yet.
+  void end_missed_events(const std::function<bool(TimePoint due)>& may_be_unheard);
   /// Calls that run and are nobody's: of a process that died. Commands whose reply did not come in time, when
   /// the message in hand was to wake the saga then: it comes behind a reply that came in time.
   void end_lost_calls(std::optional<TimePoint> woken_at);
@@ -57,6 +59,7 @@ class SagaDecider {
   SagaChange change;
   std::vector<saga::Call> begins;
   std::uint64_t failures = 0, taken_over = 0;
+  bool waits_for_listener = false;
 
  private:
   /// False: it cannot follow.

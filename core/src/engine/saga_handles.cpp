@@ -308,22 +308,26 @@ Result<void> Sagas::cancel(std::string_view type, std::string_view id, std::stri
     return Error{ErrorCode::kInvalidArgument,
                  "the reason has " + std::to_string(why.size()) + " bytes; it must have at most 4096"};
   }
-  return core_->sagas().change(type, id, [&](const saga::State& state) { return state.cancel(why); });
+  return core_->sagas().change(type, id,
+                               [&](const engine::SagaRecord& saga) { return saga.state.cancel(why); });
 }
 
 Result<void> Sagas::retry(std::string_view type, std::string_view id, std::string_view step) {
   TOWLINE_REQUIRE_CORE();
-  return core_->sagas().change(type, id, [&](const saga::State& state) { return state.retry(step); });
+  return core_->sagas().change(type, id,
+                               [&](const engine::SagaRecord& saga) { return saga.state.retry(step); });
 }
 
 Result<void> Sagas::skip(std::string_view type, std::string_view id, std::string_view step) {
   TOWLINE_REQUIRE_CORE();
-  return core_->sagas().change(type, id, [&](const saga::State& state) { return state.skip(step); });
+  return core_->sagas().change(type, id,
+                               [&](const engine::SagaRecord& saga) { return saga.state.skip(step); });
 }
 
 Result<void> Sagas::force(std::string_view type, std::string_view id, SagaStatus status) {
   TOWLINE_REQUIRE_CORE();
-  return core_->sagas().change(type, id, [&](const saga::State& state) { return state.force(status); });
+  return core_->sagas().change(type, id,
+                               [&](const engine::SagaRecord& saga) { return saga.state.force(status); });
 }
 
 Result<void> Sagas::annotate(std::string_view type, std::string_view id, std::string text) {
@@ -332,7 +336,7 @@ Result<void> Sagas::annotate(std::string_view type, std::string_view id, std::st
     return Error{ErrorCode::kInvalidArgument,
                  "the note has " + std::to_string(text.size()) + " bytes; it must have 1 to 4096"};
   }
-  return core_->sagas().change(type, id, [&](const saga::State&) -> Result<SagaEntry> {
+  return core_->sagas().change(type, id, [&](const engine::SagaRecord&) -> Result<SagaEntry> {
     SagaEntry entry;
     entry.error = text;
     return entry;

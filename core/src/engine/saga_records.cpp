@@ -102,7 +102,9 @@ std::string saga_topic(std::string_view type, std::uint32_t definition_version) 
 }
 
 std::string content_type_of(const Bytes& kept) {
-  return !kept.empty() && nlohmann::json::accept(kept) ? "application/json" : std::string();
+  // The parser takes a zero byte for the end.
+  const bool is_json = !kept.empty() && kept.find('\0') == Bytes::npos && nlohmann::json::accept(kept);
+  return is_json ? "application/json" : std::string();
 }
 
 Result<saga::Shape> shape_of(const SagaDefinition& definition) {
@@ -229,7 +231,8 @@ Result<spi::Write> SagaRecords::wake_write(const SagaRecord& record, TimePoint a
   return publisher_.as_write(std::move(message));
 }
 
-Result<spi::Write> SagaRecords::event_write(const SagaRecord& record, const SagaEntry& entry) {
+Result<spi::Write> SagaRecords::event_write(const SagaRecord& record, const SagaEntry& entry,
+                                            const MessageId& id) {
   Bytes payload = entry.mark == SagaMark::kGivenUp ? record.state.input(*record.state.find(entry.step))
                                                    : entry.output.value_or(Bytes());
   // Heard by an engine that takes more than this one.
@@ -237,6 +240,7 @@ Result<spi::Write> SagaRecords::event_write(const SagaRecord& record, const Saga
   std::string content_type = content_type_of(payload);
   Message message = Sagas::event(entry.event, record.info.id, std::move(payload));
   message.content_type = std::move(content_type);
+  message.id = id;
   message.headers.emplace_back(kSagaTypeHeader, record.info.type);
   if (!entry.error.empty()) message.headers.emplace_back(kSagaErrorHeader, entry.error);
   return publisher_.as_write(std::move(message));
@@ -281,9 +285,11 @@ Result<spi::Unit> SagaRecords::to_unit(SagaRecord& record, SagaChange change) {
       spi::PutSaga{record.info, std::move(stream), over ? now + record.info.retention : kNever});
   for (spi::Write& write : change.published)
     unit.writes.push_back(std::move(write));
-  for (const SagaEntry& entry : change.entries) {
+  const std::size_t before = record.ids.size() - change.entries.size();
+  for (std::size_t i = 0; i < change.entries.size(); ++i) {
+    const SagaEntry& entry = change.entries[i];
     if (entry.event.empty() || entry.mark == SagaMark::kHeard) continue;
-    auto write = event_write(record, entry);
+    auto write = event_write(record, entry, record.ids[before + i]);
     if (!write) return std::move(write).error();
     unit.writes.push_back(std::move(*write));
   }
@@ -352,7 +358,7 @@ Result<HeardEvent> SagaRecords::hear(const SagaDefinition& definition, const Del
   HeardEvent heard{Heard::kTaken, header ? std::string(*header) : event.id().to_string()};
   if (auto bad = check_id(heard.id); !bad) return std::move(bad).error();
   if (event.header(kSagaTypeHeader) == definition.type && is_own_outcome(definition, event.topic())) {
-    heard.as = Heard::kKnown;
+    heard.as = Heard::kOwn;
     return heard;
   }
   const auto max = static_cast<std::size_t>(context_->options.payload_bytes_max);
@@ -360,14 +366,19 @@ Result<HeardEvent> SagaRecords::hear(const SagaDefinition& definition, const Del
     return Error{ErrorCode::kPayloadTooLarge, "the event has " + std::to_string(event.payload().size()) +
                                                   " bytes, but payload_bytes_max is " + std::to_string(max)};
   }
-  auto changed = change(definition.type, heard.id, [&](const saga::State& state) {
-    auto entry = state.hear(event.topic(), Bytes(event.payload()));
-    heard.as = entry ? Heard::kTaken : state.heard(event.topic()) != nullptr ? Heard::kKnown : Heard::kLate;
+  auto changed = change(definition.type, heard.id, [&](const SagaRecord& record) -> Result<SagaEntry> {
+    const bool is_own = std::find(record.ids.begin(), record.ids.end(), event.id()) != record.ids.end();
+    heard.as = Heard::kOwn;
+    if (is_own) return Error{ErrorCode::kConflict, "the event is of this log"};
+    auto entry = record.state.hear(event.topic(), Bytes(event.payload()));
+    const bool known = record.state.heard(event.topic()) != nullptr;
+    heard.as = entry ? Heard::kTaken : known ? Heard::kKnown : Heard::kLate;
     return entry;
   });
   if (changed || heard.as != Heard::kTaken) return heard;
   if (changed.error().code != ErrorCode::kNotFound) return std::move(changed).error();
-  heard.as = begins ? Heard::kTaken : Heard::kEarly;
+  const bool is_ours = event.header(kSagaTypeHeader) == definition.type;
+  heard.as = begins ? Heard::kTaken : is_ours ? Heard::kLate : Heard::kEarly;
   if (!begins) return heard;
   auto started = start(definition, heard.id, Bytes(event.payload()));
   // Somebody else has begun it meanwhile.
@@ -376,11 +387,11 @@ Result<HeardEvent> SagaRecords::hear(const SagaDefinition& definition, const Del
 }
 
 Result<void> SagaRecords::change(std::string_view type, std::string_view id,
-                                 const std::function<Result<SagaEntry>(const saga::State&)>& entry_of) {
+                                 const std::function<Result<SagaEntry>(const SagaRecord&)>& entry_of) {
   for (int conflicts = 0;;) {
     auto record = load(type, id);
     if (!record) return std::move(record).error();
-    auto entry = entry_of(record->state);
+    auto entry = entry_of(*record);
     if (!entry) return std::move(entry).error();
     entry->at = context_->clock->now();
     if (auto applied = record->state.apply(*entry); !applied) return applied;
@@ -399,8 +410,9 @@ Result<void> SagaRecords::change(std::string_view type, std::string_view id,
 
 // ---- alerts -------------------------------------------------------------------------------------
 
-void SagaRecords::watch() {
-  if (!context_->options.on_alert || !context_->options.alert.stuck_sagas) return;
+void SagaRecords::watch(MonotonicTime now) {
+  if (!context_->options.on_alert || !context_->options.alert.stuck_sagas || now < watch_at_) return;
+  watch_at_ = now + context_->options.sweep_interval;
   SagaQuery query;
   query.status = SagaStatus::kStuck;
   query.count_max = kReadCountMax;
@@ -422,10 +434,14 @@ void SagaRecords::watch() {
   for (const auto& saga : stuck) {
     if (!stuck_.contains(saga.first)) tell(saga, false);
   }
+  StuckSagas unseen;
   for (const auto& saga : stuck_) {
-    if (!stuck.contains(saga.first)) tell(saga, true);
+    if (stuck.contains(saga.first)) continue;
+    // Of more than are read it may only have made room for another.
+    page->cursor.empty() ? tell(saga, true) : static_cast<void>(unseen.insert(saga));
   }
   stuck_ = std::move(stuck);
+  stuck_.merge(unseen);
 }
 
 }  // namespace towline::engine

@@ -63,6 +63,7 @@ struct SagaChange {
 enum class Heard : std::uint8_t {
   kTaken,    ///< it is in the log
   kKnown,    ///< it was heard before
+  kOwn,      ///< the saga itself has published it
   kEarly,    ///< there is no such saga yet
   kLate,     ///< the saga is over, or began under a definition that does not listen to it
   kStranger  ///< it has no saga's id
@@ -85,12 +86,12 @@ class SagaRecords {
                                         std::vector<SagaEntry>* log = nullptr);
   [[nodiscard]] Result<std::vector<SagaEntry>> timeline(std::string_view type, std::string_view id);
   [[nodiscard]] Result<SagaResult> result(std::string_view type, std::string_view id, Duration timeout);
-  /// Appends the entry that `entry_of` makes of the saga's state, again when another one comes between.
+  /// Appends the entry that `entry_of` makes of the saga, again when another one comes between.
   [[nodiscard]] Result<void> change(std::string_view type, std::string_view id,
-                                    const std::function<Result<SagaEntry>(const saga::State&)>& entry_of);
+                                    const std::function<Result<SagaEntry>(const SagaRecord&)>& entry_of);
 
   /// One round of alerts about sagas that are stuck. One thread.
-  void watch();
+  void watch(MonotonicTime now);
 
   /// The unit of a change; `record` is as before it but for its state. Afterwards it is as when the unit is
   /// committed.
@@ -106,7 +107,9 @@ class SagaRecords {
   [[nodiscard]] const std::shared_ptr<Context>& context_ptr() const noexcept { return context_; }
 
  private:
-  [[nodiscard]] Result<spi::Write> event_write(const SagaRecord& record, const SagaEntry& entry);
+  /// `id`: of the entry. The event has it too, so that it is known when it comes back.
+  [[nodiscard]] Result<spi::Write> event_write(const SagaRecord& record, const SagaEntry& entry,
+                                               const MessageId& id);
   [[nodiscard]] Result<spi::Write> wake_write(const SagaRecord& record, TimePoint at);
   [[nodiscard]] Result<SagaStarted> started_before(const SagaDefinition& definition, const std::string& id,
                                                    const Bytes& context);
@@ -116,6 +119,7 @@ class SagaRecords {
   /// By type and id, the step.
   using StuckSagas = std::map<std::pair<std::string, std::string>, std::string>;
   StuckSagas stuck_;  ///< of watch()
+  MonotonicTime watch_at_ = MonotonicTime::min();
 };
 
 }  // namespace towline::engine

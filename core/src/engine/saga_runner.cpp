@@ -24,6 +24,10 @@ constexpr Duration kHoldMax = std::chrono::hours(24);
 /// An event that comes before its saga looks for it again after so long.
 constexpr Duration kEarlyDelayMin = std::chrono::milliseconds(20);
 constexpr Duration kEarlyDelayMax = std::chrono::seconds(30);
+/// So long behind its time what is awaited is missing, even if the listener has not come so far.
+constexpr Duration kListenerGrace = std::chrono::seconds(30);
+/// The listener's backlog is looked at this often.
+constexpr Duration kBacklogInterval = std::chrono::milliseconds(100);
 /// An event that could not be written.
 constexpr Duration kHearAgain = std::chrono::seconds(1);
 constexpr Duration kLookInterval = std::chrono::seconds(1);
@@ -34,6 +38,15 @@ thread_local const SagaRunner* t_lane = nullptr;
 std::uint64_t next_call_number() {
   static std::atomic<std::uint64_t> last{0};
   return last.fetch_add(1, std::memory_order_relaxed) + 1;
+}
+
+/// An event that waits for its saga comes back well before anybody misses it.
+Duration early_delay_max(const std::vector<const SagaStep*>& steps) {
+  Duration most = kEarlyDelayMax;
+  for (const SagaStep* step : steps) {
+    if (step->is_awaited) most = std::min<Duration>(most, step->options.timeout / 4);
+  }
+  return std::max(most, kEarlyDelayMin);
 }
 
 void acknowledge(Delivery delivery, Outcome outcome) {
@@ -52,6 +65,8 @@ SagaRunner::SagaRunner(std::shared_ptr<SagaRecords> records, SagaDefinition defi
       fingerprint_(saga::fingerprint_of(shape_)),
       remote_(std::move(remote)),
       steps_(steps_of(definition_)),
+      early_delay_max_(early_delay_max(steps_)),
+      made_at_(context_->clock->now()),
       rng_(context_->make_rng()) {}
 
 SagaRunner::~SagaRunner() { abandon(); }
@@ -123,6 +138,7 @@ Outcome SagaRunner::hear(const Delivery& event) {
   }
   {
     const std::lock_guard lock(mutex_);
+    heard_until_ = std::max(heard_until_, event.published_at());
     statistics_.early += heard->as == Heard::kEarly ? 1 : 0;
     statistics_.late += heard->as == Heard::kLate ? 1 : 0;
     statistics_.strangers += heard->as == Heard::kStranger ? 1 : 0;
@@ -142,7 +158,26 @@ Outcome SagaRunner::wait_for_saga(const Delivery& event) const {
                                 "' of the type '" + definition_.type + "' has begun in time");
   }
   // The longer it has waited the less often it looks.
-  return Outcome::defer(std::min(left, std::clamp(age / 4, kEarlyDelayMin, kEarlyDelayMax)));
+  return Outcome::defer(std::min(left, std::clamp<Duration>(age / 4, kEarlyDelayMin, early_delay_max_)));
+}
+
+bool SagaRunner::may_be_unheard(TimePoint due) {
+  const TimePoint now = context_->clock->now();
+  if (now >= std::max(due, made_at_) + kListenerGrace) return false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (heard_until_ >= due) return false;
+  }
+  const MonotonicTime at = context_->clock->monotonic();
+  if (at >= backlog_at_) {
+    backlog_at_ = at + kBacklogInterval;
+    const auto groups = context_->transport->statistics();
+    const std::string group = listener_options().group;
+    has_backlog_ = groups && std::any_of(groups->begin(), groups->end(), [&](const auto& one) {
+                     return one.group == group && one.waiting + one.in_flight > 0;
+                   });
+  }
+  return has_backlog_;
 }
 
 /// A saga in hand learns of an event at once; another process that has it in hand looks once a second.
@@ -436,7 +471,7 @@ std::optional<SagaRunner::Plan> SagaRunner::plan(const std::string& id, Hand& ha
     decider.take(call.call, returned.outcome, done ? call.output : std::nullopt,
                  done ? call.new_context : std::nullopt, done ? call.published : std::vector<spi::Write>());
   }
-  decider.end_missed_events();
+  decider.end_missed_events([this](TimePoint due) { return may_be_unheard(due); });
   decider.check_deadline();
   // What has killed a process is not begun under the same message: that one would soon count as a killer, and
   // nothing else is handed out beside a suspect.
@@ -445,7 +480,11 @@ std::optional<SagaRunner::Plan> SagaRunner::plan(const std::string& id, Hand& ha
   plan.begins = std::move(decider.begins);
   plan.leaves = hand.running.empty() && plan.begins.empty();
   const bool over = is_final(plan.after.state.status());
-  const auto wake_at = over ? std::nullopt : decider.wake_at();
+  auto wake_at = over ? std::nullopt : decider.wake_at();
+  if (wake_at && decider.waits_for_listener) {
+    const Duration soon = plan.leaves ? Duration(kLookInterval) : Duration(kBacklogInterval);
+    wake_at = std::max(*wake_at, now + soon);
+  }
   hand.look_at = MonotonicTime::max();
   if (plan.leaves) {
     decider.change.wake_at = wake_at;

@@ -154,6 +154,9 @@ class SagaRunner : public std::enable_shared_from_this<SagaRunner> {
   void arrive(Delivery delivery);
   [[nodiscard]] Outcome hear(const Delivery& event);
   [[nodiscard]] Outcome wait_for_saga(const Delivery& event) const;
+  /// Whether an event that was published before `due` may be on its way to the listener: then what is missing
+  /// at that time is perhaps only not heard yet, as after a time in which nobody ran.
+  [[nodiscard]] bool may_be_unheard(TimePoint due);
   void look_again(const std::string& id);
   void note_returned(Returned returned);
   void drop(std::uint64_t delivery_number);
@@ -176,6 +179,8 @@ class SagaRunner : public std::enable_shared_from_this<SagaRunner> {
   const std::string fingerprint_;
   const SagaRemote remote_;
   std::vector<const SagaStep*> steps_;  ///< by number
+  const Duration early_delay_max_;
+  const TimePoint made_at_;
   std::shared_ptr<SagaWorkers> workers_;
   std::shared_ptr<ConsumerCore> consumer_, listener_;
   base::SeededRng rng_;
@@ -184,11 +189,14 @@ class SagaRunner : public std::enable_shared_from_this<SagaRunner> {
   std::map<std::string, Hand> hands_;
   std::set<std::string> due_;  ///< of them, what there is to decide about
   std::unordered_map<std::uint64_t, std::string> by_call_, by_delivery_;
+  MonotonicTime backlog_at_ = MonotonicTime::min();  ///< when to look again whether
+  bool has_backlog_ = false;
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   Inbox inbox_;
   SagaRunnerStatistics statistics_;
+  TimePoint heard_until_{};  ///< when the latest event that was heard was published
   /// Begun and not finished, also those that do not count any more.
   std::atomic<std::uint64_t> open_calls_{0};
   std::atomic<bool> retired_{false};

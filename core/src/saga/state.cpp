@@ -305,6 +305,12 @@ bool State::is_ready(const Call& call) const {
   });
 }
 
+/// When an event may be acted on was another rule once, and what it has led to stays in the logs.
+bool State::could_begin(const Entry& entry, const StepState& step) const {
+  const bool idle = step.execution == Execution::kIdle || step.execution == Execution::kWaiting;
+  return flow_ && idle && entry.attempt == step.attempt + 1 && heard(step.shape->listen_to) != nullptr;
+}
+
 bool State::can_follow(const Entry& entry, const StepState* step) const {
   if (entry.mark == Mark::kBegun) return !begun_;
   if (!begun_) return false;
@@ -316,9 +322,10 @@ bool State::can_follow(const Entry& entry, const StepState* step) const {
     case Mark::kBegun:
       return false;
     case Mark::kHeard:
-      return can_hear(entry.event);
+      return flow_.has_value();
     case Mark::kStarted:
-      return step != nullptr && is_ready({number, Phase::kExecute, entry.attempt});
+      return step != nullptr &&
+             (is_ready({number, Phase::kExecute, entry.attempt}) || could_begin(entry, *step));
     case Mark::kCompensating:
       return step != nullptr && is_ready({number, Phase::kCompensate, entry.attempt});
     case Mark::kDone:

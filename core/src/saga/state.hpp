@@ -124,11 +124,17 @@ class State {
     std::uint64_t done = 0;           ///< number of the entry of its success
     std::optional<Bytes> output;
   };
+  struct Heard {
+    Bytes payload;
+    std::uint64_t number = 0;  ///< of the entry that brought it
+  };
   // state_of_flow.cpp:
+  [[nodiscard]] const Heard* find_heard(std::string_view event) const;
   [[nodiscard]] Status status_of_flow() const;
   [[nodiscard]] bool is_triggered(const StepState& step) const;
-  /// Finds the events that have come and whose turn it is.
+  /// Finds the events that have come and whose turn it is, and what they are to those who await them.
   void spread();
+  void decide(std::size_t step);
   [[nodiscard]] bool has_its_turn(const std::string& event) const;
   /// It is to run, runs, or is waited for.
   [[nodiscard]] bool is_pending(const StepState& step) const;
@@ -157,6 +163,7 @@ class State {
   [[nodiscard]] Result<Entry> of_stuck(Mark mark, std::string_view step) const;
   [[nodiscard]] Entry entry_of(Mark mark, const Call& call) const;
   [[nodiscard]] bool can_follow(const Entry& entry, const StepState* step) const;
+  [[nodiscard]] bool could_begin(const Entry& entry, const StepState& step) const;
   /// Of the whole saga; of a step.
   void change(const Entry& entry);
   void change(const Entry& entry, StepState* step);
@@ -166,7 +173,7 @@ class State {
   const Shape* shape_;
   std::size_t pivot_stage_;
   std::optional<Flow> flow_;
-  std::unordered_map<std::string, Bytes> heard_;
+  std::unordered_map<std::string, Heard> heard_;
   std::unordered_set<std::string> effective_;  ///< of heard_, those that somebody may act on
   std::vector<StepState> steps_;
   std::unordered_map<std::string_view, std::size_t> numbers_;

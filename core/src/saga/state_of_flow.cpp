@@ -8,9 +8,14 @@
 
 namespace towline::saga {
 
-const Bytes* State::heard(std::string_view event) const {
+const State::Heard* State::find_heard(std::string_view event) const {
   const auto found = heard_.find(std::string(event));
   return found == heard_.end() ? nullptr : &found->second;
+}
+
+const Bytes* State::heard(std::string_view event) const {
+  const Heard* found = find_heard(event);
+  return found == nullptr ? nullptr : &found->payload;
 }
 
 const Bytes& State::input(std::size_t step) const {
@@ -41,9 +46,28 @@ bool State::has_its_turn(const std::string& event) const {
 void State::spread() {
   for (bool more = true; more;) {
     more = false;
-    for (const auto& [event, payload] : heard_) {
+    for (const auto& [event, heard] : heard_) {
       if (!effective_.contains(event) && has_its_turn(event)) more = effective_.insert(event).second;
     }
+  }
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    if (steps_[i].shape->is_awaited && is_triggered(steps_[i])) decide(i);
+  }
+}
+
+void State::decide(std::size_t number) {
+  StepState& step = steps_[number];
+  const bool failed = step.execution == Execution::kGivenUp;
+  if (is_over(step) || (failed && !is_stuck_in_flow(number))) return;
+  const Heard* success = find_heard(step.shape->on_success);
+  const Heard* failure = failed ? nullptr : find_heard(step.shape->on_failure);
+  if (success != nullptr && (failure == nullptr || success->number < failure->number)) {
+    step.execution = Execution::kDone;
+    step.done = entry_count_;
+    step.output = success->payload;
+  } else if (failure != nullptr) {
+    step.execution = Execution::kGivenUp;
+    if (cause_.empty()) cause_ = step.shape->name + ": '" + step.shape->on_failure + "' was heard";
   }
 }
 
@@ -94,7 +118,9 @@ std::string_view State::at_of_flow(Status status) const {
 }
 
 bool State::is_undecided(std::size_t step) const {
-  return !is_over(steps_[step]) && (steps_[step].execution != Execution::kGivenUp || is_stuck_in_flow(step));
+  const StepState& one = steps_[step];
+  if (one.execution == Execution::kGivenUp) return is_stuck_in_flow(step);
+  return !is_over(one) && heard(one.shape->on_success) == nullptr && heard(one.shape->on_failure) == nullptr;
 }
 
 bool State::can_hear(std::string_view event) const {
@@ -127,19 +153,7 @@ Result<Entry> State::hear(std::string_view event, Bytes payload) const {
 }
 
 void State::take_in(const std::string& event, const Bytes& payload) {
-  if (event.empty() || !heard_.emplace(event, payload).second) return;
-  for (std::size_t i = 0; i < steps_.size(); ++i) {
-    StepState& step = steps_[i];
-    if (!step.shape->is_awaited || !is_undecided(i)) continue;
-    if (step.shape->on_success == event) {
-      step.execution = Execution::kDone;
-      step.done = entry_count_;
-      step.output = payload;
-    } else if (step.shape->on_failure == event) {
-      step.execution = Execution::kGivenUp;
-      if (cause_.empty()) cause_ = step.shape->name + ": '" + event + "' was heard";
-    }
-  }
+  if (!event.empty()) heard_.try_emplace(event, Heard{payload, entry_count_});
   spread();
 }
 

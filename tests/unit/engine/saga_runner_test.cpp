@@ -261,7 +261,7 @@ TEST(SagaRunner, WhoChangesASagaWhileItsStepRunsIsHeard) {
   while (life.held.empty())
     life.step();
   ASSERT_TRUE(life.world.core->sagas()
-                  .change("order", "o", [](const saga::State& state) { return state.cancel("stop"); })
+                  .change("order", "o", [](const SagaRecord& one) { return one.state.cancel("stop"); })
                   .ok());
   life.hold = false;
   life.workers->run(life.held);
@@ -446,7 +446,7 @@ TEST(SagaRunner, AReplyThatCameInTimeCountsHoweverLateItIsLookedAt) {
   }
   World other(place.options);
   ASSERT_TRUE(other.core->sagas()
-                  .change("order", "o", [](const saga::State&) -> Result<SagaEntry> { return SagaEntry{}; })
+                  .change("order", "o", [](const SagaRecord&) -> Result<SagaEntry> { return SagaEntry{}; })
                   .ok());
   (void)other.publish(reply);
   place.clock->advance(1h);
@@ -487,6 +487,12 @@ TEST(SagaRunner, WhatAClockAheadHasWokenIsDue) {
 }
 
 // ---- choreographies -----------------------------------------------------------------------------
+
+SagaStepOptions quick_once() {
+  SagaStepOptions options;
+  options.classify.permanent_types = {"Never"};
+  return options;
+}
 
 /// Reserves, waits for the payment of somebody else, and ships, or gives back what it reserved.
 Choreography paid_elsewhere(Effects& effects) {
@@ -573,6 +579,53 @@ TEST(SagaRunner, OfAChoreographyEndsWhatDoesNotComeAtItsTime) {
   life.world.publish(Sagas::event("paid", "o", "too late"));
   life.play();
   EXPECT_EQ(life.runner->statistics().late, 1U);
+}
+
+TEST(SagaRunner, OfAChoreographyHearsWhatCameWhileNobodyRanBeforeItMissesIt) {
+  for (const bool listens : {true, false}) {
+    Place place(listens ? "flow-listens" : "flow-deaf");
+    Effects effects;
+    const Choreography saga = paid_elsewhere(effects);
+    {
+      Life first(saga, place.options);
+      first.start(saga);
+      first.play(5s);
+      (void)first.runner->close(MonotonicTime::max());
+      first.world.publish(Sagas::event("paid", "o", "9 EUR"));
+    }
+    place.clock->advance(2h);
+    Life second(saga, place.options);
+    // The saga is looked at before the listener has got anything.
+    const auto listener = std::exchange(second.listener, nullptr);
+    second.play(20s);
+    EXPECT_EQ(effects.names, Names{"reserve"});
+    if (listens) second.listener = listener;
+    second.play();
+    const Names wanted = listens ? Names{"reserve", "ship"} : Names{"reserve", "release"};
+    EXPECT_EQ(effects.names, wanted) << "who hears nothing at all does not hold it up";
+  }
+}
+
+TEST(SagaRunner, AnEventOfTheSagaItselfThatComesLateChangesNothing) {
+  Effects effects;
+  Choreography saga("order", "placed");
+  saga.on("placed", effects.fail(), "paid", "unpaid", quick_once(), "charge")
+      .expect("unpaid", "refunded", "unrefunded", 1h)
+      .on("paid", effects.note(), "shipped", {}, {}, "ship")
+      .on("refunded", effects.note(), "told", {}, {}, "tell");
+  Life life(saga);
+  life.start(saga);
+  life.play(50min);
+  const auto listener = std::exchange(life.listener, nullptr);
+  life.play(20min);
+  ASSERT_EQ(life.info().status, SagaStatus::kStuck) << "its own `unrefunded` is on the way to its listener";
+  ASSERT_TRUE(life.world.core->sagas()
+                  .change("order", "o", [](const SagaRecord& one) { return one.state.retry("refunded"); })
+                  .ok());
+  life.listener = listener;
+  life.play(10min);
+  EXPECT_EQ(life.info().status, SagaStatus::kCompensating) << "it waits for another hour";
+  EXPECT_EQ(life.info().step, "refunded");
 }
 
 TEST(SagaRunner, OfAChoreographyEndsWhatDoesNotComeAlsoWhileAStepRuns) {

@@ -192,6 +192,57 @@ TEST(StateOfFlow, WhatUndoesAStepWaitsForIt) {
   EXPECT_EQ(declined.state.status(), Status::kCompensated);
 }
 
+TEST(StateOfFlow, AnEventThatSeveralLeadToHasItsTurnByEither) {
+  const Shape shape = flow_of({on("charge", "placed", "paid", "cancelled"),
+                               expect("paid", "shipped", "cancelled"), on("undo", "cancelled", "undone")});
+  for (const Names& failing : {Names{}, Names{"charge"}}) {
+    Player player(shape);
+    player.hear("cancelled");
+    EXPECT_EQ(player.play(failing).effects, (Names{"charge", "undo"}));
+    EXPECT_EQ(player.state.status(), Status::kCompensated);
+  }
+}
+
+TEST(StateOfFlow, OnlyWhatHasItsTurnDecides) {
+  const Shape bank = flow_of({on("charge", "placed", "paid", "unpaid"), expect("paid", "shipped", "released"),
+                              on("refund", "released", "refunded")});
+  Player shipped(bank);
+  shipped.hear("shipped");
+  shipped.play({"charge"});
+  EXPECT_EQ(shipped.state.status(), Status::kCompensated) << "it was never paid";
+  Player released(bank);
+  released.hear("released");
+  EXPECT_EQ(released.state.status(), Status::kRunning);
+  EXPECT_EQ(released.state.cause(), "");
+  EXPECT_FALSE(released.state.hear("shipped", "").ok()) << "the first counts, whenever it has its turn";
+  released.play();
+  EXPECT_EQ(released.state.cause(), "shipped: 'released' was heard");
+  const Shape refunding =
+      flow_of({on("charge", "placed", "paid", "unpaid"), expect("unpaid", "refunded", "unrefunded"),
+               on("tell", "refunded", "told")});
+  Player unrefunded(refunding);
+  unrefunded.hear("unrefunded");
+  unrefunded.play();
+  EXPECT_EQ(unrefunded.state.status(), Status::kCompleted) << "nothing was to be given back";
+}
+
+TEST(StateOfFlow, WhatWasBegunUnderAnotherRuleIsRead) {
+  const Shape bank = flow_of({on("charge", "placed", "paid", "unpaid"), expect("paid", "shipped", "released"),
+                              on("refund", "released", "refunded")});
+  Player player(bank);
+  player.hear("released");
+  Entry early;  // once it did not wait for the charge
+  early.mark = Mark::kStarted;
+  early.step = "refund";
+  early.attempt = 1;
+  player.write(early);
+  EXPECT_EQ(player.state.running().size(), 1U);
+  player.play();
+  EXPECT_EQ(player.state.status(), Status::kCompensated);
+  early.attempt = 2;
+  EXPECT_FALSE(player.state.apply(early).ok());
+}
+
 TEST(StateOfFlow, HearsAnEventOnceAndOnlyWhatItListensTo) {
   Player player(kAwaiting);
   EXPECT_FALSE(player.state.hear("placed", "again").ok());
@@ -201,7 +252,9 @@ TEST(StateOfFlow, HearsAnEventOnceAndOnlyWhatItListensTo) {
   Entry entry;
   entry.mark = Mark::kHeard;
   entry.event = "paid";
-  EXPECT_FALSE(player.state.apply(entry).ok());
+  entry.context = "again";
+  EXPECT_TRUE(player.state.apply(entry).ok()) << "a log that has it was written under another rule";
+  EXPECT_EQ(*player.state.heard("paid"), "of paid");
   EXPECT_FALSE(State(Shape{{{{"a"}}}, {}}).hear("paid", "").ok()) << "a saga with a conductor";
 }
 
