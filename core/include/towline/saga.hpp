@@ -189,9 +189,9 @@ using SagaHandler = std::function<void(SagaCall&)>;
 /// How a type of the program's own is written as a saga's context, and read: for the program to specialize.
 ///
 ///     template <>
-///     struct towline::Codec<Order> {
-///       static towline::Bytes encode(const Order& order);
-///       static Order decode(const towline::Bytes& bytes);
+///     struct towline::Codec<Purchase> {
+///       static towline::Bytes encode(const Purchase& purchase);
+///       static Purchase decode(const towline::Bytes& bytes);
 ///     };
 template <typename Context>
 struct Codec;
