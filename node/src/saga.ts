@@ -85,7 +85,7 @@ export abstract class SagaDefinition {
   }
 
   /** The flow as a Mermaid diagram. */
-  diagram(): string {
+  visualize(): string {
     return native.sagaDiagram(this.fields());
   }
 

@@ -104,6 +104,31 @@ TEST_P(ChoreographySuite, Conf106_EventsJoinStepsAndEachRunsOnce) {
                    "done order.shipped order.shipped"}));
 }
 
+TEST_P(ChoreographySuite, Conf106_ItsFlowIsDrawn) {
+  Effects effects;
+  EXPECT_EQ(visualize(awaiting(effects, 1s).definition()),
+            "flowchart TD\n"
+            "  e1([order.placed])\n"
+            "  e2([stock.reserved])\n"
+            "  s1[stock.reserved]\n"
+            "  e1 --> s1\n"
+            "  s1 --> e2\n"
+            "  e3([payment.done])\n"
+            "  s2[waits for payment.done]\n"
+            "  e2 --> s2\n"
+            "  s2 --> e3\n"
+            "  e4([payment.failed])\n"
+            "  s2 -. fails .-> e4\n"
+            "  e5([stock.released])\n"
+            "  s3[stock.released]\n"
+            "  e4 --> s3\n"
+            "  s3 --> e5\n"
+            "  e6([order.shipped])\n"
+            "  s4[order.shipped]\n"
+            "  e3 --> s4\n"
+            "  s4 --> e6\n");
+}
+
 TEST_P(ChoreographySuite, Conf106_WhatIsJsonSaysSo) {
   Engine engine = open();
   Choreography saga("order", "order.placed");

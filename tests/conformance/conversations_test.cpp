@@ -234,6 +234,26 @@ TEST_P(ConversationsSuite, Conf101_PositionsOnlyMoveForwardWhoeverWritesThemAndE
   EXPECT_EQ(engine.conversations().position("bob", "phone", "room").value(), 3U);
 }
 
+TEST_P(ConversationsSuite, Conf101_WhatWasMissedIsForgottenInItsTime) {
+  auto clock = std::make_shared<VirtualClock>();
+  set_keeper_clock(clock);
+  EXPECT_EQ(EngineOptions().conversations.missed_expiry, 24h);
+  EXPECT_EQ(EngineOptions().conversations.client_expiry, 24h * 30);
+  EngineOptions options = quick_options();
+  options.clock = clock;
+  options.conversations.missed_expiry = 1h;
+  Engine engine = open(options);
+  say(engine, 3);
+  ASSERT_OK(engine.conversations().acknowledge("bob", "phone", "room", 1));
+  ASSERT_OK(engine.conversations().note_missed("bob", "room", 3));
+  EXPECT_EQ(engine.conversations().missed("bob")->items.size(), 1U);
+  clock->advance(59min);
+  EXPECT_EQ(engine.conversations().missed("bob")->items.size(), 1U);
+  clock->advance(2min);
+  EXPECT_EQ(engine.conversations().missed("bob")->items.size(), 0U);
+  EXPECT_EQ(engine.conversations().position("bob", "phone", "room").value(), 1U) << "it has its own time";
+}
+
 TEST_P(ConversationsSuite, Conf102_TheLiveAndTheDurablePathGiveAClientEachMessageOnce) {
   Engine engine = open();
   Conversations talk = engine.conversations();
@@ -293,6 +313,23 @@ TEST_P(ConversationsSuite, Conf103_TrimmingKeepsTheNewestAndTakesNothingFromAGro
   auto consumer = engine.consume("conversations", member("service"), recorder.handler());
   ASSERT_OK(consumer);
   EXPECT_TRUE(recorder.reaches(100));
+}
+
+TEST_P(ConversationsSuite, Conf103_TrimmingByBytesKeepsTheNewest) {
+  EngineOptions options = quick_options();
+  options.conversations.bytes_max = 1000;
+  Engine engine = open(options);
+  Conversations talk = engine.conversations();
+  for (int i = 0; i < 20; ++i)
+    ASSERT_OK(talk.append("room", text(std::string(200, 'x'))));
+  ASSERT_TRUE(eventually([&] { return talk.find("room").value()->oldest > 10; }));
+  const auto page = talk.messages_since("room", 0);
+  ASSERT_OK(page);
+  ASSERT_FALSE(page->messages.empty());
+  EXPECT_LE(page->messages.size(), 5U);
+  EXPECT_EQ(page->messages.back().sequence, 20U);
+  ASSERT_TRUE(page->gap);
+  EXPECT_EQ(page->gap->oldest, page->messages.front().sequence);
 }
 
 TEST_P(ConversationsSuite, Conf103_WhatIsOldGoesFromQuietConversationsUnlessItIsUnread) {

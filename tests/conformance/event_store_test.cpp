@@ -88,6 +88,23 @@ TEST_P(EventStoreSuite, Conf65_AReaderBehindEightWritersSeesEachEventOnceAndInOr
       }
     });
   }
+  // Beside the subscription somebody reads them all, each page behind the last event of the one before.
+  std::thread reader([&] {
+    std::map<std::string, int> read;
+    std::uint64_t behind = 0;
+    int left = kWriters * kEach;
+    EXPECT_TRUE(eventually([&] {
+      const auto page = engines[0].event_store().read_all(behind + 1, 7);
+      EXPECT_OK(page);
+      for (const RecordedEvent& one : page->events) {
+        EXPECT_GT(one.position, behind);
+        behind = one.position;
+        EXPECT_EQ(one.payload, std::to_string(read[one.stream]++)) << "one was passed over";
+        --left;
+      }
+      return left == 0;
+    }));
+  });
   std::map<std::string, int> next;
   std::uint64_t position = 0;
   int count = 0;
@@ -105,6 +122,7 @@ TEST_P(EventStoreSuite, Conf65_AReaderBehindEightWritersSeesEachEventOnceAndInOr
   }
   for (std::thread& writer : writers)
     writer.join();
+  reader.join();
   EXPECT_EQ(count, kWriters * kEach);
   EXPECT_TRUE(subscription->receive(10, 0s)->empty());
 }

@@ -507,6 +507,91 @@ TEST_P(SagaSuite, Conf63_ADeadlineOfTheSagaPassesWhileItWaits) {
   EXPECT_EQ(effects.all(), (Names{"a", "b", "-b", "-a"}));
 }
 
+TEST_P(SagaSuite, Conf59_BehindItsPivotItOnlyGoesForward) {
+  Engine engine = open();
+  Effects effects;
+  SagaStepOptions pivot = quick();
+  pivot.pivot = true;
+  Saga saga("order");
+  saga.step("a", effects.note(), effects.note(), quick())
+      .step("b", effects.note(), pivot)
+      .step("c", effects.fail(2), quick(2));
+  const auto runner = engine.sagas().run(saga);
+  ASSERT_OK(runner);
+  ASSERT_OK(engine.sagas().start(saga, "o", ""));
+  auto result = engine.sagas().result("order", "o", 10s);
+  ASSERT_OK(result);
+  EXPECT_EQ(result->saga.status, SagaStatus::kStuck) << "nothing is undone";
+  EXPECT_EQ(result->saga.step, "c");
+  EXPECT_EQ(effects.all(), (Names{"a", "b", "c", "c"}));
+  ASSERT_OK(engine.sagas().retry("order", "o", "c"));
+  EXPECT_TRUE(
+      eventually([&] { return (*engine.sagas().find("order", "o"))->status == SagaStatus::kCompleted; }));
+  EXPECT_EQ(effects.all(), (Names{"a", "b", "c", "c", "c"}));
+}
+
+TEST_P(SagaSuite, Conf62_TheyAreListedByTypeStateAndAge) {
+  Engine engine = open();
+  Effects effects;
+  const Saga order = letters(effects, 1), ride = letters(effects, 1, "ride");
+  const auto orders = engine.sagas().run(order);
+  ASSERT_OK(orders);
+  for (const char* id : {"o-1", "o-2"}) {
+    ASSERT_OK(engine.sagas().start(order, id, ""));
+    ASSERT_OK(engine.sagas().result("order", id, 10s));
+    const TimePoint now = system_clock()->now();
+    ASSERT_TRUE(eventually([&] { return system_clock()->now() > now; }));
+  }
+  ASSERT_OK(engine.sagas().start(ride, "r-1", ""));
+  const auto ids = [&](const SagaQuery& query) {
+    Names listed;
+    const auto page = engine.sagas().list(query);
+    EXPECT_OK(page);
+    for (const SagaInfo& saga : page->items)
+      listed.push_back(saga.id);
+    return listed;
+  };
+  SagaQuery query;
+  query.type = "order";
+  EXPECT_EQ(ids(query), (Names{"o-1", "o-2"}));
+  query.started_before = (*engine.sagas().find("order", "o-2"))->started_at;
+  EXPECT_EQ(ids(query), Names{"o-1"});
+  SagaQuery unfinished;
+  unfinished.unfinished = true;
+  EXPECT_EQ(ids(unfinished), Names{"r-1"});
+  SagaQuery running;
+  running.status = SagaStatus::kRunning;
+  EXPECT_EQ(ids(running), Names{"r-1"});
+}
+
+TEST_P(SagaSuite, Conf63_AReplyThatCameWhileNobodyRanCounts) {
+  Effects effects;
+  const Saga saga = with_command(effects, 1h);
+  {
+    Engine engine = open();
+    auto runner = engine.sagas().run(saga);
+    ASSERT_OK(runner);
+    ASSERT_OK(engine.sagas().start(saga, "o", ""));
+    ASSERT_TRUE(eventually([&] { return (*engine.sagas().find("order", "o"))->step == "charge"; }));
+    ASSERT_OK(runner->close());
+    Recorder commands;
+    const auto service = engine.consume("payments", member("payments"), [&](Delivery& delivery) {
+      engine.publish(Sagas::reply(delivery, "receipt").value()).value();
+      commands.add(delivery);
+    });
+    ASSERT_OK(service);
+    ASSERT_TRUE(commands.reaches(1));
+    close(engine);
+  }
+  Engine engine = open();
+  const auto runner = engine.sagas().run(saga);
+  ASSERT_OK(runner);
+  const auto result = engine.sagas().result("order", "o", 10s);
+  ASSERT_OK(result);
+  EXPECT_EQ(result->saga.status, SagaStatus::kCompleted) << result->saga.error;
+  EXPECT_EQ(effects.all(), (Names{"reserve", "ship"}));
+}
+
 TEST_P(SagaSuite, Bad34_ADefinitionThatBreaksARuleIsRefused) {
   Engine engine = open();
   const SagaHandler nothing = [](SagaCall&) {};
@@ -547,8 +632,17 @@ TEST_P(SagaSuite, Bad34_AChangedDefinitionIsToldAndItsSagasAreKept) {
   ASSERT_OK(engine.sagas().start(next, "n", ""));
   EXPECT_EQ(engine.sagas().result("order", "n", 10s)->saga.status, SagaStatus::kCompleted);
   EXPECT_EQ((*engine.sagas().find("order", "o"))->status, SagaStatus::kRunning) << "it waits for its version";
+  SagaQuery parked;
+  parked.definition_version = 1;
+  parked.unfinished = true;
+  EXPECT_EQ(engine.sagas().list(parked)->items.size(), 1U);
+  const auto warned = [&] {
+    return logged("1 unfinished sagas wait for towline.saga.order.v1", LogLevel::kWarning);
+  };
+  EXPECT_EQ(warned(), 1U);
   const auto older = engine.sagas().run(old);
   ASSERT_OK(older);
+  EXPECT_EQ(warned(), 1U);
   EXPECT_EQ(engine.sagas().result("order", "o", 10s)->saga.status, SagaStatus::kCompleted);
 }
 

@@ -17,7 +17,7 @@ test("a definition has a diagram, and its steps the names of their events or the
     .on("order.placed", nothing, "stock.reserved", "stock.refused", { name: "reserve" })
     .expect("stock.reserved", "payment.done", "payment.failed", { timeoutMs: 1 })
     .on("payment.done", nothing, "order.shipped")
-    .diagram();
+    .visualize();
   const parts = ["[reserve]", "[waits for payment.done]", "[order.shipped]", "([stock.reserved])", "-. fails .->"];
   for (const part of parts) {
     assert.ok(diagram.includes(part), `${part} in ${diagram}`);

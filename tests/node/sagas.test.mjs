@@ -293,5 +293,5 @@ test("lists have pages, and a definition a diagram", async (t) => {
   for (const wrong of [{ countMax: 0 }, { countMax: 1_001 }, { status: "done" }, { startedBefore: "now" }]) {
     await assert.rejects(sagas.list(wrong), { code: "ERR_INVALID_ARGUMENT" });
   }
-  assert.match(saga.diagram(), /^flowchart TD\n {2}start\(\[order v3\]\)\n.*s1\[a\].*s2\{\{b\}\}/s);
+  assert.match(saga.visualize(), /^flowchart TD\n {2}start\(\[order v3\]\)\n.*s1\[a\].*s2\{\{b\}\}/s);
 });

@@ -5,7 +5,6 @@
 #include "engine/core.hpp"
 
 #include <algorithm>
-#include <map>
 
 #include "base/text.hpp"
 #include "base/validate.hpp"
@@ -228,10 +227,23 @@ Result<void> Core::check_definition(const SagaDefinition& definition, const saga
     }
     query.cursor = page->cursor;
   } while (!query.cursor.empty());
-  for (const auto& [version, count] : of_others) {
-    context_->log(LogLevel::kInfo, "sagas",
-                  std::to_string(count) + " unfinished sagas of " + saga_topic(definition.type, version) +
-                      " need that version to be run too");
+  return report_versions(definition.type, of_others);
+}
+
+Result<void> Core::report_versions(std::string_view type,
+                                   const std::map<std::uint32_t, std::uint64_t>& unfinished) {
+  if (unfinished.empty()) return {};
+  auto groups = context_->transport->statistics();
+  if (!groups) return std::move(groups).error();
+  for (const auto& [version, count] : unfinished) {
+    const std::string topic = saga_topic(type, version);
+    const bool runs = std::any_of(groups->begin(), groups->end(), [&topic](const auto& group) {
+      return group.group == kSagaGroup && group.topic == topic && group.member_count > 0;
+    });
+    if (runs) continue;
+    context_->log(LogLevel::kWarning, "sagas",
+                  std::to_string(count) + " unfinished sagas wait for " + topic +
+                      ", which nobody runs; run that version too until they are done");
   }
   return {};
 }

@@ -15,6 +15,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -102,6 +103,9 @@ class Core : public std::enable_shared_from_this<Core> {
   void stop_threads();
   /// Errors: kDefinitionMismatch.
   [[nodiscard]] Result<void> check_definition(const SagaDefinition& definition, const saga::Shape& shape);
+  /// Warns of versions of a saga that somebody has to run, and nobody does. By version: how many wait.
+  [[nodiscard]] Result<void> report_versions(std::string_view type,
+                                             const std::map<std::uint32_t, std::uint64_t>& unfinished);
   [[nodiscard]] Result<bool> is_busy();
   [[nodiscard]] bool takes_part(const spi::GroupStatistics& group);
 

@@ -65,11 +65,11 @@ bool SagaDecider::is_elsewhere(const saga::Call& call) const {
 
 // ---- what became of calls -----------------------------------------------------------------------
 
-void SagaDecider::end_missed_events(const std::function<bool(TimePoint)>& may_be_unheard) {
+void SagaDecider::end_missed_events(const std::function<bool(const SagaStep&, TimePoint)>& may_be_unheard) {
   for (const saga::Call& call : record_.state.running()) {
     const auto due = record_.state.due_at(call);
     if (!step_of(call).is_awaited || due > now_) continue;
-    if (due && may_be_unheard(*due)) {
+    if (due && may_be_unheard(step_of(call), *due)) {
       waits_for_listener = true;
       continue;
     }

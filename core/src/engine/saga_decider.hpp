@@ -41,7 +41,7 @@ class SagaDecider {
 
   /// Events that are awaited and have not come in time; but for those that `may_be_unheard`, published before
   /// their time and not heard yet.
-  void end_missed_events(const std::function<bool(TimePoint due)>& may_be_unheard);
+  void end_missed_events(const std::function<bool(const SagaStep&, TimePoint due)>& may_be_unheard);
   /// Calls that run and are nobody's: of a process that died. Commands whose reply did not come in time, when
   /// the message in hand was to wake the saga then: it comes behind a reply that came in time.
   void end_lost_calls(std::optional<TimePoint> woken_at);

@@ -377,8 +377,7 @@ Result<HeardEvent> SagaRecords::hear(const SagaDefinition& definition, const Del
   });
   if (changed || heard.as != Heard::kTaken) return heard;
   if (changed.error().code != ErrorCode::kNotFound) return std::move(changed).error();
-  const bool is_ours = event.header(kSagaTypeHeader) == definition.type;
-  heard.as = begins ? Heard::kTaken : is_ours ? Heard::kLate : Heard::kEarly;
+  heard.as = begins ? Heard::kTaken : Heard::kEarly;
   if (!begins) return heard;
   auto started = start(definition, heard.id, Bytes(event.payload()));
   // Somebody else has begun it meanwhile.

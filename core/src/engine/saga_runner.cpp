@@ -46,7 +46,7 @@ Duration early_delay_max(const std::vector<const SagaStep*>& steps) {
   for (const SagaStep* step : steps) {
     if (step->is_awaited) most = std::min<Duration>(most, step->options.timeout / 4);
   }
-  return std::max(most, kEarlyDelayMin);
+  return std::max<Duration>(most, kLookInterval);
 }
 
 void acknowledge(Delivery delivery, Outcome outcome) {
@@ -138,7 +138,6 @@ Outcome SagaRunner::hear(const Delivery& event) {
   }
   {
     const std::lock_guard lock(mutex_);
-    heard_until_ = std::max(heard_until_, event.published_at());
     statistics_.early += heard->as == Heard::kEarly ? 1 : 0;
     statistics_.late += heard->as == Heard::kLate ? 1 : 0;
     statistics_.strangers += heard->as == Heard::kStranger ? 1 : 0;
@@ -161,23 +160,27 @@ Outcome SagaRunner::wait_for_saga(const Delivery& event) const {
   return Outcome::defer(std::min(left, std::clamp<Duration>(age / 4, kEarlyDelayMin, early_delay_max_)));
 }
 
-bool SagaRunner::may_be_unheard(TimePoint due) {
+bool SagaRunner::may_be_unheard(const SagaStep& step, TimePoint due) {
   const TimePoint now = context_->clock->now();
   if (now >= std::max(due, made_at_) + kListenerGrace) return false;
-  {
-    const std::lock_guard lock(mutex_);
-    if (heard_until_ >= due) return false;
+  // What was published before `due` is in a backlog that was looked at behind it.
+  if (backlog_as_of_ <= due || context_->clock->monotonic() >= backlog_at_) look_at_backlog(now);
+  return !backlog_ || backlog_->contains(step.on_success) || backlog_->contains(step.on_failure);
+}
+
+void SagaRunner::look_at_backlog(TimePoint now) {
+  const MonotonicTime from = context_->clock->monotonic();
+  auto groups = context_->transport->statistics();
+  const MonotonicTime to = context_->clock->monotonic();
+  backlog_as_of_ = now;
+  backlog_at_ = to + std::max(kBacklogInterval, 10 * (to - from));
+  backlog_.reset();
+  if (!groups) return;
+  const std::string group = listener_options().group;
+  backlog_.emplace();
+  for (spi::GroupStatistics& one : *groups) {
+    if (one.group == group && one.waiting + one.in_flight > 0) backlog_->insert(std::move(one.topic));
   }
-  const MonotonicTime at = context_->clock->monotonic();
-  if (at >= backlog_at_) {
-    backlog_at_ = at + kBacklogInterval;
-    const auto groups = context_->transport->statistics();
-    const std::string group = listener_options().group;
-    has_backlog_ = groups && std::any_of(groups->begin(), groups->end(), [&](const auto& one) {
-                     return one.group == group && one.waiting + one.in_flight > 0;
-                   });
-  }
-  return has_backlog_;
 }
 
 /// A saga in hand learns of an event at once; another process that has it in hand looks once a second.
@@ -471,7 +474,8 @@ std::optional<SagaRunner::Plan> SagaRunner::plan(const std::string& id, Hand& ha
     decider.take(call.call, returned.outcome, done ? call.output : std::nullopt,
                  done ? call.new_context : std::nullopt, done ? call.published : std::vector<spi::Write>());
   }
-  decider.end_missed_events([this](TimePoint due) { return may_be_unheard(due); });
+  decider.end_missed_events(
+      [this](const SagaStep& step, TimePoint due) { return may_be_unheard(step, due); });
   decider.check_deadline();
   // What has killed a process is not begun under the same message: that one would soon count as a killer, and
   // nothing else is handed out beside a suspect.

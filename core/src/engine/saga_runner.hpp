@@ -154,9 +154,10 @@ class SagaRunner : public std::enable_shared_from_this<SagaRunner> {
   void arrive(Delivery delivery);
   [[nodiscard]] Outcome hear(const Delivery& event);
   [[nodiscard]] Outcome wait_for_saga(const Delivery& event) const;
-  /// Whether an event that was published before `due` may be on its way to the listener: then what is missing
-  /// at that time is perhaps only not heard yet, as after a time in which nobody ran.
-  [[nodiscard]] bool may_be_unheard(TimePoint due);
+  /// Whether one of the events of an awaited step may be on its way to the listener since before `due`: then
+  /// what is missing is perhaps only not heard yet, as after a time in which nobody ran.
+  [[nodiscard]] bool may_be_unheard(const SagaStep& step, TimePoint due);
+  void look_at_backlog(TimePoint now);
   void look_again(const std::string& id);
   void note_returned(Returned returned);
   void drop(std::uint64_t delivery_number);
@@ -189,14 +190,15 @@ class SagaRunner : public std::enable_shared_from_this<SagaRunner> {
   std::map<std::string, Hand> hands_;
   std::set<std::string> due_;  ///< of them, what there is to decide about
   std::unordered_map<std::uint64_t, std::string> by_call_, by_delivery_;
-  MonotonicTime backlog_at_ = MonotonicTime::min();  ///< when to look again whether
-  bool has_backlog_ = false;
+  /// Topics that have something for the listener; nullopt: not known. As of when, and when to look again.
+  std::optional<std::set<std::string>> backlog_;
+  TimePoint backlog_as_of_{};
+  MonotonicTime backlog_at_ = MonotonicTime::min();
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   Inbox inbox_;
   SagaRunnerStatistics statistics_;
-  TimePoint heard_until_{};  ///< when the latest event that was heard was published
   /// Begun and not finished, also those that do not count any more.
   std::atomic<std::uint64_t> open_calls_{0};
   std::atomic<bool> retired_{false};

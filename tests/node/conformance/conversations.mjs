@@ -130,6 +130,17 @@ scenario("CONF-101", "positions only move forward, and expire", async (stage) =>
   assert.equal(await engines[1].conversations.position("amy", "phone", "room"), 3n);
 });
 
+scenario("CONF-101", "what was missed is forgotten in its time", async (stage) => {
+  const engine = await stage.open({ conversations: { missedExpiryMs: 1_000 } });
+  const { conversations } = engine;
+  await say(engine, 3);
+  await conversations.acknowledge("bob", "phone", "room", 1);
+  await conversations.noteMissed("bob", "room", 3);
+  assert.deepEqual((await conversations.missed("bob")).items.map((one) => one.conversation), ["room"]);
+  await until(async () => (await conversations.missed("bob")).items.length === 0);
+  assert.equal(await conversations.position("bob", "phone", "room"), 1n, "it has its own time");
+});
+
 scenario("CONF-102", "the live and the durable path give each message once", async (stage) => {
   const engine = await stage.open();
   const { conversations } = engine;
@@ -196,6 +207,14 @@ scenario("CONF-103", "trimming keeps the newest and takes nothing from a group",
   let copies = 0;
   await engine.consume("conversations", member({ group: "service" }), () => void (copies += 1));
   await until(() => copies === 100);
+});
+
+scenario("CONF-103", "trimming by bytes keeps the newest", async (stage) => {
+  const engine = await stage.open({ conversations: { bytesMax: 1_000 } });
+  for (let n = 0; n < 20; n += 1) await engine.conversations.append("room", { sender: "ann", value: "x".repeat(200) });
+  const { messages, gap } = await engine.conversations.messagesSince("room");
+  assert.ok(messages.length >= 1 && messages.length <= 5, `${messages.length}`);
+  assert.deepEqual([messages.at(-1).sequence, gap.oldest], [20n, messages[0].sequence]);
 });
 
 scenario("CONF-103", "what is old goes from quiet conversations, unless it is unread", async (stage) => {

@@ -122,6 +122,25 @@ scenario("CONF-104", "a value arrives as if it had been published", async (stage
   assert.deepEqual(seen, [[{ amount: 5 }, id, "ann", { tenant: "ü" }, "c-1"]]);
 }, "sql");
 
+scenario("CONF-104", "delays, dedup ids and ids are those of a publish", async (stage) => {
+  const engine = await stage.open();
+  const seen = new Recorder();
+  await engine.consume("orders", member(), seen.handler);
+  const id = "018f0000-0000-7000-8000-000000000001";
+  connected(stage, (connection) => inTransaction(connection, () => {
+    connection.prepare("INSERT INTO towline_outbox_v1(topic, payload, message_id, delay_ms) " +
+      "VALUES('orders', 'later', ?, 3600000)").run(id);
+    for (const payload of ["one", "again"]) {
+      connection.prepare("INSERT INTO towline_outbox_v1(topic, payload, dedup_id) VALUES('orders', ?, 'd')").run(payload);
+    }
+  }));
+  await seen.reaches(1);
+  await engine.settleDown();
+  assert.deepEqual(seen.texts, ["one"]);
+  assert.ok((await engine.publish("orders", "and again", { dedupId: "d" })).duplicate);
+  assert.equal(await engine.cancel(id), "done");
+}, "sql");
+
 scenario("CONF-104", "what SQL can see is refused and the rest becomes a dead letter", async (stage) => {
   const engine = await stage.open();
   connected(stage, (connection) => {

@@ -167,6 +167,23 @@ scenario("CONF-59", "a cancelled saga is undone and one past its pivot is not", 
   await refused(engine.sagas.cancel("order", "q", "nobody"), "ERR_NOT_FOUND");
 });
 
+scenario("CONF-59", "behind its pivot it only goes forward", async (stage) => {
+  const engine = await stage.open();
+  const effects = new Effects();
+  const saga = new Saga("order")
+    .step("a", effects.note, quick(3, { compensate: effects.note }))
+    .step("b", effects.note, quick(3, { pivot: true }))
+    .step("c", effects.fail(2), quick(2));
+  await engine.runSaga(saga);
+  await engine.sagas.start(saga, undefined, { id: "o" });
+  const result = await engine.sagas.result("order", "o");
+  assert.deepEqual([result.saga.status, result.saga.step], ["stuck", "c"], "nothing is undone");
+  assert.deepEqual(effects.all, ["a", "b", "c", "c"]);
+  await engine.sagas.retry("order", "o", "c");
+  await until(async () => (await engine.sagas.find("order", "o")).status === "completed");
+  assert.deepEqual(effects.all, ["a", "b", "c", "c", "c"]);
+});
+
 scenario("CONF-60", "killed at each boundary it comes to the same end", async (stage) => {
   const steps = ["a/execute", "b/execute", "c/execute", "d/execute", "d/compensate", "c/compensate", "b/compensate",
     "a/compensate"];
@@ -284,6 +301,26 @@ scenario("CONF-62", "a person can skip and force", async (stage) => {
   await refused(sagas.skip("order", "forced", "a"), "ERR_CONFLICT");
 });
 
+scenario("CONF-62", "they are listed by type, state and age", async (stage) => {
+  const engine = await stage.open();
+  const { sagas } = engine;
+  const effects = new Effects();
+  const [order, ride] = [letters(effects, 1), letters(effects, 1, "ride")];
+  await engine.runSaga(order);
+  for (const id of ["o-1", "o-2"]) {
+    await sagas.start(order, undefined, { id });
+    await sagas.result("order", id);
+    await sleep(2); // so that each has its own time of beginning
+  }
+  await sagas.start(ride, undefined, { id: "r-1" });
+  const ids = async (query) => (await sagas.list(query)).items.map((one) => one.id);
+  const { startedAt } = await sagas.find("order", "o-2");
+  assert.deepEqual(await ids({ type: "order" }), ["o-1", "o-2"]);
+  assert.deepEqual(await ids({ type: "order", startedBefore: startedAt }), ["o-1"]);
+  assert.deepEqual(await ids({ unfinished: true }), ["r-1"]);
+  assert.deepEqual(await ids({ status: "running" }), ["r-1"]);
+});
+
 /** A saga whose step "charge" is a command to the topic "payments". */
 function withCommand(effects, timeoutMs) {
   return new Saga("order")
@@ -339,6 +376,27 @@ scenario("CONF-63", "a reply that never came is found missing after the restart"
     ["compensated", "charge: ReplyTimeout: no reply came in time"]);
   assert.equal(refunds.count, 1, "nobody knows whether the command was carried out");
   assert.deepEqual(effects.all, ["reserve", "-reserve"]);
+});
+
+scenario("CONF-63", "a reply that came while nobody ran counts", async (stage) => {
+  const effects = new Effects();
+  const saga = withCommand(effects, 3_600_000);
+  let engine = await stage.open();
+  const runner = await engine.runSaga(saga);
+  await engine.sagas.start(saga, undefined, { id: "o" });
+  await until(async () => (await engine.sagas.find("order", "o")).step === "charge");
+  await runner.close();
+  const commands = new Recorder();
+  await engine.consume("payments", member({ group: "payments" }), async (m) => {
+    await engine.sagas.reply(m, "receipt");
+    commands.add(m);
+  });
+  await commands.reaches(1);
+  await stage.close(engine);
+  engine = await stage.open();
+  await engine.runSaga(saga);
+  assert.equal((await engine.sagas.result("order", "o")).saga.status, "completed");
+  assert.deepEqual(effects.all, ["reserve", "ship"]);
 });
 
 scenario("CONF-63", "a deadline of the saga passes while it waits", async (stage) => {

@@ -169,6 +169,21 @@ async def test_conf_101_positions_only_move_forward_and_expire(store: Store) -> 
 
 
 @asynchronous
+async def test_conf_101_what_was_missed_is_forgotten_in_its_time(store: Store) -> None:
+    clock = VirtualClock()
+    async with store.open(clock=clock, conversations={"missed_expiry": 3600}) as engine:
+        talk = engine.conversations
+        await say(engine, 3)
+        await talk.acknowledge("bob", "phone", "room", 1)
+        await talk.note_missed("bob", "room", 3)
+        clock.advance(3540)
+        assert [one.conversation for one in (await talk.missed("bob")).items] == ["room"]
+        clock.advance(120)
+        assert (await talk.missed("bob")).items == []
+        assert await talk.position("bob", "phone", "room") == 1, "it has its own time"
+
+
+@asynchronous
 async def test_conf_102_the_live_and_the_durable_path_give_each_message_once(store: Store) -> None:
     got: list[int] = []
     async with store.open() as engine:
@@ -269,6 +284,16 @@ async def test_conf_103_trimming_keeps_the_newest_and_takes_nothing_from_a_group
         copies: list[ConversationMessage] = []
         await engine.consume("conversations", noting(copies), **member("service"))
         assert await eventually_async(lambda: len(copies) == 100)
+
+
+@asynchronous
+async def test_conf_103_trimming_by_bytes_keeps_the_newest(store: Store) -> None:
+    async with store.open(conversations={"bytes_max": 1000}) as engine:
+        for _ in range(20):
+            await engine.conversations.append("room", "ann", "x" * 200)
+        page = await engine.conversations.messages_since("room")
+        assert 1 <= len(page.messages) <= 5 and page.messages[-1].sequence == 20
+        assert page.gap is not None and page.gap.oldest == page.messages[0].sequence
 
 
 @asynchronous

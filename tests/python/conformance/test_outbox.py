@@ -136,6 +136,28 @@ async def test_conf_104_a_value_arrives_as_if_it_had_been_published(store: Store
 
 
 @asynchronous
+async def test_conf_104_delays_dedup_ids_and_ids_are_those_of_a_publish(store: Store) -> None:
+    seen, id = Recorder(), "018f0000-0000-7000-8000-000000000001"
+    async with store.open() as engine:
+        await engine.consume("orders", seen, **member())
+        with connected(store) as connection, transaction(connection):
+            connection.execute(
+                "INSERT INTO towline_outbox_v1(topic, payload, message_id, delay_ms) "
+                "VALUES('orders', 'later', ?, 3600000)",
+                [id],
+            )
+            for payload in ("one", "again"):
+                connection.execute(
+                    "INSERT INTO towline_outbox_v1(topic, payload, dedup_id) VALUES('orders', ?, 'd')", [payload]
+                )
+        assert await seen.reaches(1)
+        await engine.settle_down()
+        assert seen.payloads == ["one"]
+        assert (await engine.publish("orders", "and again", dedup_id="d")).duplicate
+        assert await engine.cancel(id) == "done"
+
+
+@asynchronous
 async def test_conf_104_what_sql_can_see_is_refused_and_the_rest_becomes_a_dead_letter(store: Store) -> None:
     async with store.open() as engine:
         with connected(store) as connection:

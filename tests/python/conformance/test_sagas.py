@@ -254,6 +254,25 @@ async def test_conf_59_a_cancelled_saga_is_undone_and_one_past_its_pivot_is_not(
             await engine.sagas.cancel("order", "q", "nobody")
 
 
+@asynchronous
+async def test_conf_59_behind_its_pivot_it_only_goes_forward(store: Store) -> None:
+    effects = Effects()
+    saga = Saga("order").step("a", effects.note, effects.note, **quick())
+    saga.step("b", effects.note, pivot=True, **quick()).step("c", effects.fail(2), **quick(2))
+    async with store.open() as engine, engine.run_saga(saga):
+        await engine.sagas.start(saga, id="o")
+        result = await engine.sagas.result("order", "o", 20)
+        assert (result.saga.status, result.saga.step) == ("stuck", "c"), "nothing is undone"
+        assert effects.all == ["a", "b", "c", "c"]
+        await engine.sagas.retry("order", "o", "c")
+
+        async def completed() -> bool:
+            return await status_of(engine, "order", "o") == "completed"
+
+        assert await becomes(completed)
+    assert effects.all == ["a", "b", "c", "c", "c"]
+
+
 # ---- through deaths -------------------------------------------------------------------------------------
 
 
@@ -392,6 +411,28 @@ async def test_conf_62_a_person_can_skip_and_force(store: Store) -> None:
             await sagas.skip("order", "forced", "a")
 
 
+@asynchronous
+async def test_conf_62_they_are_listed_by_type_state_and_age(store: Store) -> None:
+    effects = Effects()
+    order, ride = letters(effects, 1), letters(effects, 1, "ride")
+    async with store.open() as engine, engine.run_saga(order):
+        sagas = engine.sagas
+        for id in ("o-1", "o-2"):
+            await sagas.start(order, id=id)
+            await sagas.result("order", id, 20)
+            await asyncio.sleep(0.002)  # sleeps: so that each has its own time of beginning
+        await sagas.start(ride, id="r-1")
+
+        async def ids(**query: Any) -> list[str]:
+            return [one.id for one in (await sagas.list(**query)).items]
+
+        second = await sagas.find("order", "o-2")
+        assert second is not None
+        assert await ids(type="order") == ["o-1", "o-2"]
+        assert await ids(type="order", started_before=second.started_at) == ["o-1"]
+        assert await ids(unfinished=True) == await ids(status="running") == ["r-1"]
+
+
 # ---- times that pass while nobody runs ------------------------------------------------------------------
 
 
@@ -422,6 +463,32 @@ async def test_conf_63_a_reply_that_never_came_is_found_missing_after_the_restar
     assert result.saga.error == "charge: ReplyTimeout: no reply came in time"
     assert refunds.count == 1, "nobody knows whether the command was carried out"
     assert effects.all == ["reserve", "-reserve"]
+
+
+@asynchronous
+async def test_conf_63_a_reply_that_came_while_nobody_ran_counts(store: Store) -> None:
+    effects, commands = Effects(), Recorder()
+    saga = with_command(effects, 3600)
+    async with store.open() as engine:
+        async with engine.run_saga(saga):
+            await engine.sagas.start(saga, id="o")
+
+            async def waits() -> bool:
+                found = await engine.sagas.find("order", "o")
+                return found is not None and found.step == "charge"
+
+            assert await becomes(waits)
+
+        async def charge(message: Message) -> None:
+            await engine.sagas.reply(message, "receipt")
+            commands.note(message)
+
+        await engine.consume("payments", charge, **member("payments"))
+        assert await eventually_async(lambda: commands.count == 1)
+    async with store.open() as engine, engine.run_saga(saga):
+        result = await engine.sagas.result("order", "o", 20)
+    assert result.saga.status == "completed"
+    assert effects.all == ["reserve", "ship"]
 
 
 @asynchronous

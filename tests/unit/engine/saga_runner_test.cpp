@@ -486,6 +486,26 @@ TEST(SagaRunner, WhatAClockAheadHasWokenIsDue) {
   EXPECT_EQ(life.info().status, SagaStatus::kCompleted);
 }
 
+TEST(SagaRunner, WhatBeganUnderOtherStepsOfTheSameVersionWaitsForThem) {
+  Effects effects;
+  Saga saga("order"), other("order");
+  saga.step("a", effects.note(), effects.note());
+  other.step("b", effects.note(), effects.note());
+  Place place("saga-mismatch");
+  {
+    Life wrong(other, place.options);
+    wrong.start(saga);
+    wrong.play(5s);
+    EXPECT_EQ(wrong.runner->statistics().mismatched, 1U);
+    EXPECT_EQ(wrong.info().status, SagaStatus::kRunning);
+    (void)wrong.runner->close(MonotonicTime::max());
+  }
+  Life right(saga, place.options);
+  right.play();
+  EXPECT_EQ(right.info().status, SagaStatus::kCompleted);
+  EXPECT_EQ(effects.names, Names{"a"});
+}
+
 // ---- choreographies -----------------------------------------------------------------------------
 
 SagaStepOptions quick_once() {
