@@ -43,7 +43,7 @@ test("the quick start compiles, and runs twice", { timeout: 120_000 }, async (t)
 
 test("the programs of the guide compile, and run twice", { timeout: 120_000 }, async (t) => {
   const programs = programsOf("docs/GUIDE.md");
-  assert.equal(programs.size, 13);
+  assert.equal(programs.size, 14);
   const folder = await compile(t, programs);
   for (const name of programs.keys()) {
     for (let round = 0; round < 2; round += 1) {

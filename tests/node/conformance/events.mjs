@@ -114,7 +114,7 @@ scenario("CONF-65", "a reader behind eight writers sees each event once and in o
     const read = {};
     let [behind, left] = [0n, writers * each];
     while (left > 0) {
-      for (const one of (await engines[0].eventStore.readAll(behind + 1n, { countMax: 7 })).events) {
+      for (const one of (await engines[0].eventStore.readAll({ from: behind + 1n, countMax: 7 })).events) {
         assert.ok(one.position > behind);
         assert.equal(one.value, `${read[one.stream] ?? 0}`);
         read[one.stream] = (read[one.stream] ?? 0) + 1;

@@ -148,7 +148,8 @@ async def test_conf_104_delays_dedup_ids_and_ids_are_those_of_a_publish(store: S
             )
             for payload in ("one", "again"):
                 connection.execute(
-                    "INSERT INTO towline_outbox_v1(topic, payload, dedup_id) VALUES('orders', ?, 'd')", [payload]
+                    "INSERT INTO towline_outbox_v1(topic, payload, dedup_id) VALUES('orders', ?, 'd')",
+                    [payload],
                 )
         assert await seen.reaches(1)
         await engine.settle_down()
