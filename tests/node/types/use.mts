@@ -103,7 +103,7 @@ flowing.on("order.placed", () => {}, "order.noted", "", { compensate: () => {} }
   const published: string = (await engine.sagas.publishEvent("payment.done", "f", { receipt: 7 })).outcome;
   const events: string[] = (await engine.sagas.timeline("flowing", "f")).map((one) => one.event);
   const { early, late, strangers } = await runner.statistics();
-  console.log(definitions.map((one) => one.diagram()), published, events, early + late + strangers);
+  console.log(definitions.map((one) => one.visualize()), published, events, early + late + strangers);
 }
 await engine.consume("shipping", { group: "ships" }, (m) => engine.sagas.reply(m, { at: 1 }));
 const limiter = new Limiter(4, { waitingMax: 10 });
