@@ -15,7 +15,18 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# On a machine that takes as long as that for the modules of Python that every asyncio program needs; on a
+# slower one in proportion.
 IMPORT_MS_MAX = 100
+YARDSTICK_MS = 30
+TIMED = """
+import time
+begun = time.process_time()
+import asyncio, dataclasses, inspect, json, logging
+of_it = time.process_time() - begun
+import towline
+print((time.process_time() - begun) * 1000, of_it * 1000)
+"""
 
 
 def run(*command: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
@@ -67,11 +78,14 @@ def main() -> None:
     python = folder / "empty/bin/python"
     run(python, "-m", "pip", "install", "--no-deps", "--disable-pip-version-check", repaired)
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    timed = "import time; t = time.process_time(); import towline; print((time.process_time() - t) * 1000)"
     # Of the processor's time, since others use the machine too, the best: the first reads what was installed.
-    took = min(float(run(python, "-c", timed, env=clean, cwd=folder)) for _ in range(5))
-    if took > IMPORT_MS_MAX:
-        sys.exit(f"import towline took {took:.0f} ms; at most {IMPORT_MS_MAX} are allowed")
+    took, of_it = min(
+        tuple(float(ms) for ms in run(python, "-c", TIMED, env=clean, cwd=folder).split()) for _ in range(5)
+    )
+    allowed = IMPORT_MS_MAX * max(1, of_it / YARDSTICK_MS)
+    print(f"import towline: {took:.0f} ms, {of_it:.0f} of them Python's own modules; at most {allowed:.0f} ms")
+    if took > allowed:
+        sys.exit(f"import towline took {took:.0f} ms; at most {allowed:.0f} are allowed")
     requirement = next(
         line
         for line in (ROOT / "deps/python-test.txt").read_text().splitlines()
