@@ -132,17 +132,19 @@ TEST_P(ChoreographySuite, Conf106_ItsFlowIsDrawn) {
 TEST_P(ChoreographySuite, Conf106_WhatIsJsonSaysSo) {
   Engine engine = open();
   Choreography saga("order", "order.placed");
-  const auto answer = [](const char* text) {
-    return [text](SagaCall& call) { call.set_output(text).value(); };
+  const auto answer = [](Bytes output) {
+    return [output = std::move(output)](SagaCall& call) { call.set_output(output).value(); };
   };
   saga.on("order.placed", answer(R"({"stock": 1})"), "stock.reserved")
       .on("stock.reserved", answer("{no"), "payment.done")
-      .on("payment.done", answer(""), "order.shipped");
+      .on("payment.done", answer(""), "order.shipped")
+      .on("order.shipped", answer(Bytes("1\0\0\0", 4)), "order.counted");
   const auto runner = engine.sagas().run(saga);
   ASSERT_OK(runner);
   std::mutex mutex;
   std::map<std::string, std::string> types;
-  const std::vector<std::string> events = {"stock.reserved", "payment.done", "order.shipped"};
+  const std::vector<std::string> events = {"stock.reserved", "payment.done", "order.shipped",
+                                           "order.counted"};
   const auto mail = engine.consume(events, member("mail"), [&](Delivery& delivery) {
     const std::lock_guard lock(mutex);
     types[std::string(delivery.topic())] = delivery.content_type();
@@ -152,8 +154,10 @@ TEST_P(ChoreographySuite, Conf106_WhatIsJsonSaysSo) {
   ASSERT_OK(engine.sagas().result("order", "o-1", 10s));
   ASSERT_OK(engine.settle_down());
   const std::lock_guard lock(mutex);
-  EXPECT_EQ(types, (std::map<std::string, std::string>{
-                       {"stock.reserved", "application/json"}, {"payment.done", ""}, {"order.shipped", ""}}));
+  EXPECT_EQ(types, (std::map<std::string, std::string>{{"stock.reserved", "application/json"},
+                                                       {"payment.done", ""},
+                                                       {"order.shipped", ""},
+                                                       {"order.counted", ""}}));
 }
 
 TEST_P(ChoreographySuite, Conf106_AFailureEventLeadsToWhatUndoesTheOthers) {

@@ -388,7 +388,6 @@ TEST_P(SagaSuite, Conf62_APersonCanSkipAndForce) {
   EXPECT_ERROR(engine.sagas().skip("order", "forced", "a"), ErrorCode::kConflict);
 }
 
-/// A saga whose step "charge" is a command to the topic "payments".
 TEST_P(SagaSuite, Conf58_AContextCanBeATypeOfTheProgram) {
   Engine engine = open();
   Effects effects;
@@ -416,6 +415,23 @@ TEST_P(SagaSuite, Conf58_AContextCanBeATypeOfTheProgram) {
   EXPECT_EQ(effects.all(), Names{"-a"});
 }
 
+TEST_P(SagaSuite, Conf58_AContextThatCannotChangeIsRefusedBeforeAnythingHappens) {
+  Engine engine = open();
+  Effects effects;
+  Saga saga("order");
+  saga.step("a", effects.note(), with_context<Counted>([&](SagaCall& call, Counted&) { effects.add(call); }),
+            quick(1))
+      .step("b", effects.fail(), effects.note(), quick(1));
+  const auto runner = engine.sagas().run(saga);
+  ASSERT_OK(runner);
+  ASSERT_OK(engine.sagas().start(saga, "o", "4"));
+  const auto result = engine.sagas().result("order", "o", 10s);
+  ASSERT_OK(result);
+  EXPECT_EQ(result->saga.status, SagaStatus::kStuck);
+  EXPECT_EQ(effects.all(), (Names{"a", "b", "-b"})) << "a compensation cannot change it";
+}
+
+/// A saga whose step "charge" is a command to the topic "payments".
 Saga with_command(Effects& effects, Duration timeout) {
   SagaStepOptions command = quick(2);
   command.command = "payments";

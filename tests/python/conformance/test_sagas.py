@@ -150,6 +150,16 @@ async def test_conf_58_branches_run_side_by_side_and_what_follows_waits_for_all(
     )
 
 
+async def waits_at(engine: Engine, step: str) -> None:
+    """Until the saga "o" is at this step."""
+
+    async def waits() -> bool:
+        found = await engine.sagas.find("order", "o")
+        return found is not None and found.step == step
+
+    assert await becomes(waits)
+
+
 def with_command(effects: Effects, timeout: float) -> Saga:
     """Its step "charge" is a command to the topic "payments"."""
     saga = Saga("order").step("reserve", effects.note, effects.note, **quick())
@@ -443,12 +453,7 @@ async def test_conf_63_a_reply_that_never_came_is_found_missing_after_the_restar
     async with store.open() as engine:
         async with engine.run_saga(saga):
             await engine.sagas.start(saga, id="o")
-
-            async def waits() -> bool:
-                found = await engine.sagas.find("order", "o")
-                return found is not None and found.step == "charge"
-
-            assert await becomes(waits)
+            await waits_at(engine, "charge")
     await asyncio.sleep(0.4)  # sleeps: nobody is there when the reply is due
     async with store.open() as engine:
 
@@ -472,12 +477,7 @@ async def test_conf_63_a_reply_that_came_while_nobody_ran_counts(store: Store) -
     async with store.open() as engine:
         async with engine.run_saga(saga):
             await engine.sagas.start(saga, id="o")
-
-            async def waits() -> bool:
-                found = await engine.sagas.find("order", "o")
-                return found is not None and found.step == "charge"
-
-            assert await becomes(waits)
+            await waits_at(engine, "charge")
 
         async def charge(message: Message) -> None:
             await engine.sagas.reply(message, "receipt")
