@@ -15,6 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include "drivers/sqlite/due_rows.hpp"
+
 namespace towline::drivers::sqlite {
 namespace {
 
@@ -37,13 +39,7 @@ constexpr const char* kForgetBits = "DELETE FROM cancelled WHERE block = ?1";
 constexpr const char* kNextBits =
     "SELECT block, bits FROM cancelled WHERE block >= ?1 ORDER BY block LIMIT 1";
 constexpr const char* kDeleteBody = "DELETE FROM body WHERE body_id = ?1";
-constexpr const char* kHasRow =
-    "SELECT 1 FROM body b JOIN schedule s ON s.due_us = b.due_us AND s.body_id = b.body_id"
-    " WHERE b.body_id = ?1";
-constexpr const char* kDeleteDue = "DELETE FROM schedule WHERE due_us = ?1 AND body_id = ?2";
-constexpr const char* kWalk =
-    "SELECT due_us, body_id FROM schedule WHERE (due_us, body_id) > (?1, ?2) ORDER BY due_us, body_id"
-    " LIMIT ?3";
+constexpr const char* kHasRow = "SELECT 1 FROM body b WHERE b.body_id = ?1 AND " TOWLINE_HAS_DUE_ROW;
 constexpr const char* kCounter = "SELECT value FROM counter WHERE name = ?1";
 
 std::int64_t block_of(std::int64_t body_id) noexcept { return body_id >> kBlockShift; }
@@ -96,7 +92,7 @@ void remove_rows(Tx& tx, CancelledPass& pass) {
   std::vector<std::pair<std::int64_t, std::int64_t>> cancelled;
   std::int64_t looked = 0;
   {
-    Query rows(tx.sql, kWalk, pass.due_us, pass.body_id, kRowsPerStep);
+    Query rows(tx.sql, kDueRows, pass.due_us, pass.body_id, INT64_MAX, kRowsPerStep);
     for (; rows.row(); ++looked) {
       pass.due_us = rows.integer(0);
       pass.body_id = rows.integer(1);
@@ -104,7 +100,7 @@ void remove_rows(Tx& tx, CancelledPass& pass) {
     }
   }
   for (const auto& [due_us, body_id] : cancelled)
-    execute(tx.sql, kDeleteDue, due_us, body_id);
+    delete_due_row(tx, due_us, body_id);
   pass.rows_gone = looked < kRowsPerStep;
 }
 

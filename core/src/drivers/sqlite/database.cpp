@@ -20,6 +20,7 @@
 
 #include "base/forks.hpp"
 #include "drivers/sqlite/claims.hpp"
+#include "drivers/sqlite/due_rows.hpp"
 #include "drivers/sqlite/fired.hpp"
 #include "drivers/sqlite/members.hpp"
 #include "drivers/sqlite/ownership.hpp"
@@ -34,6 +35,9 @@ constexpr std::size_t kReaderCountMax = 4;
 constexpr std::int64_t kTurnLookUs = 1'000;
 constexpr std::int64_t kHearLookUs = 1'000'000;
 constexpr std::int64_t kWalBytesMax = 64 << 20;
+/// From here on the leader ends what the checkpoint thread left, so that the log begins anew: while it grows,
+/// each sync has the new size of the file to write as well, and takes nearly twice as long.
+constexpr std::int64_t kWalBytesUsual = 4 << 20;
 constexpr auto kCheckpointInterval = std::chrono::milliseconds(100);
 /// Frames that make a checkpoint worthwhile where there is no thread for it.
 constexpr std::int64_t kInlineCheckpointFrames = 1'000;
@@ -128,7 +132,9 @@ Database::Database(Settings settings)
       room_(settings_.path, settings_.vfs.empty() ? settings_.disk_reserve_bytes : 0),
       writer_({settings_.batch_count_max, settings_.batch_bytes_max},
               [this](Writer::Batch& batch, const Op& own) { run_batch(batch, own); }),
-      fork_generation_(base::fork_generation()) {}
+      fork_generation_(base::fork_generation()) {
+  catalog_.due_recent_max = settings_.due_recent_max;
+}
 
 Database::~Database() {
   if (forked()) {
@@ -291,10 +297,12 @@ void Database::finish(Tx& tx) {
   trim_settled(tx, kTrimCountMax);
   remove_fired(tx, tx.settled_count);
   flush_logs(tx);
+  settle_due_rows(tx);
   if (tx.scheduled != 0) execute(sql_, kCount, "scheduled", tx.scheduled);
   if (tx.cancelled != 0) execute(sql_, kCount, "cancelled", tx.cancelled);
   if (tx.parked != 0) execute(sql_, kCount, "parked", tx.parked);
   if (tx.bodies != 0) execute(sql_, kCount, "bodies", tx.bodies);
+  if (tx.due_recent != 0) execute(sql_, kCount, "due_recent", tx.due_recent);
   if (tx.dedup_ids != 0) execute(sql_, kCount, "dedup", tx.dedup_ids);
   if (tx.idempotency != 0) execute(sql_, kCount, "idempotency", tx.idempotency);
 }
@@ -488,6 +496,8 @@ void Database::checkpoint_if_large() {
     if (frames < kInlineCheckpointFrames) return;
     failure = checkpoint(sql_, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
     wal_frames_.store(0);
+  } else if (tail_left_.exchange(false)) {
+    failure = checkpoint(sql_, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
   } else {
     if (frames * settings_.page_size < kWalBytesMax) return;
     // Waits for nobody: a reader that is in the way now will be gone a few batches later.
@@ -515,9 +525,10 @@ void Database::checkpoint_loop() {
     Failure failure = checkpoint(own, SQLITE_CHECKPOINT_PASSIVE, &in_log, &done);
     if (failure.code != SQLITE_OK) {
       note_failure(std::move(failure));
-    } else if (in_log == done) {
+    } else {
       std::int64_t expected = in_log;
-      wal_frames_.compare_exchange_strong(expected, 0);
+      const bool all = in_log == done && wal_frames_.compare_exchange_strong(expected, 0);
+      if (!all && in_log * settings_.page_size >= kWalBytesUsual) tail_left_.store(true);
     }
     lock.lock();
   }

@@ -31,6 +31,7 @@ struct Settings {
   std::int64_t page_size = 8'192;
   std::uint64_t disk_reserve_bytes = 8 << 20;
   std::int64_t cache_bytes = 8 << 20;
+  std::int64_t due_recent_max = 32'768;
 };
 
 /// What is told of a file that is somebody else's, and of one that a newer build has written.
@@ -159,6 +160,7 @@ class Database {
   Failure failure_;  ///< of a checkpoint, not taken in yet
   std::chrono::steady_clock::time_point next_give_back_{};
   std::atomic<std::int64_t> wal_frames_{0};
+  std::atomic<bool> tail_left_{false};  ///< by the checkpoint thread, of a log that is not small
 
   std::mutex readers_mutex_;
   std::condition_variable reader_free_;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "drivers/sqlite/cancelled.hpp"
+#include "drivers/sqlite/due_rows.hpp"
 #include "drivers/sqlite/schedule.hpp"
 #include "drivers/sqlite/topics.hpp"
 
@@ -34,10 +35,8 @@ constexpr std::int64_t kFiredSlotCount = 20'000;
 constexpr Duration kFiredSlotAge = std::chrono::hours(1);
 constexpr std::int64_t kFiredSlotsMax = 100;
 
-constexpr const char* kFiredBody =
-    "SELECT body_id FROM body b WHERE " TOWLINE_RECORD_IS_1
-    " AND order_key IS NULL AND group_id IS NULL AND NOT EXISTS("
-    "SELECT 1 FROM schedule s WHERE s.due_us = b.due_us AND s.body_id = b.body_id)";
+constexpr const char* kFiredBody = "SELECT body_id FROM body b WHERE " TOWLINE_RECORD_IS_1
+                                   " AND order_key IS NULL AND group_id IS NULL AND NOT " TOWLINE_HAS_DUE_ROW;
 constexpr const char* kFiredId =
     "SELECT 1 FROM fired_slot s CROSS JOIN fired f ON f.slot = s.slot AND f.record_id = ?1 LIMIT 1";
 constexpr const char* kFiredSlot =

@@ -257,6 +257,9 @@ struct Catalog {
   /// The earliest due time; kNever: none. Valid while `due_generation` is current.
   TimePoint next_due = kNever;
   std::uint64_t due_generation = kNoGeneration;
+  /// How many rows `schedule_recent` should have, and the last one that went on from there.
+  std::int64_t due_recent_max = 0;
+  std::int64_t due_moved_us = INT64_MIN, due_moved_body = INT64_MIN;
 };
 
 /// `t + d`, or the end of time.

@@ -1,7 +1,7 @@
-// A record is written once, to `body`. While it waits, `schedule` has a narrow row that is found by due time;
-// firing deletes that row and appends a message that names the body, so it touches neither the payload nor
-// any index of the body. What is parked has no schedule row. A body with neither has fired, and goes when its
-// message is removed from the log.
+// A record is written once, to `body`. While it waits, there is a narrow row that is found by due time
+// (due_rows.hpp); firing deletes that row and appends a message that names the body, so it touches neither
+// the payload nor any index of the body. What is parked has no schedule row. A body with neither has fired,
+// and goes when its message is removed from the log.
 
 #include "drivers/sqlite/schedule.hpp"
 
@@ -14,6 +14,7 @@
 #include "codec/extras.hpp"
 #include "drivers/sqlite/cancelled.hpp"
 #include "drivers/sqlite/dedup.hpp"
+#include "drivers/sqlite/due_rows.hpp"
 #include "drivers/sqlite/fired.hpp"
 #include "drivers/sqlite/page_cursor.hpp"
 #include "drivers/sqlite/publish.hpp"
@@ -31,17 +32,12 @@ constexpr const char* kFindWaiting =
     "SELECT body_id, version, due_us, order_key, promised_us, topic_id, priority, skip_if_late_by_us, "
     "group_id, extras IS NOT NULL "
     "FROM body b"
-    " WHERE " TOWLINE_RECORD_IS_1
-    " AND (order_key IS NOT NULL OR EXISTS("
-    "SELECT 1 FROM schedule s WHERE s.due_us = b.due_us AND s.body_id = b.body_id))";
+    " WHERE " TOWLINE_RECORD_IS_1 " AND (order_key IS NOT NULL OR " TOWLINE_HAS_DUE_ROW ")";
 constexpr const char* kInsertBody =
     "INSERT INTO body(record_id, topic_id, priority, due_us, order_key, version, skip_if_late_by_us, "
     TOWLINE_ENVELOPE_COLUMNS("message_id") ", body_id) VALUES(?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, "
     "?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
 constexpr const char* kBodyLast = "SELECT value FROM counter WHERE name = 'bodies'";
-constexpr const char* kInsertDue = "INSERT INTO schedule VALUES(?1, ?2, ?3)";
-constexpr const char* kDeleteDue = "DELETE FROM schedule WHERE due_us = ?1 AND body_id = ?2";
-constexpr const char* kDeleteDueUpTo = "DELETE FROM schedule WHERE (due_us, body_id) <= (?1, ?2)";
 constexpr const char* kDeleteBody = "DELETE FROM body WHERE body_id = ?1";
 constexpr const char* kMoveBody =
     "UPDATE body SET due_us = ?2, order_key = NULL, promised_us = NULL, version = version + 1 WHERE body_id "
@@ -52,9 +48,6 @@ constexpr const char* kUnparkBody =
     " WHERE body_id = ?1";
 constexpr const char* kClaimBody =
     "UPDATE body SET due_us = ?2, promised_us = ?3, version = version + 1 WHERE body_id = ?1";
-constexpr const char* kDue =
-    "SELECT due_us, body_id, log_id FROM schedule WHERE due_us <= ?1 ORDER BY due_us, body_id LIMIT ?2";
-constexpr const char* kNextDue = "SELECT due_us FROM schedule ORDER BY due_us LIMIT 1";
 constexpr const char* kRule =
     "SELECT skip_if_late_by_us, topic_id, priority, promised_us FROM body WHERE body_id = ?1";
 
@@ -69,9 +62,6 @@ constexpr int kEnvelopeAt = 9;
 
 constexpr const char* kRecord =
     "SELECT " TOWLINE_RECORD_COLUMNS " FROM " TOWLINE_RECORD_TABLES " WHERE b.body_id = ?1";
-constexpr const char* kListDue =
-    "SELECT s.due_us, s.body_id, s.log_id FROM schedule s WHERE (s.due_us, s.body_id) > (?1, ?2)"
-    " ORDER BY s.due_us, s.body_id";
 constexpr const char* kListParked =
     "SELECT b.body_id FROM body b WHERE b.order_key IS NOT NULL AND b.body_id > ?1 AND (?2 = '' OR "
     "b.topic_id ="
@@ -116,7 +106,7 @@ void insert_due(Tx& tx, std::int64_t body_id, TimePoint due_at, TopicState& topi
                 bool has_rule) {
   std::optional<std::int64_t> log_id;
   if (!has_rule) log_id = log_of(tx, topic, priority).id;
-  execute(tx.sql, kInsertDue, to_us(due_at), body_id, log_id);
+  insert_due_row(tx, to_us(due_at), body_id, log_id);
   ++tx.scheduled;
   note_due(tx, due_at);
 }
@@ -126,7 +116,7 @@ void delete_due(Tx& tx, const Waiting& waiting) {
     --tx.parked;
     return;
   }
-  execute(tx.sql, kDeleteDue, to_us(waiting.due_at), waiting.body_id);
+  delete_due_row(tx, to_us(waiting.due_at), waiting.body_id);
   --tx.scheduled;
   if (waiting.due_at <= tx.catalog.next_due) tx.catalog.due_generation = kNoGeneration;
 }
@@ -320,7 +310,7 @@ void unpark_next(Tx& tx, const spi::UnparkNext& write) {
 TimePoint next_due(Tx& tx) {
   Catalog& catalog = tx.catalog;
   if (catalog.due_generation != catalog.generation) {
-    const auto us = select_integer(tx.sql, kNextDue);
+    const auto us = first_due_us(tx.sql);
     catalog.next_due = us ? from_us(*us) : kNever;
     catalog.due_generation = catalog.generation;
   }
@@ -338,7 +328,7 @@ std::vector<Due> take_rows(Tx& tx, std::size_t count_max) {
     const std::size_t wanted = count_max - due.size();
     const auto first_new = static_cast<std::ptrdiff_t>(due.size());
     {
-      Query rows(tx.sql, kDue, to_us(tx.now.wall), wanted);
+      Query rows(tx.sql, kDueRows, INT64_MIN, INT64_MIN, to_us(tx.now.wall), wanted);
       while (rows.row()) {
         const TimePoint at = from_us(rows.integer(0));
         due.push_back({at, at, rows.integer(1), rows.integer(2)});
@@ -347,7 +337,7 @@ std::vector<Due> take_rows(Tx& tx, std::size_t count_max) {
     const std::size_t found = due.size() - static_cast<std::size_t>(first_new);
     if (found == 0) break;
     looked += found;
-    execute(tx.sql, kDeleteDueUpTo, to_us(due.back().at), due.back().body_id);
+    delete_due_rows(tx, to_us(due.back().at), due.back().body_id);
     tx.catalog.due_generation = kNoGeneration;
     if (!some_cancelled) break;
     const auto cancelled = std::remove_if(due.begin() + first_new, due.end(), [&](const Due& one) {
@@ -424,7 +414,7 @@ void list_due(Connection& sql, ListState& state, std::int64_t after_us, std::int
     while (rows.row())
       logs.push_back(rows.integer(0));
   }
-  Query rows(sql, kListDue, after_us, after_body);
+  Query rows(sql, kDueRows, after_us, after_body, INT64_MAX, INT64_MAX);
   while (rows.row()) {
     // The narrow row says enough to pass over the other topics.
     const bool other = !state.query.topic.empty() && !rows.is_null(2) &&

@@ -401,8 +401,18 @@ CREATE TABLE missed_message(      -- what a user missed of a conversation
 CREATE INDEX missed_message_expires ON missed_message(expires_us);
 )sql";
 
+/// What is in `schedule` stays there; new rows land here.
+constexpr const char* kVersion6 = R"sql(
+CREATE TABLE schedule_recent(     -- as schedule, which has the many (due_rows.cpp)
+  due_us INTEGER NOT NULL,
+  body_id INTEGER NOT NULL,
+  log_id INTEGER,
+  PRIMARY KEY(due_us, body_id)) WITHOUT ROWID;
+INSERT INTO counter VALUES('due_recent', 0);
+)sql";
+
 constexpr Migration kMigrations[] = {
-    {kVersion1}, {kVersion2}, {kVersion3}, {kVersion4}, {kVersion5, &contract_sql}};
+    {kVersion1}, {kVersion2}, {kVersion3}, {kVersion4}, {kVersion5, &contract_sql}, {kVersion6}};
 
 std::int64_t number(const std::optional<std::string>& text) {
   return text ? std::strtoll(text->c_str(), nullptr, 10) : 0;

@@ -62,7 +62,9 @@ class SqliteCancelled : public ::testing::Test {
     return select_integer(look, sql).value_or(-1);
   }
   [[nodiscard]] std::int64_t bodies() const { return ask("SELECT count(*) FROM body"); }
-  [[nodiscard]] std::int64_t rows() const { return ask("SELECT count(*) FROM schedule"); }
+  [[nodiscard]] std::int64_t rows() const {
+    return ask("SELECT (SELECT count(*) FROM schedule) + (SELECT count(*) FROM schedule_recent)");
+  }
   [[nodiscard]] std::int64_t noted() const {
     return ask("SELECT value FROM counter WHERE name = 'cancelled'");
   }
@@ -170,9 +172,9 @@ TEST_F(SqliteCancelled, AnIdCanBePutAgainBesideWhatIsLeftOfIt) {
 TEST_F(SqliteCancelled, TakenBackWithItsTransaction) {
   delay(1, 10);
   // The second write of the unit finds nothing, so that none of it happens.
-  EXPECT_EQ(code_of(world.write(spi::EraseSchedule{make_id(1), 0, true},
-                                spi::EraseSchedule{make_id(99), 0, true})),
-            ErrorCode::kNotFound);
+  EXPECT_EQ(
+      code_of(world.write(spi::EraseSchedule{make_id(1), 0, true}, spi::EraseSchedule{make_id(99), 0, true})),
+      ErrorCode::kNotFound);
   EXPECT_EQ(code_of(world.write(spi::EraseSchedule{make_id(1), 7, true})), ErrorCode::kConflict);
   EXPECT_EQ(noted(), 0);
   EXPECT_EQ(fire_all(), range(1, 10));

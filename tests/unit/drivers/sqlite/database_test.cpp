@@ -140,6 +140,15 @@ TEST_F(SqliteDatabase, OnAFullDiskTheRoomOfTheLogIsGivenBack) {
   }));
 }
 
+TEST_F(SqliteDatabase, ItsLogBeginsAnewWhileCommitFollowsCommit) {
+  // Each commit adds at least a page to the log, and the checkpoint thread alone never catches up with them.
+  constexpr int kCommits = 6'000;
+  for (int i = 0; i < kCommits; ++i)
+    ASSERT_TRUE(insert(i).ok());
+  const auto written = static_cast<std::uintmax_t>(kCommits * settings().page_size);
+  EXPECT_LT(std::filesystem::file_size(settings().path + "-wal"), written / 2);
+}
+
 TEST_F(SqliteDatabase, AReadThatFailsIsItsCallersAloneAndItsConnectionIsUsedAgain) {
   for (int i = 0; i < 10; ++i) {
     const auto failed = database.read<bool>([](Connection& sql) -> Result<bool> {
