@@ -88,7 +88,11 @@ void translate_cast_errors();
 [[nodiscard]] py::object to_python(const SagaResult& result);
 [[nodiscard]] inline py::object to_python(std::uint64_t number) { return py::int_(number); }
 [[nodiscard]] inline py::object to_python(bool yes) { return py::bool_(yes); }
-[[nodiscard]] py::dict headers_of(const Delivery& delivery);
+
+/// A towline.Message for it.
+[[nodiscard]] py::object message_of(Delivery delivery);
+/// The other way; throws when it is something else. As long as the object lives.
+[[nodiscard]] Delivery& delivery_of(const py::handle& message);
 
 // ---- from Python --------------------------------------------------------------------------------
 

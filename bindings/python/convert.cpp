@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include <pybind11/gil_safe_call_once.h>
 #include <pybind11/stl.h>
 
 #include "binding.hpp"
@@ -135,17 +136,32 @@ void set(const py::dict& fields, const char* name, T& field) {
 py::object to_python(const MessageId& id) { return py::str(id.to_string()); }
 
 py::object to_python(const Receipt& receipt) {
-  constexpr std::array kNames = {"acked", "rejected", "unknown"};
-  const char* name = kNames.at(static_cast<std::size_t>(receipt.outcome));
-  return py::make_tuple(py::reinterpret_steal<py::object>(PyUnicode_InternFromString(name)),
-                        py::str(receipt.id.to_string()), py::bool_(receipt.duplicate),
-                        receipt.acked() ? py::object(py::none()) : exception_of(receipt.error));
+  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<std::array<py::object, 4>> known;
+  known.call_once_and_store_result([] {
+    return std::array<py::object, 4>{py::str("acked"), py::str("rejected"), py::str("unknown"),
+                                     py::module_::import("towline.records").attr("Receipt")};
+  });
+  const std::array<py::object, 4>& objects = known.get_stored();
+  // As the class itself makes one, but without a call of Python for each.
+  auto* type = reinterpret_cast<PyTypeObject*>(objects[3].ptr());
+  auto out = py::reinterpret_steal<py::object>(type->tp_alloc(type, 4));
+  if (!out) throw py::error_already_set();
+  const auto set = [&out](Py_ssize_t at, py::object value) {
+    PyTuple_SET_ITEM(out.ptr(), at, value.release().ptr());
+  };
+  set(0, objects.at(static_cast<std::size_t>(receipt.outcome)));
+  set(1, py::str(receipt.id.to_string()));
+  set(2, py::bool_(receipt.duplicate));
+  set(3, receipt.acked() ? py::object(py::none()) : exception_of(receipt.error));
+  // Nothing in it leads anywhere, so the garbage collector need not look.
+  if (receipt.acked()) PyObject_GC_UnTrack(out.ptr());
+  return out;
 }
 
 py::object to_python(const std::vector<Receipt>& receipts) {
   py::list out(receipts.size());
   for (std::size_t i = 0; i < receipts.size(); ++i)
-    out[i] = to_python(receipts[i]);
+    PyList_SET_ITEM(out.ptr(), static_cast<Py_ssize_t>(i), to_python(receipts[i]).release().ptr());
   return out;
 }
 
@@ -384,13 +400,6 @@ py::object to_python(const PermitStatistics& statistics) {
   out["in_use_max"] = statistics.in_use_max;
   out["granted"] = statistics.granted;
   out["refused"] = statistics.refused;
-  return out;
-}
-
-py::dict headers_of(const Delivery& delivery) {
-  py::dict out;
-  for (const auto& [name, value] : delivery.headers())
-    out[py::str(name)] = value;
   return out;
 }
 

@@ -175,7 +175,9 @@ class PyPort {
 
   py::object publish_and_wait(const py::list& messages, const py::function& fields_of) {
     auto batch = messages_from(messages, fields_of);
-    return run(std::nullopt, [batch](Engine& engine) { return engine.publish_batch(batch); });
+    return run(std::nullopt, [batch = std::move(batch)](Engine& engine) mutable {
+      return engine.publish_batch(std::move(batch));
+    });
   }
 
   py::list drain(std::size_t count_max) {
@@ -205,13 +207,15 @@ class PyPort {
 
   void finish(const py::list& numbers, const py::list& outcomes) {
     if (numbers.size() != outcomes.size()) throw py::value_error("each number has one outcome");
-    std::vector<Port::Finish> all;
-    all.reserve(numbers.size());
-    for (std::size_t i = 0; i < numbers.size(); ++i) {
+    std::vector<Port::Finish> all(numbers.size());
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const auto at = static_cast<Py_ssize_t>(i);
+      PyObject* outcome = PyList_GET_ITEM(outcomes.ptr(), at);
+      all[i].number = PyLong_AsUnsignedLongLong(PyList_GET_ITEM(numbers.ptr(), at));
+      if (PyErr_Occurred() != nullptr) throw py::error_already_set();
       // Most are one and the same object.
-      const bool as_before = i > 0 && outcomes[i].ptr() == outcomes[i - 1].ptr();
-      all.push_back({numbers[i].cast<std::uint64_t>(),
-                     as_before ? all.back().outcome : outcome_or_failure(outcomes[i])});
+      const bool as_before = i > 0 && outcome == PyList_GET_ITEM(outcomes.ptr(), at - 1);
+      all[i].outcome = as_before ? all[i - 1].outcome : outcome_or_failure(outcome);
     }
     if (all.size() <= kFewOutcomes) return port_->finish(all);
     const Released released;
@@ -278,7 +282,7 @@ class PyPort {
       Event& event = events[at];
       if (event.kind != Event::Kind::kDelivery || event.id != consumer) break;
       numbers.append(event.delivery.number());
-      deliveries.append(std::move(event.delivery));
+      deliveries.append(message_of(std::move(event.delivery)));
       batch_left = event.batch_left;
       if (in_batches && batch_left == 0) {
         ++at;

@@ -213,11 +213,11 @@ void define_sagas(py::module_& module, py::class_<PyPort>& port) {
   define_runner(module, port);
   define_questions(port);
   define_help(port);
-  module.def("saga_reply", [](const Delivery& command, const py::bytes& output) {
-    return dict_of(Sagas::reply(command, std::string(output)));
+  module.def("saga_reply", [](const py::handle& command, const py::bytes& output) {
+    return dict_of(Sagas::reply(delivery_of(command), std::string(output)));
   });
-  module.def("saga_reply_failed", [](const Delivery& command, const std::string& error, bool permanent) {
-    return dict_of(Sagas::reply_failed(command, error, permanent));
+  module.def("saga_reply_failed", [](const py::handle& command, const std::string& error, bool permanent) {
+    return dict_of(Sagas::reply_failed(delivery_of(command), error, permanent));
   });
   module.def("saga_event", [](const std::string& topic, const std::string& id, const py::bytes& payload) {
     return dict_of(Sagas::event(topic, id, std::string(payload)));

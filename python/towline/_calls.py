@@ -134,7 +134,7 @@ class Calls:
             texts_of("Retry", retry or {}),
             None if timeout is None else records.seconds_to_us(timeout),
         )
-        return acked(Receipt._make(raw))
+        return acked(raw)
 
     async def cancel(self, message_id: str) -> Answer:
         """ "done": it will never fire. Exactly one of cancelling and firing wins, across processes."""

@@ -98,15 +98,15 @@ class Consumer:
         self._batch_messages: list[Message] = []
         self._context: contextvars.Context | None = None
 
-    def _handle(self, numbers: list[int], deliveries: list[_core.Delivery], batch_left: int) -> None:
+    def _handle(self, numbers: list[int], messages: list[Message], batch_left: int) -> None:
         handler = self._registered.handler
         assert handler is not None
         if not handler.in_batches:
-            for number, delivery in zip(numbers, deliveries, strict=True):
-                self._start(handler, [number], [Message(delivery)])
+            for number, message in zip(numbers, messages, strict=True):
+                self._start(handler, [number], [message])
             return
         self._batch_numbers += numbers
-        self._batch_messages += map(Message, deliveries)
+        self._batch_messages += messages
         if batch_left:
             return
         numbers, self._batch_numbers = self._batch_numbers, []
@@ -184,12 +184,13 @@ class Subscription(Consumer):
         self._closed = False
         self._starting: asyncio.Future[None] | None = None
 
-    def _handle(self, numbers: list[int], deliveries: list[_core.Delivery], batch_left: int) -> None:
+    def _handle(self, numbers: list[int], messages: list[Message], batch_left: int) -> None:
         if self._closed:
             return self._engine._finish(numbers, [RELEASED] * len(numbers))
-        for number, delivery in zip(numbers, deliveries, strict=True):
+        for number, message in zip(numbers, messages, strict=True):
             self._engine._pulled[number] = self
-            self._waiting.append(Message(delivery, self._engine._settled))
+            message._on_settled = self._engine._settled
+            self._waiting.append(message)
         self._arrived.set()
 
     async def __aenter__(self) -> Self:
@@ -242,7 +243,7 @@ class Subscription(Consumer):
 
     def _forget(self, number: int) -> None:
         """Its result does not count any more, so nobody must see it."""
-        self._waiting = deque(one for one in self._waiting if one._delivery.number != number)
+        self._waiting = deque(one for one in self._waiting if one._number != number)
 
     def _end(self) -> None:
         self._closed = True
@@ -636,8 +637,8 @@ class Engine(Calls):
             self._keep(self._request(self._check().port.fail, token))
 
     async def _publish(self, messages: list[Any]) -> list[Receipt]:
-        raw = await self._request(self._check().port.publish, messages, fields_of)
-        return [*map(Receipt._make, raw)]
+        receipts: list[Receipt] = await self._request(self._check().port.publish, messages, fields_of)
+        return receipts
 
     def _fetch(self) -> bool:
         """Whether there was anything."""
@@ -678,12 +679,12 @@ class Engine(Calls):
                 self._loop.call_soon(listener, event[1])
 
     def _deliver(
-        self, consumer_id: int, numbers: list[int], deliveries: list[_core.Delivery], batch_left: int
+        self, consumer_id: int, numbers: list[int], messages: list[Message], batch_left: int
     ) -> None:
         consumer = self._wanted(self._consumers, consumer_id)
         try:
             if consumer is not None:
-                return consumer._handle(numbers, deliveries, batch_left)
+                return consumer._handle(numbers, messages, batch_left)
         except Exception:
             _native.note_failure("a handler could not be started")
         # Whoever runs all the same is finished already when it ends.

@@ -8,13 +8,10 @@ import threading
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
-from towline import _payload, records
+from towline import _core, _payload, records
 from towline.errors import InvalidArgumentError, TowlineError
-
-if TYPE_CHECKING:
-    from towline import _core
 
 # Outcome.Kind of the engine, and how one crosses the boundary: kind, delay in us, type, message, stack.
 ACK, FAIL, NAK, DEFER, DEAD_LETTER, RELEASE = range(6)
@@ -77,7 +74,7 @@ class Transaction:
         self._native.complete(scope, key, _payload.encode(result)[0])
 
 
-class Message:
+class Message(_core.Delivery):
     """One message, handed to one handler. Readable for as long as it is kept, also after it was settled.
 
     `ack`, `nak`, `defer` and `reject` are for consumers with `ack="manual"` and for `subscribe`: the decision
@@ -87,36 +84,7 @@ class Message:
     both change nothing.
     """
 
-    __slots__ = ("_delivery", "_on_settled", "__weakref__")
-
-    def __init__(self, delivery: _core.Delivery, on_settled: Callable[[int], None] | None = None) -> None:
-        self._delivery = delivery
-        self._on_settled = on_settled
-
-    @property
-    def id(self) -> str:
-        """The identity of the message: a UUIDv7. The same over retry and redrive."""
-        return self._delivery.id
-
-    @property
-    def topic(self) -> str:
-        return self._delivery.topic
-
-    @property
-    def group(self) -> str:
-        return self._delivery.group
-
-    @property
-    def key(self) -> str | None:
-        return self._delivery.key
-
-    @property
-    def partition(self) -> int:
-        return self._delivery.partition
-
-    @property
-    def payload(self) -> bytes:
-        return self._delivery.payload
+    __slots__ = ()
 
     @property
     def value(self) -> Any:
@@ -125,57 +93,19 @@ class Message:
 
     def value_as(self, kind: Any) -> Any:
         """The payload as a `kind`: bytes, str, a JSON type, a dataclass or a model. Raises PayloadError."""
-        return _payload.decode(self._delivery.payload, self._delivery.content_type, kind)
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return self._delivery.headers
-
-    @property
-    def content_type(self) -> str:
-        return self._delivery.content_type
-
-    @property
-    def correlation_id(self) -> str:
-        return self._delivery.correlation_id
-
-    @property
-    def causation_id(self) -> str:
-        return self._delivery.causation_id
-
-    @property
-    def traceparent(self) -> str:
-        return self._delivery.traceparent
+        return _payload.decode(self.payload, self.content_type, kind)
 
     @property
     def published_at(self) -> datetime:
-        return records.from_us(self._delivery.published_at_us)
-
-    @property
-    def attempt(self) -> int:
-        """1 on the first handling, one more for each failure. Durable."""
-        return self._delivery.attempt
-
-    @property
-    def crashes(self) -> int:
-        """Deaths of a process that are charged to this message. Durable."""
-        return self._delivery.crashes
-
-    @property
-    def redelivered(self) -> bool:
-        """An earlier handling may have run without being recorded: the effect may have happened."""
-        return self._delivery.redelivered
-
-    @property
-    def redrives(self) -> int:
-        return self._delivery.redrives
+        """When it was published, in UTC."""
+        return records.from_us(self._published_at_us)
 
     @overload
     def ack(self, *, wait: Literal[False] = False) -> None: ...
     @overload
     def ack(self, *, wait: Literal[True]) -> Awaitable[None]: ...
     def ack(self, *, wait: bool = False) -> Awaitable[None] | None:
-        return self._settle(ACKED, wait)
+        return self._decide(ACKED, wait)
 
     @overload
     def nak(
@@ -189,54 +119,54 @@ class Message:
         self, after: float | timedelta | None = None, why: str = "", *, wait: bool = False
     ) -> Awaitable[None] | None:
         delay = None if after is None else records.seconds_to_us(after)
-        return self._settle((NAK, delay, "Nak", why, ""), wait)
+        return self._decide((NAK, delay, "Nak", why, ""), wait)
 
     @overload
     def defer(self, after: float | timedelta, *, wait: Literal[False] = False) -> None: ...
     @overload
     def defer(self, after: float | timedelta, *, wait: Literal[True]) -> Awaitable[None]: ...
     def defer(self, after: float | timedelta, *, wait: bool = False) -> Awaitable[None] | None:
-        return self._settle((DEFER, records.seconds_to_us(after), "", "", ""), wait)
+        return self._decide((DEFER, records.seconds_to_us(after), "", "", ""), wait)
 
     @overload
     def reject(self, why: str = "", *, wait: Literal[False] = False) -> None: ...
     @overload
     def reject(self, why: str = "", *, wait: Literal[True]) -> Awaitable[None]: ...
     def reject(self, why: str = "", *, wait: bool = False) -> Awaitable[None] | None:
-        return self._settle((DEAD_LETTER, None, "Rejected", why, ""), wait)
+        return self._decide((DEAD_LETTER, None, "Rejected", why, ""), wait)
 
     def extend(self, by: float | timedelta) -> None:
         """Gives the handler so many seconds more, from now. At most 24 hours."""
-        self._delivery.extend(records.seconds_to_us(by))
+        self._extend(records.seconds_to_us(by))
 
     def progress(self, note: str = "") -> None:
         """Notes how far the handler is; also gives it its whole time again."""
-        self._delivery.progress(note)
+        self._progress(note)
 
     def transaction(self, body: Callable[[Transaction], None]) -> None:
         """`sqlite:` only. Runs `body` in the calling thread; its SQL, what it publishes and the
         acknowledgement of this message are one transaction. When it raises nothing happened and the message
         is unsettled. It must be quick: every writer of the file waits for it. In a coroutine: `await
         asyncio.to_thread(...)`."""
-        self._delivery.transaction(lambda native: body(Transaction(native)))
+        self._transaction(lambda native: body(Transaction(native)))
         if self._on_settled:
-            self._on_settled(self._delivery.number)
+            self._on_settled(self._number)
 
-    def _settle(self, outcome: OutcomeTuple, wait: bool) -> Awaitable[None] | None:
+    def _decide(self, outcome: OutcomeTuple, wait: bool) -> Awaitable[None] | None:
         if not wait:
-            self._settle_now(outcome, False)
+            self._decide_now(outcome, False)
             return None
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            _in_slices(lambda: self._settle_now(outcome, True))
+            _in_slices(lambda: self._decide_now(outcome, True))
             return _Over()
-        return loop.run_in_executor(None, self._settle_now, outcome, True)
+        return loop.run_in_executor(None, self._decide_now, outcome, True)
 
-    def _settle_now(self, outcome: OutcomeTuple, wait: bool) -> None:
-        self._delivery.settle(outcome, wait)
+    def _decide_now(self, outcome: OutcomeTuple, wait: bool) -> None:
+        self._settle(outcome, wait)
         if self._on_settled:
-            self._on_settled(self._delivery.number)
+            self._on_settled(self._number)
 
     def __repr__(self) -> str:
         return f"<Message {self.id} of {self.topic!r}, attempt {self.attempt}>"

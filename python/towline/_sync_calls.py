@@ -133,7 +133,7 @@ class SyncCalls:
             texts_of("Retry", retry or {}),
             None if timeout is None else records.seconds_to_us(timeout),
         )
-        return acked(Receipt._make(raw))
+        return acked(raw)
 
     def cancel(self, message_id: str) -> Answer:
         """ "done": it will never fire. Exactly one of cancelling and firing wins, across processes."""

@@ -74,18 +74,18 @@ class SyncConsumer:
                 max(registered.concurrency, 1), thread_name_prefix="towline-handler"
             )
 
-    def _handle(self, numbers: list[int], deliveries: list[_core.Delivery], batch_left: int) -> None:
+    def _handle(self, numbers: list[int], messages: list[Message], batch_left: int) -> None:
         handler, executor = self._registered.handler, self._executor
         assert handler is not None and executor is not None
         if handler.in_batches:
             self._batch_numbers += numbers
-            self._batch_messages += map(Message, deliveries)
+            self._batch_messages += messages
             if batch_left:
                 return
             came = [(self._batch_numbers, self._batch_messages)]
             self._batch_numbers, self._batch_messages = [], []
         else:
-            came = [([number], [Message(one)]) for number, one in zip(numbers, deliveries, strict=True)]
+            came = [([number], [one]) for number, one in zip(numbers, messages, strict=True)]
         with self._lock:
             self._runs.extend(came)
         self._start_runners(1 if self._handler_seconds < QUICK else executor._max_workers)
@@ -207,13 +207,14 @@ class SyncSubscription(SyncConsumer):
         self._starting = threading.Lock()
         self._closed = False
 
-    def _handle(self, numbers: list[int], deliveries: list[_core.Delivery], batch_left: int) -> None:
+    def _handle(self, numbers: list[int], messages: list[Message], batch_left: int) -> None:
         with self._changed:
             if self._closed:
                 return self._engine._finish(numbers, [RELEASED] * len(numbers))
-            for number, delivery in zip(numbers, deliveries, strict=True):
+            for number, message in zip(numbers, messages, strict=True):
                 self._engine._pulled[number] = self
-                self._waiting.append(Message(delivery, self._engine._settled))
+                message._on_settled = self._engine._settled
+                self._waiting.append(message)
             self._changed.notify(len(numbers))
 
     def __enter__(self) -> Self:
@@ -251,7 +252,7 @@ class SyncSubscription(SyncConsumer):
     def _forget(self, number: int) -> None:
         """Its result does not count any more, so nobody must see it."""
         with self._changed:
-            self._waiting = deque(one for one in self._waiting if one._delivery.number != number)
+            self._waiting = deque(one for one in self._waiting if one._number != number)
 
     def _end(self) -> None:
         with self._changed:
@@ -438,7 +439,7 @@ class SyncEngine(_sync_calls.SyncCalls):
         return getattr(self._check().port, name)(None, *arguments)
 
     def _publish(self, messages: list[Any]) -> list[Receipt]:
-        return [*map(Receipt._make, self._check().port.publish_and_wait(messages, fields_of))]
+        return self._check().port.publish_and_wait(messages, fields_of)
 
     def _settled(self, number: int, outcome: OutcomeTuple = ACKED) -> None:
         if self._pulled.pop(number, None) is not None:

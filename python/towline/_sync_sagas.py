@@ -140,13 +140,13 @@ class SyncSagas:
         """The reply to a command, as arguments of `publish`: `tx.publish(**...)` inside
         `Message.transaction`, or one of `publish_batch`. Raises `InvalidArgumentError` (the message is no
         saga's command), `PayloadError`."""
-        return _core.saga_reply(message._delivery, _payload.pack(output))
+        return _core.saga_reply(message, _payload.pack(output))
 
     def reply_failed_message(
         self, message: Message, error: str, *, permanent: bool = False
     ) -> dict[str, Any]:
         """As `reply_message`, of a command that has failed."""
-        return _core.saga_reply_failed(message._delivery, error, permanent)
+        return _core.saga_reply_failed(message, error, permanent)
 
     def reply(self, message: Message, output: Any = None) -> Receipt:
         """Publishes the reply to a command: `output` becomes the step's. A second one changes nothing.
