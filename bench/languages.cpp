@@ -76,7 +76,7 @@ Series series_of(std::string name, const char* durability, std::string more, std
 
 void node_on_sqlite(Bench& bench) {
   if (!has_node(bench)) return;
-  const std::size_t count = bench.size<std::size_t>(200'000, 3'000);
+  const std::size_t count = bench.size<std::size_t>(500'000, 3'000);
   const std::size_t few = bench.size<std::size_t>(20'000, 1'000);
   const Series engine = series_of("C++, batch handler", kSqliteFull);
   const Series batch = series_of("Node, batch handler", kSqliteFull, kOnTheWay);

@@ -57,7 +57,7 @@ std::function<void(int)> alone(Bench& bench, const Series& series, Flow::Plan pl
 
 void python_on_sqlite(Bench& bench) {
   if (!has_python(bench)) return;
-  const std::size_t count = bench.size<std::size_t>(200'000, 3'000);
+  const std::size_t count = bench.size<std::size_t>(500'000, 3'000);
   const std::size_t few = bench.size<std::size_t>(3'000, 300);
   const Series engine = series_of("C++, batch handler", kSqliteFull);
   const Series batch = series_of("Python, batch handler", kSqliteFull);
@@ -79,7 +79,7 @@ void python_on_sqlite(Bench& bench) {
 
 void python_per_message(Bench& bench) {
   if (!has_python(bench)) return;
-  const std::size_t count = bench.size<std::size_t>(200'000, 3'000);
+  const std::size_t count = bench.size<std::size_t>(500'000, 3'000);
   const Series engine = series_of("C++, batch handler", kSqliteFull);
   const Series each = series_of("C++, handler per message", kSqliteFull, "prefetch 1000");
   const Series call =

@@ -150,12 +150,12 @@ class EventList {
       case Event::Kind::kStop:
         return number(static_cast<double>(event.id));
       case Event::Kind::kLog:
-        number(static_cast<double>(event.level));
-        string(event.station);
-        return string(event.text);
+        number(static_cast<double>(event.log->level));
+        string(event.log->station);
+        return string(event.log->text);
       case Event::Kind::kAlert: {
         const Napi::HandleScope scope(env_);
-        return value(to_js(env_, event.alert));
+        return value(to_js(env_, *event.alert));
       }
       case Event::Kind::kEvents: {
         number(static_cast<double>(event.id));

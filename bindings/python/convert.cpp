@@ -146,6 +146,9 @@ py::object to_python(const Receipt& receipt) {
   auto* type = reinterpret_cast<PyTypeObject*>(objects[3].ptr());
   auto out = py::reinterpret_steal<py::object>(type->tp_alloc(type, 4));
   if (!out) throw py::error_already_set();
+#if PY_VERSION_HEX >= 0x030E0000
+  reinterpret_cast<PyTupleObject*>(out.ptr())->ob_hash = -1;  // it is not computed yet
+#endif
   const auto set = [&out](Py_ssize_t at, py::object value) {
     PyTuple_SET_ITEM(out.ptr(), at, value.release().ptr());
   };

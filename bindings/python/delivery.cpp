@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <mutex>
+#include <new>
 
 #include <pybind11/gil_safe_call_once.h>
 #include <pybind11/stl.h>
@@ -139,7 +140,13 @@ PyObject* get_number(PyObject* self, void*) {
   return PyLong_FromUnsignedLongLong((object_of(self).delivery.*Member)());
 }
 
-PyObject* get_id(PyObject* self, void*) { return text(object_of(self).delivery.id().to_string()); }
+PyObject* get_id(PyObject* self, void*) {
+  try {
+    return text(object_of(self).delivery.id().to_string());
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
+}
 
 PyObject* get_key(PyObject* self, void*) {
   const std::optional<std::string>& key = object_of(self).delivery.key();

@@ -312,9 +312,9 @@ class PyPort {
       case Kind::kStop:
         return py::make_tuple(kind, event.id);
       case Kind::kLog:
-        return py::make_tuple(kind, static_cast<int>(event.level), event.station, event.text);
+        return py::make_tuple(kind, static_cast<int>(event.log->level), event.log->station, event.log->text);
       case Kind::kAlert:
-        return py::make_tuple(kind, python::to_python(event.alert));
+        return py::make_tuple(kind, python::to_python(*event.alert));
       case Kind::kEvents:
         return py::make_tuple(kind, event.id, python::to_python(event.events));
     }

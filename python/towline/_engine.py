@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
     from towline.testing import VirtualClock
 
+NOT_BEGUN = inspect.CORO_CREATED
 A = TypeVar("A")
 R = TypeVar("R")
 
@@ -71,18 +73,26 @@ class _Run:
         self.engine = engine
         self.numbers = numbers
         self.counting = len(numbers)
-        self.task: asyncio.Task[list[OutcomeTuple]]
+        self.task: asyncio.Task[None]
 
-    def done(self, task: asyncio.Task[list[OutcomeTuple]]) -> None:
-        if task.cancelled():
-            self.engine._returned(self.numbers, [RELEASED] * len(self.numbers))
-        else:
-            self.engine._returned(self.numbers, task.result())
+    def over(self, outcomes: list[OutcomeTuple]) -> None:
+        """Said by what runs in the task, at its end: a callback of the task would cost a turn of the loop."""
+        self.engine._returned(self.numbers, outcomes)
+
+    def give_up(self) -> None:
+        """What is cancelled before its first step never runs, and says nothing."""
+        work = self.task.get_coro()
+        if self.task.done() or (inspect.iscoroutine(work) and inspect.getcoroutinestate(work) == NOT_BEGUN):
+            self.over([RELEASED] * len(self.numbers))
+
+    def stop(self) -> None:
+        self.give_up()
+        self.task.cancel()
 
     def stop_one(self) -> None:
         self.counting -= 1
         if not self.counting:
-            self.task.cancel()
+            self.stop()
 
 
 class Consumer:
@@ -103,7 +113,7 @@ class Consumer:
         assert handler is not None
         if not handler.in_batches:
             for number, message in zip(numbers, messages, strict=True):
-                self._start(handler, [number], [message])
+                self._engine._running[number] = self._start(handler, [number], [message])
             return
         self._batch_numbers += numbers
         self._batch_messages += messages
@@ -111,26 +121,24 @@ class Consumer:
             return
         numbers, self._batch_numbers = self._batch_numbers, []
         messages, self._batch_messages = self._batch_messages, []
-        self._start(handler, numbers, messages)
+        self._engine._running.update(dict.fromkeys(numbers, self._start(handler, numbers, messages)))
 
-    def _start(self, handler: Handler, numbers: list[int], messages: list[Message]) -> None:
+    def _start(self, handler: Handler, numbers: list[int], messages: list[Message]) -> _Run:
         if self._context is None:
             self._context = contextvars.copy_context()
             self._context.run(running_in.set, self._engine)
         context = self._context.copy()
-        in_loop = handler.is_async
-        if in_loop:
-            work = handler.run_async(messages)
-        else:
-            released = [RELEASED] * len(messages)
-            work = self._engine._in_thread(context, released, handler.run, messages)
         run = _Run(self._engine, numbers)
-        run.task = self._engine._loop.create_task(work, context=context)
-        if len(numbers) == 1:
-            self._engine._running[numbers[0]] = run
+        if handler.is_async:
+            work = handler.run_async(messages, run.over)
         else:
-            self._engine._running.update(dict.fromkeys(numbers, run))
-        run.task.add_done_callback(run.done, context=context)  # else it would copy the present one
+            work = self._engine._run_in_thread(context, handler, messages, run.over)
+        loop = self._engine._loop
+        if loop.get_task_factory() is None:  # the same, without a call of Python for it
+            run.task = asyncio.Task(work, loop=loop, name=handler.name, context=context)
+        else:
+            run.task = loop.create_task(work, name=handler.name, context=context)
+        return run
 
     async def pause(self) -> None:
         """Takes in nothing more; what is in flight goes on."""
@@ -544,14 +552,18 @@ class Engine(Calls):
         for consumer in list(self._consumers.values()):
             if isinstance(consumer, Subscription):
                 consumer._end()
+        # Whoever was cancelled by somebody else before it began would be waited for.
+        for run in set(self._running.values()):
+            if run.task.done():
+                run.give_up()
         stuck: int = 0
         try:
             if not native.closed:
                 stuck = await self._request(native.port.close, limit)
         finally:
             native.closed = True
-            for run in list(self._running.values()):
-                run.task.cancel()
+            for run in set(self._running.values()):
+                run.stop()
             for task in list(self._saga_calls.values()):
                 task.cancel()
             for subscription in list(self._event_handlers.values()):
@@ -716,6 +728,19 @@ class Engine(Calls):
         for number in numbers:
             del self._running[number]
         self._finish(numbers, outcomes)
+
+    async def _run_in_thread(
+        self,
+        context: contextvars.Context,
+        handler: Handler,
+        messages: list[Message],
+        over: Callable[[list[OutcomeTuple]], None],
+    ) -> None:
+        outcomes = released = [RELEASED] * len(messages)
+        try:
+            outcomes = await self._in_thread(context, released, handler.run, messages)
+        finally:
+            over(outcomes)
 
     def _settled(self, number: int, outcome: OutcomeTuple = ACKED) -> None:
         if threading.get_ident() != self._thread:  # in asyncio.to_thread(message.transaction, ...)

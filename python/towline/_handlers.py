@@ -35,6 +35,7 @@ class Handler:
         "is_async",
         "kind",
         "message_name",
+        "name",
         "payload_name",
         "takes_message",
     )
@@ -43,6 +44,7 @@ class Handler:
         if not callable(function):
             raise TypeError(f"a handler is a function, not a {type(function).__name__}")
         self.function = function
+        self.name: str = getattr(function, "__qualname__", None) or repr(function)
         called = function if inspect.isroutine(function) else getattr(function, "__call__", function)
         self.is_async = inspect.iscoroutinefunction(called)
         self.in_batches = in_batches
@@ -90,10 +92,6 @@ class Handler:
             )
         return typing.get_args(hint)[0]
 
-    @property
-    def name(self) -> str:
-        return getattr(self.function, "__qualname__", repr(self.function))
-
     def run(self, messages: list[Message]) -> list[OutcomeTuple]:
         """Of a plain function, in the calling thread: one outcome per message. Raises nothing."""
         if self.takes_message:
@@ -110,23 +108,29 @@ class Handler:
             return _filled(outcomes, outcome_of(error))
         return _filled(outcomes, _message.ACKED)
 
-    async def run_async(self, messages: list[Message]) -> list[OutcomeTuple]:
-        outcomes: list[OutcomeTuple | None] = [None] * len(messages)
+    async def run_async(
+        self, messages: list[Message], over: Callable[[list[OutcomeTuple]], None]
+    ) -> None:
+        """`over` is told in the end, whatever happens, with one outcome per message."""
+        outcomes: list[OutcomeTuple | None] = []
+        rest = _message.ACKED
         try:
             if self.takes_message:
                 await self.function(messages if self.in_batches else messages[0])
-                return [_message.ACKED] * len(messages)
-            outcomes, readable, payloads = self._read(messages)
-            if readable:
-                await self._call(readable, payloads)
+            else:
+                outcomes, readable, payloads = self._read(messages)
+                if readable:
+                    await self._call(readable, payloads)
         except asyncio.CancelledError as error:
             # Of the handler itself; else of something that it waited for, which is a failure like any other.
             task = asyncio.current_task()
             is_stopped = task is not None and task.cancelling() > 0
-            return _filled(outcomes, _message.RELEASED if is_stopped else outcome_of(error))
+            rest = _message.RELEASED if is_stopped else outcome_of(error)
+        except GeneratorExit:  # its loop is gone, and nobody can be told
+            raise
         except BaseException as error:
-            return _filled(outcomes, outcome_of(error))
-        return _filled(outcomes, _message.ACKED)
+            rest = outcome_of(error)
+        over(_filled(outcomes, rest) if outcomes else [rest] * len(messages))
 
     def _read(
         self, messages: list[Message]

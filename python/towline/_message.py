@@ -86,6 +86,9 @@ class Message(_core.Delivery):
 
     __slots__ = ()
 
+    def __copy__(self) -> Message:
+        return self
+
     @property
     def value(self) -> Any:
         """The payload by its content type: JSON, text, else bytes. Raises PayloadError."""

@@ -57,8 +57,9 @@ class SyncConsumer:
         self._lock = threading.Lock()
         self._runs: deque[tuple[list[int], list[Message]]] = deque()
         self._runner_count = 0
-        # What has become of whom, and is not told yet.
-        self._finished: tuple[list[int], list[OutcomeTuple]] = ([], [])
+        # What has become of whom, and is not told yet. Of these two ends only single calls are made, which need
+        # no lock: it would cost as much as a quick handler.
+        self._finished: deque[tuple[list[int], list[OutcomeTuple]]] = deque()
         self._told_at = 0.0
         self._handler_seconds = 1.0  # of late
         self._done_count = 0
@@ -86,8 +87,7 @@ class SyncConsumer:
             self._batch_numbers, self._batch_messages = [], []
         else:
             came = [([number], [one]) for number, one in zip(numbers, messages, strict=True)]
-        with self._lock:
-            self._runs.extend(came)
+        self._runs.extend(came)
         self._start_runners(1 if self._handler_seconds < QUICK else executor._max_workers)
 
     def _start_runners(self, count_max: int) -> None:
@@ -102,7 +102,7 @@ class SyncConsumer:
 
     def _look(self) -> None:
         """By the pump, now and then: nothing waits because one handler takes its time."""
-        if self._finished[0]:
+        if self._finished:
             self._tell(time.monotonic())
         if self._runs and time.monotonic() - self._looked_at >= LOOK_AFTER:
             if self._done_count == self._done_count_seen and self._executor is not None:
@@ -121,18 +121,21 @@ class SyncConsumer:
         context.run(running_in.set, self._engine)
         begin = time.monotonic()
         while True:
-            with self._lock:
-                if not self._runs:
+            try:
+                numbers, messages = self._runs.popleft()
+            except IndexError:
+                with self._lock:
+                    # Whoever puts something there looks at the count of runners afterwards.
+                    if self._runs:
+                        continue
                     self._runner_count -= 1
                     break
-                numbers, messages = self._runs.popleft()
             outcomes = context.copy().run(handler.run, messages)
             end = time.monotonic()
-            with self._lock:
-                self._finished[0].extend(numbers)
-                self._finished[1].extend(outcomes)
-                self._done_count += 1
-                self._handler_seconds += (end - begin - self._handler_seconds) / 32
+            self._finished.append((numbers, outcomes))
+            # Threads may get in each other's way here: these are but hints.
+            self._done_count += 1
+            self._handler_seconds += (end - begin - self._handler_seconds) / 32
             begin = end
             # Together with the next ones, if these come at once; telling has its price.
             if end - self._told_at >= TELL_AFTER or not self._runs:
@@ -141,11 +144,17 @@ class SyncConsumer:
 
     def _tell(self, now: float) -> None:
         """Also called by the pump now and then, should the next handler take its time."""
-        with self._lock:
-            finished, self._finished = self._finished, ([], [])
-            self._told_at = now
-        if finished[0]:
-            self._engine._finish(*finished)
+        self._told_at = now
+        told: tuple[list[int], list[OutcomeTuple]] = ([], [])
+        try:
+            while True:
+                numbers, outcomes = self._finished.popleft()
+                told[0].extend(numbers)
+                told[1].extend(outcomes)
+        except IndexError:
+            pass
+        if told[0]:
+            self._engine._finish(*told)
 
     def pause(self) -> None:
         """Takes in nothing more; what is in flight goes on."""

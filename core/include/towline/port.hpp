@@ -21,28 +21,31 @@ struct Reply {
   virtual ~Reply() = default;
 };
 
-/// Something for the binding.
+/// Something for the binding. What is rare is behind a pointer: thousands of deliveries are moved at once.
 struct Event {
   enum class Kind : std::uint8_t {
     kReply,     ///< to request `id`: `reply`; or `error`, when it was not even tried
     kReceipts,  ///< to request `id`, which was a publish(): `receipts`, one per message; or `error`
     kDelivery,  ///< for consumer `id`: `delivery`; give it to finish() in the end
     kStop,      ///< what comes of the delivery with number() `id` does not count any more
-    kLog,       ///< `level`, `station`, `text`
+    kLog,       ///< `log`
     kAlert,     ///< `alert`
     kEvents     ///< for the handler of subscription `id`: `events`; say finish_events() of them
   } kind = Kind::kReply;
   std::uint64_t id = 0;
-  std::unique_ptr<Reply> reply = nullptr;
-  std::vector<Receipt> receipts = {};
-  std::optional<Error> error = std::nullopt;
   Delivery delivery = {};
   /// Of a consumer in batches: how many deliveries of the same batch come behind this one.
   std::size_t batch_left = 0;
-  LogLevel level = LogLevel::kInfo;
-  std::string station = {}, text = {};
-  Alert alert = {};
+  std::unique_ptr<Reply> reply = nullptr;
+  std::vector<Receipt> receipts = {};
   std::vector<RecordedEvent> events = {};
+  std::unique_ptr<Error> error = nullptr;
+  struct Log {
+    LogLevel level = LogLevel::kInfo;
+    std::string station, text;
+  };
+  std::unique_ptr<Log> log = nullptr;
+  std::unique_ptr<Alert> alert = nullptr;
 };
 
 struct PortOptions {

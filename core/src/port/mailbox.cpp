@@ -30,9 +30,7 @@ void Mailbox::put(Event event) {
 void Mailbox::put_log(const LogRecord& record) {
   Event event;
   event.kind = Event::Kind::kLog;
-  event.level = record.level;
-  event.station = std::string(record.station);
-  event.text = std::string(record.text);
+  event.log = std::make_unique<Event::Log>(record.level, std::string(record.station), std::string(record.text));
   std::unique_lock lock(mutex_);
   if (shut_) return;
   if (log_count_ >= log_count_max_) {
@@ -40,7 +38,7 @@ void Mailbox::put_log(const LogRecord& record) {
     return;
   }
   if (logs_dropped_ > 0) {
-    event.text += " (" + std::to_string(logs_dropped_) + " records before this one were dropped)";
+    event.log->text += " (" + std::to_string(logs_dropped_) + " records before this one were dropped)";
     logs_dropped_ = 0;
   }
   ++log_count_;

@@ -34,7 +34,7 @@ void put_reply(port::Mailbox& mailbox, std::uint64_t id, std::unique_ptr<Reply> 
   event.kind = Event::Kind::kReply;
   event.id = id;
   event.reply = std::move(reply);
-  event.error = std::move(error);
+  if (error) event.error = std::make_unique<Error>(std::move(*error));
   mailbox.put(std::move(event));
 }
 
@@ -78,7 +78,7 @@ Result<void> Port::open(std::string_view url, EngineOptions options) {
   options.on_alert = [mailbox = state_->mailbox](const Alert& alert) {
     Event event;
     event.kind = Event::Kind::kAlert;
-    event.alert = alert;
+    event.alert = std::make_unique<Alert>(alert);
     mailbox->put(std::move(event));
   };
   const auto batch_count_max = static_cast<std::size_t>(options.batch_count_max);
@@ -99,7 +99,7 @@ Result<void> Port::open(std::string_view url, EngineOptions options) {
         if (receipts) {
           event.receipts = std::move(*receipts);
         } else {
-          event.error = std::move(receipts).error();
+          event.error = std::make_unique<Error>(std::move(receipts).error());
         }
         mailbox->put(std::move(event));
       });
@@ -160,7 +160,7 @@ void Port::publish(std::uint64_t id, std::vector<Message> messages) {
   Event event;
   event.kind = Event::Kind::kReceipts;
   event.id = id;
-  event.error = Error{ErrorCode::kClosed, "the engine is not open"};
+  event.error = std::make_unique<Error>(ErrorCode::kClosed, "the engine is not open");
   state_->mailbox->put(std::move(event));
 }
 

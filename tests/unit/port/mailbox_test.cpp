@@ -58,7 +58,7 @@ TEST(Mailbox, BeyondItsBoundLogRecordsAreDroppedAndCounted) {
   mailbox.put_log({LogLevel::kInfo, "station", "text"});
   const std::vector<Event> events = mailbox.drain(10);
   ASSERT_EQ(events.size(), 1U);
-  EXPECT_EQ(events[0].text, "text (3 records before this one were dropped)");
+  EXPECT_EQ(events[0].log->text, "text (3 records before this one were dropped)");
 }
 
 TEST(Mailbox, PollWaitsForAnEventAndNoLonger) {

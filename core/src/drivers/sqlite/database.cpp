@@ -473,6 +473,17 @@ Failure Database::checkpoint(Connection& connection, int mode, int* in_log, int*
   return is_fatal(failure) ? failure : Failure{};
 }
 
+Failure Database::sync_file(Connection& connection) {
+  sqlite3_file* file = nullptr;
+  sqlite3_file_control(connection.raw(), nullptr, SQLITE_FCNTL_FILE_POINTER, &file);
+  const int code = file->pMethods->xSync(file, SQLITE_SYNC_NORMAL);
+  if (code == SQLITE_OK) return {};
+  connection.fail(code);
+  Failure failure = connection.failure();
+  connection.forget_failure();
+  return failure;
+}
+
 Failure Database::give_log_back() {
   const auto now = std::chrono::steady_clock::now();
   if (now < next_give_back_) return {};
@@ -496,7 +507,7 @@ void Database::checkpoint_if_large() {
     if (frames < kInlineCheckpointFrames) return;
     failure = checkpoint(sql_, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
     wal_frames_.store(0);
-  } else if (tail_left_.exchange(false)) {
+  } else if (tail_left_.exchange(false) && frames * settings_.page_size >= kWalBytesUsual) {
     failure = checkpoint(sql_, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
   } else {
     if (frames * settings_.page_size < kWalBytesMax) return;
@@ -528,7 +539,17 @@ void Database::checkpoint_loop() {
     } else {
       std::int64_t expected = in_log;
       const bool all = in_log == done && wal_frames_.compare_exchange_strong(expected, 0);
-      if (!all && in_log * settings_.page_size >= kWalBytesUsual) tail_left_.store(true);
+      const bool large = in_log * settings_.page_size >= kWalBytesUsual;
+      if (!all && large && settings_.synchronous_full) {
+        // A checkpoint that does not reach the end of the log leaves its pages unsynced. The leader, for whom
+        // others wait, shall have few of them to sync.
+        failure = sync_file(own);
+        if (failure.code == SQLITE_OK) {
+          tail_left_.store(true);
+        } else {
+          note_failure(std::move(failure));
+        }
+      }
     }
     lock.lock();
   }

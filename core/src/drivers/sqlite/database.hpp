@@ -133,6 +133,7 @@ class Database {
   void wake_all(const std::vector<DueWaiter*>& waiters);
   /// A failure that leaves open what the disk holds; others are left for the next time.
   [[nodiscard]] static Failure checkpoint(Connection& connection, int mode, int* in_log, int* done);
+  [[nodiscard]] static Failure sync_file(Connection& connection);
   /// For a full disk: the log keeps its size there, also when nothing in it is needed any more.
   [[nodiscard]] Failure give_log_back();
   void note_failure(Failure failure);
