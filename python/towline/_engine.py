@@ -21,7 +21,7 @@ from towline._calls import ACQUIRED, Calls, Span
 from towline._conversations import Conversations
 from towline._event_subscription import GIVEN_UP, EventSubscription
 from towline._events import EventStore
-from towline._handlers import Handler
+from towline._handlers import Handler, Over
 from towline._message import ACKED, RELEASED, Message, OutcomeTuple, fields_of, handed_over
 from towline._native import (
     ALERT,
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
 
     from towline.testing import VirtualClock
 
-NOT_BEGUN = inspect.CORO_CREATED
 A = TypeVar("A")
 R = TypeVar("R")
 
@@ -82,7 +81,8 @@ class _Run:
     def give_up(self) -> None:
         """What is cancelled before its first step never runs, and says nothing."""
         work = self.task.get_coro()
-        if self.task.done() or (inspect.iscoroutine(work) and inspect.getcoroutinestate(work) == NOT_BEGUN):
+        has_begun = not inspect.iscoroutine(work) or inspect.getcoroutinestate(work) != inspect.CORO_CREATED
+        if self.task.done() or not has_begun:
             self.over([RELEASED] * len(self.numbers))
 
     def stop(self) -> None:
@@ -730,11 +730,7 @@ class Engine(Calls):
         self._finish(numbers, outcomes)
 
     async def _run_in_thread(
-        self,
-        context: contextvars.Context,
-        handler: Handler,
-        messages: list[Message],
-        over: Callable[[list[OutcomeTuple]], None],
+        self, context: contextvars.Context, handler: Handler, messages: list[Message], over: Over
     ) -> None:
         outcomes = released = [RELEASED] * len(messages)
         try:

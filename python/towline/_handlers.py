@@ -22,6 +22,8 @@ AWAITED = "AwaitedCancelled"
 UNREADABLE = "PayloadError"
 # Further away than any delay that is allowed, and still a number that the engine can hold.
 WAIT_US_MAX = 2**62
+# Told of what became of the messages of a handler, in their order.
+Over = Callable[[list[OutcomeTuple]], None]
 
 
 class Handler:
@@ -108,9 +110,7 @@ class Handler:
             return _filled(outcomes, outcome_of(error))
         return _filled(outcomes, _message.ACKED)
 
-    async def run_async(
-        self, messages: list[Message], over: Callable[[list[OutcomeTuple]], None]
-    ) -> None:
+    async def run_async(self, messages: list[Message], over: Over) -> None:
         """`over` is told in the end, whatever happens, with one outcome per message."""
         outcomes: list[OutcomeTuple | None] = []
         rest = _message.ACKED

@@ -57,8 +57,8 @@ class SyncConsumer:
         self._lock = threading.Lock()
         self._runs: deque[tuple[list[int], list[Message]]] = deque()
         self._runner_count = 0
-        # What has become of whom, and is not told yet. Of these two ends only single calls are made, which need
-        # no lock: it would cost as much as a quick handler.
+        # What has become of whom, and is not told yet. Of these two only single calls are made, which need no
+        # lock: it would cost as much as a quick handler.
         self._finished: deque[tuple[list[int], list[OutcomeTuple]]] = deque()
         self._told_at = 0.0
         self._handler_seconds = 1.0  # of late

@@ -30,7 +30,8 @@ void Mailbox::put(Event event) {
 void Mailbox::put_log(const LogRecord& record) {
   Event event;
   event.kind = Event::Kind::kLog;
-  event.log = std::make_unique<Event::Log>(record.level, std::string(record.station), std::string(record.text));
+  event.log =
+      std::make_unique<Event::Log>(record.level, std::string(record.station), std::string(record.text));
   std::unique_lock lock(mutex_);
   if (shut_) return;
   if (log_count_ >= log_count_max_) {
