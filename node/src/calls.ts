@@ -4,6 +4,7 @@ import { EventEmitter } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import * as errors from "./errors.js";
+import { checkNames, checkOptions } from "./arguments.js";
 import { type Fields, kindOf, type Port, textsOf } from "./native.js";
 import type { IdempotencyOptions, RetryOptions, TopicOptions } from "./options.js";
 import { BYTES_TYPE, decode, encode } from "./payload.js";
@@ -58,6 +59,11 @@ const PUBLISH_OPTIONS = new Set([
   "key", "headers", "contentType", "priority", "ttlMs", "dedupId", "dedupWhileUnfinished", "correlationId",
   "causationId", "traceparent", "delayMs", "dueAt", "skipIfLateByMs", "id", "signal",
 ]);
+
+const CONDITIONS = [
+  "topic", "group", "status", "errorType", "fingerprint", "text", "reason", "createdFrom", "createdBefore",
+] as const;
+const OF_REDRIVE = ["payload", "dryRun", "ratePerSecond", "delayMs", "destination", "redriveMax"] as const;
 
 /** Between two questions whether somebody else's run of a key is done. */
 const POLL_MS = 50;
@@ -134,6 +140,7 @@ export abstract class Calls {
    * `receipt.outcome`. The valid ones are stored together.
    */
   async publishBatch(messages: readonly OutgoingMessage[], options: Cancellable = {}): Promise<Receipt[]> {
+    checkOptions(options);
     if (!Array.isArray(messages)) {
       throw new errors.InvalidArgumentError(`the messages are ${kindOf(messages)}, but must be a list`);
     }
@@ -158,16 +165,19 @@ export abstract class Calls {
 
   /** "done": it will never fire. Exactly one of cancelling and firing wins, across processes. */
   async cancel(messageId: string, options: Cancellable = {}): Promise<Answer> {
+    checkOptions(options);
     return this.call(options.signal, "cancel", messageId);
   }
 
   /** Moves the due time of a delayed message; a number is milliseconds since 1970. */
   async reschedule(messageId: string, dueAt: Date | number, options: Cancellable = {}): Promise<Answer> {
+    checkOptions(options);
     return this.call(options.signal, "reschedule", messageId, dueAt);
   }
 
   /** What was delayed, by due time. */
   async pending(options: { topic?: string } & Paged & Cancellable = {}): Promise<Page<Scheduled>> {
+    checkOptions(options, "topic", "countMax", "cursor");
     return this.call(options.signal, "pending", options.topic ?? "", options.countMax ?? 100,
       options.cursor ?? "");
   }
@@ -185,16 +195,19 @@ export abstract class Calls {
 
   /** What waits for each group on each topic. */
   async backlog(options: Cancellable = {}): Promise<GroupBacklog[]> {
+    checkOptions(options);
     return this.call(options.signal, "backlog");
   }
 
   /** The keys that wait for a failed message, or for a person. */
   async blockedKeys(group: string, topic: string, options: Cancellable = {}): Promise<BlockedKey[]> {
+    checkOptions(options);
     return this.call(options.signal, "blockedKeys", group, topic);
   }
 
   /** Lets what waits behind a blocked key go on. Rejects with NotFoundError. */
   async releaseKey(group: string, topic: string, key: string, options: Cancellable = {}): Promise<void> {
+    checkOptions(options);
     await this.call(options.signal, "releaseKey", group, topic, key);
   }
 
@@ -202,17 +215,20 @@ export abstract class Calls {
 
   /** The dead letters for which every condition holds, newest last. */
   async deadLetters(query: DeadLetterQuery & Paged & Cancellable = {}): Promise<Page<DeadLetter>> {
+    checkNames(query, "conditions", ...CONDITIONS, "countMax", "cursor", "signal");
     const { signal, ...conditions } = query;
     return this.call(signal, "deadLetters", conditions);
   }
 
   /** One entry, or undefined. */
   async findDeadLetter(entryId: string, options: Cancellable = {}): Promise<DeadLetter | undefined> {
+    checkOptions(options);
     return this.call(options.signal, "findDeadLetter", entryId);
   }
 
   /** Dead letters by fingerprint. */
   async deadLetterGroups(query: DeadLetterQuery & Cancellable = {}): Promise<DeadLetterGroup[]> {
+    checkNames(query, "conditions", ...CONDITIONS, "signal");
     const { signal, ...conditions } = query;
     return this.call(signal, "deadLetterGroups", conditions);
   }
@@ -222,6 +238,7 @@ export abstract class Calls {
    * ConflictError (not pending), LimitExceededError (`redriveMax`).
    */
   async redrive(entryId: string, options: RedriveOptions & Cancellable = {}): Promise<void> {
+    checkOptions(options, ...OF_REDRIVE);
     const { signal, payload, ...how } = options;
     const bytes = payload === undefined ? {} : { payload: encode(payload)[0] };
     await this.call(signal, "redrive", entryId, { ...how, ...bytes });
@@ -231,12 +248,15 @@ export abstract class Calls {
   async redriveAll(
     query: DeadLetterQuery = {}, options: Omit<RedriveOptions, "payload"> & Cancellable = {},
   ): Promise<RedriveReport> {
+    checkNames(query, "conditions", ...CONDITIONS);
+    checkOptions(options, ...OF_REDRIVE);
     const { signal, ...how } = options;
     return this.call(signal, "redriveAll", query, how);
   }
 
   /** Marks a pending entry as given up; it is kept until the clean-up. */
   async discardDeadLetter(entryId: string, options: Cancellable = {}): Promise<void> {
+    checkOptions(options);
     await this.call(options.signal, "discardDeadLetter", entryId);
   }
 
@@ -310,15 +330,18 @@ export abstract class Calls {
   // ---- operation ------------------------------------------------------------------------------------
 
   async statistics(options: Cancellable = {}): Promise<EngineStatistics> {
+    checkOptions(options);
     return this.call(options.signal, "statistics");
   }
 
   async health(options: Cancellable = {}): Promise<Health> {
+    checkOptions(options);
     return this.call(options.signal, "health");
   }
 
   /** What the provider found at opening, one sentence each. */
   async findings(options: Cancellable = {}): Promise<string[]> {
+    checkOptions(options);
     return this.call(options.signal, "findings");
   }
 
@@ -327,6 +350,7 @@ export abstract class Calls {
    * unless given) is real time. Rejects with TimeoutError.
    */
   async settleDown(options: { timeoutMs?: number } & Cancellable = {}): Promise<void> {
+    checkOptions(options, "timeoutMs");
     await this.call(options.signal, "settleDown", options.timeoutMs ?? 10_000);
   }
 }

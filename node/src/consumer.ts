@@ -1,5 +1,6 @@
 // A running consumer, as its user holds it.
 
+import { checkNames, checkOptions } from "./arguments.js";
 import type { OutgoingMessage } from "./calls.js";
 import { ClosedError, InvalidArgumentError } from "./errors.js";
 import { type Handle, native, type Outcome, type Port } from "./native.js";
@@ -64,6 +65,7 @@ export class Consumer {
 
   /** Waits until nothing is in flight, then leaves it paused. Rejects with TimeoutError. */
   async drain(options: { timeoutMs?: number } & Cancellable = {}): Promise<void> {
+    checkOptions(options, "timeoutMs");
     const handle = this.#open();
     if (this.host.isInHandler) {
       throw new InvalidArgumentError("drain: a handler cannot wait until no handler runs; use pause()");
@@ -77,6 +79,7 @@ export class Consumer {
    * of the engine it resolves at once, and the rest happens later.
    */
   async close(options: { timeoutMs?: number } = {}): Promise<number> {
+    checkNames(options, "options", "timeoutMs");
     if (this.#closing === undefined) {
       const handle = this.#open();
       this.#closing = this.host

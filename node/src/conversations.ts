@@ -1,5 +1,6 @@
 // Conversations: streams of messages that clients read, who come and go.
 
+import { checkOptions } from "./arguments.js";
 import type { Host } from "./consumer.js";
 import {
   type AppendedMessage, type CatchUp, catchUps, type ConversationGap, type ConversationMessage, conversationPage,
@@ -59,6 +60,7 @@ export class ConversationFeed<T = unknown> {
    * LimitExceededError (conversations).
    */
   async offer(message: ConversationMessage<T>, options: CountOptions = {}): Promise<ConversationPage<T>> {
+    checkOptions(options, "countMax");
     const sequence = sequenceOf(message);
     const { conversation } = message;
     return this.#inTurn(async () => {
@@ -77,6 +79,7 @@ export class ConversationFeed<T = unknown> {
 
   /** What is in the store behind what was given of a conversation. Rejects as `offer`. */
   async next(conversation: string, options: CountOptions = {}): Promise<ConversationPage<T>> {
+    checkOptions(options, "countMax");
     return this.#inTurn(() => this.#ask(conversation, 0n, this.#given.get(conversation), options));
   }
 
@@ -143,6 +146,7 @@ export class Conversations {
   async append(
     conversation: string, message: NewConversationMessage, options: Cancellable = {},
   ): Promise<AppendedMessage> {
+    checkOptions(options);
     if (typeof message !== "object" || message === null) {
       throw new InvalidArgumentError(
         `a message is ${message === null ? "null" : `a ${typeof message}`}, but must be an object`);
@@ -162,6 +166,7 @@ export class Conversations {
   async messagesSince<T = unknown>(
     conversation: string, after: bigint | number | string = 0n, options: CountOptions = {},
   ): Promise<ConversationPage<T>> {
+    checkOptions(options, "countMax");
     const byId = typeof after === "string";
     const raw = await this.#host.call<RawConversationPage>(options.signal, byId ? "messagesSinceId" : "messagesSince",
       conversation, byId ? after : placeFrom(after, "after"), options.countMax ?? COUNT_MAX);
@@ -170,6 +175,7 @@ export class Conversations {
 
   /** The sequences there are; undefined: no such conversation. */
   async find(conversation: string, options: Cancellable = {}): Promise<ConversationGap | undefined> {
+    checkOptions(options);
     return this.#host.call(options.signal, "findConversation", conversation);
   }
 
@@ -181,6 +187,7 @@ export class Conversations {
   async acknowledge(
     user: string, client: string, conversation: string, sequence: bigint | number, options: Cancellable = {},
   ): Promise<void> {
+    checkOptions(options);
     await this.#host.call(options.signal, "acknowledgeMessage", user, client, conversation,
       placeFrom(sequence, "sequence"));
   }
@@ -189,6 +196,7 @@ export class Conversations {
   async position(
     user: string, client: string, conversation: string, options: Cancellable = {},
   ): Promise<bigint | undefined> {
+    checkOptions(options);
     return this.#host.call(options.signal, "clientPosition", user, client, conversation);
   }
 
@@ -199,11 +207,13 @@ export class Conversations {
   async noteMissed(
     user: string, conversation: string, sequence: bigint | number, options: Cancellable = {},
   ): Promise<void> {
+    checkOptions(options);
     await this.#host.call(options.signal, "noteMissed", user, conversation, placeFrom(sequence, "sequence"));
   }
 
   /** By conversation; gone 24 hours (`missedExpiryMs`) after the last message was noted. */
   async missed(user: string, options: PageOptions = {}): Promise<Page<MissedConversation>> {
+    checkOptions(options, "countMax", "cursor");
     return this.#host.call(options.signal, "missedMessages", user, options.countMax ?? COUNT_MAX,
       options.cursor ?? "");
   }
@@ -217,6 +227,7 @@ export class Conversations {
   async reconnect<T = unknown>(
     user: string, client: string, options: PageOptions = {},
   ): Promise<Page<CatchUp<T>>> {
+    checkOptions(options, "countMax", "cursor");
     const raw = await this.#host.call<Page<RawCatchUp>>(options.signal, "reconnectClient", user, client,
       options.countMax ?? COUNT_MAX, options.cursor ?? "");
     return catchUps<T>(raw);
@@ -229,6 +240,7 @@ export class Conversations {
 
   /** Removes messages before a sequence, whether they were read or not; the newest stays. Rejects with NotFoundError. */
   async trim(conversation: string, beforeSequence: bigint | number, options: Cancellable = {}): Promise<void> {
+    checkOptions(options);
     await this.#host.call(options.signal, "trimConversation", conversation,
       placeFrom(beforeSequence, "beforeSequence"));
   }

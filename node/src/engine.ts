@@ -4,6 +4,7 @@
 // published in one turn of the loop goes down in one call, and so do the outcomes of handlers. The loop is
 // kept alive while somebody waits for an answer or a consumer is open, and not otherwise.
 
+import { checkNames, checkOptions } from "./arguments.js";
 import { Calls, type MessageOptions, type PublishOptions } from "./calls.js";
 import { Consumer, type Host } from "./consumer.js";
 import { Conversations } from "./conversations.js";
@@ -303,6 +304,7 @@ export class Engine extends Calls {
    * and version began under other steps; give the new ones a new version, and run both until the old ones are done).
    */
   async runSaga(saga: SagaDefinition, options: Cancellable = {}): Promise<SagaRunner> {
+    checkOptions(options);
     checkSaga(saga);
     const sink = new SagaSink(this.#host, ++this.#ids, saga);
     const runner = new SagaRunner(this.#host, sink);
@@ -332,6 +334,7 @@ export class Engine extends Calls {
    * happens later.
    */
   async close(options: { timeoutMs?: number } = {}): Promise<number> {
+    checkNames(options, "options", "timeoutMs");
     if (this.#closing === undefined) {
       this.#closing = this.#close(options.timeoutMs);
     } else if (options.timeoutMs !== undefined && !this.#isClosed) {

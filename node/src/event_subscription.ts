@@ -1,5 +1,6 @@
 // A durable reader of events.
 
+import { checkNames, checkOptions } from "./arguments.js";
 import type { Host } from "./consumer.js";
 import { ClosedError, LeaseLostError } from "./errors.js";
 import { placeFrom, type RawEvent, RecordedEvent } from "./event_records.js";
@@ -100,6 +101,7 @@ export class EventSubscription<T = unknown> implements AsyncIterable<RecordedEve
    * begins when the one before has ended. Rejects with ClosedError, InvalidArgumentError.
    */
   async receive(options: { countMax?: number; timeoutMs?: number } & Cancellable = {}): Promise<RecordedEvent<T>[]> {
+    checkOptions(options, "countMax", "timeoutMs");
     const { countMax = this.#countMax, timeoutMs = Infinity, signal } = options;
     checkSignal(signal);
     const turn = this.#last;
@@ -143,10 +145,12 @@ export class EventSubscription<T = unknown> implements AsyncIterable<RecordedEve
    * changed), InvalidArgumentError (that far nothing was received).
    */
   async checkpoint(place: bigint | number, options: Cancellable = {}): Promise<void> {
+    checkOptions(options);
     await this.#host.call(options.signal, "checkpointEvents", this.#handle, placeFrom(place, "place"));
   }
 
   async statistics(options: Cancellable = {}): Promise<EventSubscriptionStatistics> {
+    checkOptions(options);
     return this.#host.call(options.signal, "eventSubscriptionStatistics", this.#handle);
   }
 
@@ -156,6 +160,7 @@ export class EventSubscription<T = unknown> implements AsyncIterable<RecordedEve
    * engine closes it, too. Inside a handler of the engine it resolves at once, and the rest happens later.
    */
   async close(options: { timeoutMs?: number } = {}): Promise<boolean> {
+    checkNames(options, "options", "timeoutMs");
     this.#onClosing();
     this.#closing ??= this.#close(options.timeoutMs);
     if (this.#sink === undefined || !this.#host.isInHandler) return this.#closing;

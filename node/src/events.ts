@@ -1,5 +1,6 @@
 // The event store: streams of events that are only appended to, read back in order, and followed.
 
+import { checkOptions } from "./arguments.js";
 import type { Host } from "./consumer.js";
 import {
   type Appended, eventFields, type EventPage, LAST, type NewEvent, placeFrom, type RawPage, type RawSnapshot,
@@ -67,6 +68,7 @@ export class EventStore {
   async append(
     stream: string, events: readonly NewEvent[], options: { expected?: bigint | number } & Cancellable = {},
   ): Promise<Appended> {
+    checkOptions(options, "expected");
     const { expected, signal } = options;
     const version = expected === undefined ? undefined : placeFrom(expected, "expected");
     return this.#host.call(signal, "append", stream, eventFields(events), version);
@@ -74,6 +76,7 @@ export class EventStore {
 
   /** Events of one stream from a version on (1 unless given); what was truncated is not there. */
   async read<T = unknown>(stream: string, options: ReadOptions = {}): Promise<EventPage<T>> {
+    checkOptions(options, "from", "countMax");
     const from = placeFrom(options.from ?? FIRST, "from");
     return pageOf(await this.#host.call<RawPage>(
       options.signal, "readEvents", stream, from, options.countMax ?? COUNT_MAX));
@@ -81,6 +84,7 @@ export class EventStore {
 
   /** The same backwards, from a version down; unless given from the newest. */
   async readBackwards<T = unknown>(stream: string, options: ReadOptions = {}): Promise<EventPage<T>> {
+    checkOptions(options, "from", "countMax");
     const from = placeFrom(options.from ?? LAST, "from");
     return pageOf(await this.#host.call<RawPage>(
       options.signal, "readEventsBackwards", stream, from, options.countMax ?? COUNT_MAX));
@@ -88,6 +92,7 @@ export class EventStore {
 
   /** Events of all streams in their order, from a position on (1 unless given). */
   async readAll<T = unknown>(options: ReadOptions = {}): Promise<EventPage<T>> {
+    checkOptions(options, "from", "countMax");
     const from = placeFrom(options.from ?? FIRST, "from");
     return pageOf(await this.#host.call<RawPage>(
       options.signal, "readAllEvents", from, options.countMax ?? COUNT_MAX));
@@ -95,6 +100,7 @@ export class EventStore {
 
   /** The versions there are; undefined: no such stream. */
   async findStream(stream: string, options: Cancellable = {}): Promise<StreamInfo | undefined> {
+    checkOptions(options);
     return this.#host.call(options.signal, "findStream", stream);
   }
 
@@ -102,12 +108,14 @@ export class EventStore {
   async streams(
     options: { prefix?: string; countMax?: number; cursor?: string } & Cancellable = {},
   ): Promise<Page<StreamInfo>> {
+    checkOptions(options, "prefix", "countMax", "cursor");
     return this.#host.call(options.signal, "streams", options.prefix ?? "", options.countMax ?? LIST_COUNT_MAX,
       options.cursor ?? "");
   }
 
   /** Removes events before a version; the newest one stays. Rejects with NotFoundError. */
   async truncate(stream: string, beforeVersion: bigint | number, options: Cancellable = {}): Promise<void> {
+    checkOptions(options);
     await this.#host.call(options.signal, "truncateStream", stream, placeFrom(beforeVersion, "beforeVersion"));
   }
 
@@ -119,6 +127,7 @@ export class EventStore {
     stream: string, version: bigint | number, state: unknown,
     options: { contentType?: string } & Cancellable = {},
   ): Promise<void> {
+    checkOptions(options, "contentType");
     const [bytes, known] = encode(state);
     await this.#host.call(options.signal, "saveSnapshot", stream, placeFrom(version, "version"), bytes,
       options.contentType ?? known);
@@ -126,6 +135,7 @@ export class EventStore {
 
   /** The newest one, or undefined. */
   async findSnapshot<T = unknown>(stream: string, options: Cancellable = {}): Promise<Snapshot<T> | undefined> {
+    checkOptions(options);
     const raw = await this.#host.call<RawSnapshot | undefined>(options.signal, "findSnapshot", stream);
     return raw === undefined ? undefined : new Snapshot<T>(raw);
   }

@@ -1,5 +1,6 @@
 // Permits: how much runs at once, for whatever has to be bounded beside consumers.
 
+import { checkNames, checkOptions } from "./arguments.js";
 import { InvalidArgumentError, TimeoutError } from "./errors.js";
 import { type Handle, native } from "./native.js";
 import type { LimiterStatistics } from "./records.js";
@@ -55,6 +56,7 @@ export class Limiter {
 
   /** `limit` [1, 2^31). `waitingMax` callers may wait, 10,000 unless given. Throws InvalidConfigError. */
   constructor(limit: number, options: { waitingMax?: number } = {}) {
+    checkNames(options, "options", "waitingMax");
     this.#gate = native.makeGate(limit, options.waitingMax ?? 10_000, (number, error) => {
       this.#granted(number, error);
     });
@@ -65,6 +67,7 @@ export class Limiter {
    * is above the limit, or the limit sank below it).
    */
   async acquire(options: AcquireOptions = {}): Promise<Permit> {
+    checkOptions(options, "weight", "timeoutMs");
     const { weight = 1, timeoutMs, signal } = options;
     if (timeoutMs !== undefined && (typeof timeoutMs !== "number" || Number.isNaN(timeoutMs))) {
       throw new InvalidArgumentError(`timeoutMs is ${String(timeoutMs)}, but must be a number of milliseconds`);

@@ -1,5 +1,6 @@
 // The sagas of an engine: to start, to watch, and to help by hand.
 
+import { checkNames, checkOptions } from "./arguments.js";
 import type { OutgoingMessage, Paged } from "./calls.js";
 import type { Choreography } from "./choreography.js";
 import type { Host } from "./consumer.js";
@@ -14,6 +15,7 @@ import {
 import { type Cancellable, checkSignal } from "./signals.js";
 
 /** How long one question for a result takes a thread of the engine; less when many wait. */
+const CONDITIONS = ["type", "status", "definitionVersion", "unfinished", "startedBefore"] as const;
 const SLICE_MS = 250;
 const SLICE_MS_MIN = 10;
 const RESULT_TIMEOUT_MS = 30_000;
@@ -52,23 +54,27 @@ export class Sagas {
   async start<C>(
     saga: Saga<C> | Choreography, context?: C, options: { id?: string } & Cancellable = {},
   ): Promise<SagaStarted> {
+    checkOptions(options, "id");
     checkSaga(saga);
     return this.#host.call(options.signal, "startSaga", saga.fields(), options.id ?? "", encodeState(context));
   }
 
   /** undefined: there is none. */
   async find(type: string, id: string, options: Cancellable = {}): Promise<SagaInfo | undefined> {
+    checkOptions(options);
     return this.#host.call(options.signal, "findSaga", type, id);
   }
 
   /** In order of starting. */
   async list(query: SagaQuery & Paged & Cancellable = {}): Promise<Page<SagaInfo>> {
+    checkNames(query, "conditions", ...CONDITIONS, "countMax", "cursor", "signal");
     const { signal, ...conditions } = query;
     return this.#host.call(signal, "listSagas", conditions);
   }
 
   /** What happened to it, from the beginning. Rejects with NotFoundError. */
   async timeline(type: string, id: string, options: Cancellable = {}): Promise<SagaEntry[]> {
+    checkOptions(options);
     const raw = await this.#host.call<RawEntry[]>(options.signal, "sagaTimeline", type, id);
     const value = (bytes: Buffer | undefined) => (bytes === undefined ? undefined : decodeState(bytes));
     return raw.map((one) => ({ ...one, output: value(one.output), context: value(one.context) }));
@@ -81,6 +87,7 @@ export class Sagas {
   async result<C = unknown>(
     type: string, id: string, options: { timeoutMs?: number } & Cancellable = {},
   ): Promise<SagaResult<C>> {
+    checkOptions(options, "timeoutMs");
     const { timeoutMs = RESULT_TIMEOUT_MS, signal } = options;
     checkSignal(signal);
     const deadline = performance.now() + timeoutMs;
@@ -106,11 +113,13 @@ export class Sagas {
    * past its pivot).
    */
   async cancel(type: string, id: string, why: string, options: Cancellable = {}): Promise<void> {
+    checkOptions(options);
     await this.#host.call(options.signal, "cancelSaga", type, id, why);
   }
 
   /** A stuck step or compensation gets new attempts. Rejects with NotFoundError, ConflictError (it is not stuck). */
   async retry(type: string, id: string, step: string, options: Cancellable = {}): Promise<void> {
+    checkOptions(options);
     await this.#host.call(options.signal, "retrySaga", type, id, step);
   }
 
@@ -119,6 +128,7 @@ export class Sagas {
    * Rejects as `retry`.
    */
   async skip(type: string, id: string, step: string, options: Cancellable = {}): Promise<void> {
+    checkOptions(options);
     await this.#host.call(options.signal, "skipSaga", type, id, step);
   }
 
@@ -126,11 +136,13 @@ export class Sagas {
   async force(
     type: string, id: string, status: "completed" | "compensated", options: Cancellable = {},
   ): Promise<void> {
+    checkOptions(options);
     await this.#host.call(options.signal, "forceSaga", type, id, status);
   }
 
   /** Adds a note to its timeline. 1 to 4096 bytes. */
   async annotate(type: string, id: string, text: string, options: Cancellable = {}): Promise<void> {
+    checkOptions(options);
     await this.#host.call(options.signal, "annotateSaga", type, id, text);
   }
 
@@ -141,6 +153,7 @@ export class Sagas {
    * bytes as they are, else JSON. Rejects as `engine.publish`.
    */
   async publishEvent(topic: string, id: string, payload?: unknown, options: Cancellable = {}): Promise<Receipt> {
+    checkOptions(options);
     return this.#host.publish(this.eventMessage(topic, id, payload), options);
   }
 
@@ -158,6 +171,7 @@ export class Sagas {
    * second one changes nothing. Rejects as `engine.publish`, with InvalidArgumentError (it is no command).
    */
   async reply(command: Message, output?: unknown, options: Cancellable = {}): Promise<Receipt> {
+    checkOptions(options);
     return this.#host.publish(this.replyMessage(command, output), options);
   }
 
@@ -165,6 +179,7 @@ export class Sagas {
   async replyFailed(
     command: Message, error: string, options: { permanent?: boolean } & Cancellable = {},
   ): Promise<Receipt> {
+    checkOptions(options, "permanent");
     return this.#host.publish(this.replyFailedMessage(command, error, options), options);
   }
 

@@ -94,6 +94,42 @@ scenario("BAD-40", "options are read once, and getters may throw or close the en
   stage.forget(engine);
 });
 
+scenario("BAD-40", "options and conditions that nobody knows, or that are no object", async (stage) => {
+  const engine = await prepare(stage);
+  const { eventStore, conversations, sagas } = engine;
+  const calls = {
+    publishBatch: (given) => engine.publishBatch([], given),
+    cancel: (given) => engine.cancel("x", given),
+    pending: (given) => engine.pending(given),
+    backlog: (given) => engine.backlog(given),
+    deadLetters: (given) => engine.deadLetters(given),
+    deadLetterGroups: (given) => engine.deadLetterGroups(given),
+    redrive: (given) => engine.redrive("x", given),
+    "redriveAll, what": (given) => engine.redriveAll(given),
+    "redriveAll, how": (given) => engine.redriveAll({}, given),
+    statistics: (given) => engine.statistics(given),
+    settleDown: (given) => engine.settleDown(given),
+    close: (given) => engine.close(given),
+    readAll: (given) => eventStore.readAll(given),
+    read: (given) => eventStore.read("s", given),
+    append: (given) => eventStore.append("s", [], given),
+    streams: (given) => eventStore.streams(given),
+    missed: (given) => conversations.missed("u", given),
+    reconnect: (given) => conversations.reconnect("u", "c", given),
+    messagesSince: (given) => conversations.messagesSince("c", 0n, given),
+    "sagas.list": (given) => sagas.list(given),
+    "sagas.find": (given) => sagas.find("t", "i", given),
+    "sagas.result": (given) => sagas.result("t", "i", given),
+  };
+  for (const [name, call] of Object.entries(calls)) {
+    for (const [given, word] of [[{ topcis: "orders" }, "topcis"], [5n, "object"], ["orders", "object"], [[], "object"],
+      [null, "object"]]) {
+      await leavesAlone(engine, () => call(given), "ERR_INVALID_ARGUMENT", word);
+    }
+    assert.ok((await engine.health()).ok, name);
+  }
+});
+
 scenario("BAD-40", "symbols, big integers and other kinds where text or a number is wanted", async (stage) => {
   const engine = await prepare(stage);
   const odd = [Symbol("s"), 2n ** 70n, 1n, true, {}, [], () => 1, Buffer.from("k")];

@@ -24,6 +24,7 @@
 #include "drivers/sqlite/fired.hpp"
 #include "drivers/sqlite/members.hpp"
 #include "drivers/sqlite/ownership.hpp"
+#include "drivers/sqlite/schema.hpp"
 #include "drivers/sqlite/topics.hpp"
 #include "drivers/sqlite/transact.hpp"
 #include "drivers/sqlite/trim.hpp"
@@ -183,9 +184,22 @@ void Database::fail(std::span<Op* const> ops, const Error& error) {
 void Database::stop(const Failure& failure) {
   Error error = to_error(failure, "writing; the store stopped and must be opened again");
   if (error.code != ErrorCode::kCorruptStore) error.code = ErrorCode::kIoError;
+  stop(std::move(error));
+}
+
+void Database::stop(Error error) {
   report(error.message);
   stopped_ = std::move(error);
   has_stopped_.store(true);
+}
+
+/// A process of a newer build may have opened the file meanwhile and changed its tables: what this one would
+/// write, it would write in the wrong place.
+bool Database::knows_schema() {
+  const auto known = static_cast<std::int64_t>(migrations().size());
+  if (catalog_.schema_version <= known) return true;
+  stop(newer_file(settings_.path, catalog_.schema_version));
+  return false;
 }
 
 void Database::run_batch(Writer::Batch& batch, const Op& own) {
@@ -204,6 +218,10 @@ bool Database::look_at(const Writer::Batch& batch) {
   if (!looks) return true;
   Tx tx{sql_, catalog_, latest(batch)};
   refresh(tx);
+  if (sql_.ok() && !knows_schema()) {
+    fail(batch, *stopped_);
+    return false;
+  }
   for (Op* op : batch) {
     if (!op->looks) continue;
     tx.now = op->now;
@@ -310,6 +328,10 @@ void Database::finish(Tx& tx) {
 bool Database::run_transaction(std::span<Op* const> ops, Failure& failure) {
   Tx tx{sql_, catalog_, latest(ops)};
   refresh(tx);
+  if (sql_.ok() && !knows_schema()) {
+    roll_back(tx, ops);
+    return false;
+  }
   if (std::any_of(ops.begin(), ops.end(), [](const Op* op) { return op->tidies; })) {
     expire(tx);
     deal_partitions(tx);
@@ -391,7 +413,7 @@ void Database::roll_back(Tx& tx, std::span<Op* const> ops) {
   tx.settled.clear();
   for (Op* op : ops)
     op->undo(tx);
-  if (is_fatal(failure)) return;
+  if (is_fatal(failure) || stopped_) return;
   rebuild(tx);
   for (auto& [id, session] : catalog_.sessions)
     take_back_leases(tx, *session);

@@ -128,6 +128,9 @@ class Database {
   void fail(std::span<Op* const> ops, const Error& error);
   /// After an I/O error nothing of this file is touched any more.
   void stop(const Failure& failure);
+  void stop(Error error);
+  /// False: it has stopped.
+  [[nodiscard]] bool knows_schema();
   void publish_effects(Tx& tx);
   void wake_due_waiters();
   void wake_all(const std::vector<DueWaiter*>& waiters);

@@ -227,6 +227,7 @@ struct DedupIds {
 struct Catalog {
   std::uint64_t generation = 1;
   std::int64_t data_version = -1;
+  std::int64_t schema_version = 0;
   /// Grows with every topic and log.
   std::uint64_t shape = 1;
   std::map<std::int64_t, std::unique_ptr<TopicState>> topics;

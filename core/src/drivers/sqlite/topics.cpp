@@ -17,6 +17,7 @@ namespace {
 constexpr std::uint8_t kPriorityMax = 9;
 
 constexpr const char* kDataVersion = "PRAGMA data_version";
+constexpr const char* kSchemaVersion = "PRAGMA user_version";
 constexpr const char* kTopicsAfter =
     "SELECT id, name, kind, partition_count, retention_us FROM topic WHERE id > ?1 ORDER BY id";
 constexpr const char* kLogsAfter = "SELECT id, topic_id, priority FROM log WHERE id > ?1 ORDER BY id";
@@ -137,6 +138,7 @@ void refresh(Tx& tx) {
   if (!version || *version == tx.catalog.data_version) return;
   tx.catalog.data_version = *version;
   ++tx.catalog.generation;
+  tx.catalog.schema_version = select_integer(tx.sql, kSchemaVersion).value_or(0);
   load_shape(tx);
 }
 

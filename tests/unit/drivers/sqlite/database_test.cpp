@@ -109,6 +109,19 @@ TEST_F(SqliteDatabase, ADiskErrorEndsItForGood) {
   EXPECT_EQ(found.value(), 1) << "what was acknowledged is there";
 }
 
+TEST_F(SqliteDatabase, AFileThatANewerBuildHasChangedIsLeftAloneFromThenOn) {
+  ASSERT_TRUE(insert(1).ok());
+  Connection newer;
+  ASSERT_TRUE(newer.open(settings().path, SQLITE_OPEN_READWRITE, nullptr));
+  ASSERT_TRUE(newer.run("PRAGMA user_version = 99"));
+  const auto refused = insert(2);
+  EXPECT_EQ(code_of(refused), ErrorCode::kSchemaTooNew);
+  EXPECT_NE(refused.error().message.find("99"), std::string::npos) << refused.error().message;
+  ASSERT_TRUE(newer.run("PRAGMA user_version = 1"));
+  EXPECT_EQ(code_of(insert(3)), ErrorCode::kSchemaTooNew) << "what it knows of the file is not true any more";
+  EXPECT_EQ(select_integer(newer, "SELECT count(*) FROM mine"), 1);
+}
+
 TEST_F(SqliteDatabase, AFullDiskIsTriedOnceMoreWithoutWhatGrowsAndEndsNothing) {
   std::vector<bool> was_full;
   auto op = write_op<bool>(now(), [&](Tx& tx, const Error* full) {
