@@ -11,10 +11,10 @@ import { folderOf, root, run } from "./support.mjs";
 const environment = { ...process.env, npm_config_update_notifier: "false", npm_config_loglevel: "error" };
 delete environment.TOWLINE_NODE_BINARY;
 
-const SOURCES = ["calls", "choreography", "cli", "consumer", "conversation_records", "conversations", "engine", "errors",
-  "event_records", "event_subscription", "events", "index", "limiter", "message", "native", "options", "outgoing",
-  "payload", "records", "saga", "saga_call", "saga_records", "saga_runner", "sagas", "signals", "sinks",
-  "supervisor", "testing", "tracing", "transaction"];
+const SOURCES = ["arguments", "calls", "choreography", "cli", "consumer", "conversation_records", "conversations",
+  "engine", "errors", "event_records", "event_subscription", "events", "index", "limiter", "message", "native",
+  "options", "outgoing", "payload", "records", "saga", "saga_call", "saga_records", "saga_runner", "sagas", "signals",
+  "sinks", "supervisor", "testing", "tracing", "transaction"];
 const EXPECTED = [
   "LICENSE",
   "README.md",
