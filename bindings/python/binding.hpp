@@ -9,7 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include <cxxabi.h>
 #include <pybind11/pybind11.h>
 #include <unistd.h>
 
@@ -28,7 +27,7 @@ class Released {
   ~Released() noexcept(false) {
     try {
       PyEval_RestoreThread(state_);
-    } catch (abi::__forced_unwind&) {
+    } catch (...) {  // nothing else is thrown there
       for (;;)
         ::pause();
     }

@@ -9,6 +9,7 @@
 #include "base/text.hpp"
 #include "base/validate.hpp"
 #include "engine/saga_workers.hpp"
+#include "engine/waits.hpp"
 
 namespace towline::engine {
 namespace {
@@ -445,7 +446,8 @@ Result<std::uint64_t> Core::close(std::optional<Duration> timeout) {
     return std::uint64_t{0};
   }
   const auto clock = system_clock();  // a virtual one may stand still for ever
-  const MonotonicTime deadline = clock->monotonic() + timeout.value_or(context_->options.drain_timeout);
+  const MonotonicTime deadline =
+      clock->monotonic() + std::min(timeout.value_or(context_->options.drain_timeout), kWaitMax);
   if (closing_) {
     // Whoever has less time than the one who closes hurries it.
     for (const auto& consumer : consumers_)

@@ -7,6 +7,7 @@
 
 #include "base/validate.hpp"
 #include "engine/core.hpp"
+#include "engine/waits.hpp"
 
 namespace towline {
 namespace {
@@ -20,9 +21,7 @@ Receipt rejected(Error error) {
 }
 
 /// "As long as it takes" is often said with the largest number there is, which no clock can reach.
-Duration reachable(Duration timeout) noexcept {
-  return std::clamp<Duration>(timeout, Duration{0}, std::chrono::hours(24 * 3660));
-}
+Duration reachable(Duration timeout) noexcept { return std::clamp(timeout, Duration{0}, engine::kWaitMax); }
 
 std::optional<Duration> reachable(std::optional<Duration> timeout) noexcept {
   return timeout ? std::optional(reachable(*timeout)) : std::nullopt;

@@ -13,6 +13,7 @@
 #include "base/validate.hpp"
 #include "engine/events.hpp"
 #include "engine/thrown.hpp"
+#include "engine/waits.hpp"
 #include "policy/backoff.hpp"
 
 namespace towline::engine {
@@ -284,7 +285,7 @@ Result<std::vector<RecordedEvent>> EventFollower::receive(std::size_t count_max,
         ErrorCode::kInvalidArgument,
         "the events of this subscription are given to its handler; subscribe without one to receive"};
   }
-  auto events = take(count_max, context_->clock->monotonic() + std::max(timeout, Duration{0}));
+  auto events = take(count_max, context_->clock->monotonic() + std::clamp(timeout, Duration{0}, kWaitMax));
   const std::lock_guard lock(mutex_);
   statistics_.last_error = events ? std::string() : events.error().to_string();
   return events;

@@ -10,6 +10,7 @@
 #include "engine/core.hpp"
 #include "engine/event_follower.hpp"
 #include "engine/events.hpp"
+#include "engine/waits.hpp"
 
 namespace towline {
 namespace {
@@ -180,8 +181,8 @@ EventSubscriptionStatistics EventSubscription::statistics() const {
 
 bool EventSubscription::close(std::optional<Duration> timeout) {
   if (follower_ == nullptr) return true;
-  const Duration bounded = std::clamp<Duration>(timeout.value_or(follower_->drain_timeout()), Duration{0},
-                                                std::chrono::hours(24 * 3660));
+  const Duration bounded =
+      std::clamp<Duration>(timeout.value_or(follower_->drain_timeout()), Duration{0}, engine::kWaitMax);
   return !follower_->close(system_clock()->monotonic() + bounded);
 }
 

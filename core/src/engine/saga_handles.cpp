@@ -13,6 +13,7 @@
 #include "engine/saga_records.hpp"
 #include "engine/saga_runner.hpp"
 #include "engine/saga_workers.hpp"
+#include "engine/waits.hpp"
 
 namespace towline {
 namespace {
@@ -228,7 +229,7 @@ SagaRunnerStatistics SagaRunner::statistics() const {
 Result<std::uint64_t> SagaRunner::close(std::optional<Duration> timeout) {
   if (runner_ == nullptr) return Error{ErrorCode::kClosed, "this handle holds no runner; use Sagas::run()"};
   const Duration bounded = std::clamp<Duration>(timeout.value_or(runner_->context().options.drain_timeout),
-                                                Duration{0}, std::chrono::hours(24 * 3660));
+                                                Duration{0}, engine::kWaitMax);
   return runner_->close(system_clock()->monotonic() + bounded);
 }
 

@@ -69,6 +69,21 @@ TEST(ConsumerControl, DrainGivesUpAtItsDeadlineAndStaysPaused) {
   EXPECT_TRUE(consumer->drain(20s).ok());
 }
 
+TEST(ConsumerControl, WhoeverWaitsWithoutEndWaits) {
+  RunningWorld world;
+  Gate gate;
+  const auto consumer = world.consume(group_options(), [&](Delivery&) { gate.wait(); });
+  world.publish("a");
+  gate.await_waiting();
+  std::thread opener([&] {
+    EXPECT_TRUE(eventually([&] { return consumer->statistics().paused; }));
+    gate.open();
+  });
+  EXPECT_TRUE(consumer->drain(Duration::max()).ok());
+  opener.join();
+  EXPECT_EQ(consumer->close(Duration::max()).value(), 0U);
+}
+
 TEST(ConsumerControl, PausingAndResumingTwiceIsTheSameAsOnce) {
   RunningWorld world;
   std::atomic<int> handled{0};
