@@ -3,8 +3,8 @@
 import { EventEmitter } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import * as errors from "./errors.js";
 import { checkNames, checkOptions } from "./arguments.js";
+import * as errors from "./errors.js";
 import { type Fields, kindOf, type Port, textsOf } from "./native.js";
 import type { IdempotencyOptions, RetryOptions, TopicOptions } from "./options.js";
 import { BYTES_TYPE, decode, encode } from "./payload.js";

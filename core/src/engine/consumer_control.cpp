@@ -79,7 +79,7 @@ Result<void> ConsumerCore::drain(Duration timeout) {
   }
   const std::uint64_t round = rounds_.load();
   if (auto paused = pause(); !paused) return paused;
-  const std::atomic<MonotonicTime> deadline = system_clock()->monotonic() + std::min(timeout, kWaitMax);
+  const std::atomic<MonotonicTime> deadline = deadline_in(*system_clock(), timeout);
   // The round that was under way may still bring something in; the next one knows about the pause.
   if (!wait_for_lane(deadline, [&] { return !lane_running_ || rounds_.load() != round; }))
     return Error{ErrorCode::kTimeout, "the consumer's lane did not come round in time"};
@@ -154,7 +154,7 @@ Result<std::uint64_t> ConsumerCore::close(std::optional<Duration> timeout) {
     if (leave_listener_) leave_listener_();
     return std::uint64_t{0};
   }
-  hasten(system_clock()->monotonic() + std::min(timeout.value_or(context_->options.drain_timeout), kWaitMax));
+  hasten(deadline_in(*system_clock(), timeout.value_or(context_->options.drain_timeout)));
   std::unique_lock lock(control_);
   if (closing_.exchange(true)) {
     // Another thread closes it: the answer is the same for both.

@@ -361,7 +361,8 @@ Health Core::health() {
 }
 
 Result<void> Core::settle_down(Duration timeout) {
-  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  const auto clock = system_clock();
+  const MonotonicTime deadline = deadline_in(*clock, timeout);
   // Quiet means: twice in a row the scheduler began and ended a round that moved nothing, and nothing was
   // waiting or in hand.
   std::uint64_t round = scheduler_rounds_.load();
@@ -379,7 +380,7 @@ Result<void> Core::settle_down(Duration timeout) {
       round = scheduler_rounds_.load();
       fired = context_->counters.fired.load();
     }
-    if (std::chrono::steady_clock::now() >= deadline) {
+    if (clock->monotonic() >= deadline) {
       return Error{ErrorCode::kTimeout, "the engine did not become quiet in time"};
     }
     std::unique_lock lock(mutex_);
@@ -446,8 +447,7 @@ Result<std::uint64_t> Core::close(std::optional<Duration> timeout) {
     return std::uint64_t{0};
   }
   const auto clock = system_clock();  // a virtual one may stand still for ever
-  const MonotonicTime deadline =
-      clock->monotonic() + std::min(timeout.value_or(context_->options.drain_timeout), kWaitMax);
+  const MonotonicTime deadline = deadline_in(*clock, timeout.value_or(context_->options.drain_timeout));
   if (closing_) {
     // Whoever has less time than the one who closes hurries it.
     for (const auto& consumer : consumers_)

@@ -1,13 +1,11 @@
 // The public handles: Engine, Consumer and Delivery hand on to the stations.
 
-#include <algorithm>
 #include <map>
 
 #include <towline/engine.hpp>
 
 #include "base/validate.hpp"
 #include "engine/core.hpp"
-#include "engine/waits.hpp"
 
 namespace towline {
 namespace {
@@ -18,13 +16,6 @@ Receipt rejected(Error error) {
   Receipt receipt;
   receipt.error = std::move(error);
   return receipt;
-}
-
-/// "As long as it takes" is often said with the largest number there is, which no clock can reach.
-Duration reachable(Duration timeout) noexcept { return std::clamp(timeout, Duration{0}, engine::kWaitMax); }
-
-std::optional<Duration> reachable(std::optional<Duration> timeout) noexcept {
-  return timeout ? std::optional(reachable(*timeout)) : std::nullopt;
 }
 
 /// The handle's copies share this pointer: the last one to go closes the consumer.
@@ -228,12 +219,12 @@ std::vector<std::string> Engine::findings() const {
 
 Result<void> Engine::settle_down(Duration timeout) {
   if (core_ == nullptr) return not_open();
-  return core_->settle_down(reachable(timeout));
+  return core_->settle_down(timeout);
 }
 
 Result<std::uint64_t> Engine::close(std::optional<Duration> timeout) {
   if (core_ == nullptr) return std::uint64_t{0};
-  return core_->close(reachable(timeout));
+  return core_->close(timeout);
 }
 
 // ---- Consumer -----------------------------------------------------------------------------------
@@ -255,7 +246,7 @@ Result<void> Consumer::resume() {
 
 Result<void> Consumer::drain(Duration timeout) {
   TOWLINE_REQUIRE_CONSUMER();
-  return core_->drain(reachable(timeout));
+  return core_->drain(timeout);
 }
 
 Result<void> Consumer::set_concurrency(std::int64_t concurrency) {
@@ -271,7 +262,7 @@ bool Consumer::closed() const noexcept { return core_ == nullptr || core_->close
 
 Result<std::uint64_t> Consumer::close(std::optional<Duration> timeout) {
   if (core_ == nullptr) return std::uint64_t{0};
-  return core_->close(reachable(timeout));
+  return core_->close(timeout);
 }
 
 // ---- Delivery -----------------------------------------------------------------------------------

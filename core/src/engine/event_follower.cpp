@@ -285,7 +285,7 @@ Result<std::vector<RecordedEvent>> EventFollower::receive(std::size_t count_max,
         ErrorCode::kInvalidArgument,
         "the events of this subscription are given to its handler; subscribe without one to receive"};
   }
-  auto events = take(count_max, context_->clock->monotonic() + std::clamp(timeout, Duration{0}, kWaitMax));
+  auto events = take(count_max, deadline_in(*context_->clock, timeout));
   const std::lock_guard lock(mutex_);
   statistics_.last_error = events ? std::string() : events.error().to_string();
   return events;

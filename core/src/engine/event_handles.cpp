@@ -181,9 +181,8 @@ EventSubscriptionStatistics EventSubscription::statistics() const {
 
 bool EventSubscription::close(std::optional<Duration> timeout) {
   if (follower_ == nullptr) return true;
-  const Duration bounded =
-      std::clamp<Duration>(timeout.value_or(follower_->drain_timeout()), Duration{0}, engine::kWaitMax);
-  return !follower_->close(system_clock()->monotonic() + bounded);
+  const Duration longest = timeout.value_or(follower_->drain_timeout());
+  return !follower_->close(engine::deadline_in(*system_clock(), longest));
 }
 
 }  // namespace towline

@@ -228,9 +228,8 @@ SagaRunnerStatistics SagaRunner::statistics() const {
 
 Result<std::uint64_t> SagaRunner::close(std::optional<Duration> timeout) {
   if (runner_ == nullptr) return Error{ErrorCode::kClosed, "this handle holds no runner; use Sagas::run()"};
-  const Duration bounded = std::clamp<Duration>(timeout.value_or(runner_->context().options.drain_timeout),
-                                                Duration{0}, engine::kWaitMax);
-  return runner_->close(system_clock()->monotonic() + bounded);
+  const Duration longest = timeout.value_or(runner_->context().options.drain_timeout);
+  return runner_->close(engine::deadline_in(*system_clock(), longest));
 }
 
 // ---- Sagas --------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@
 
 #include "base/text.hpp"
 #include "base/validate.hpp"
+#include "engine/waits.hpp"
 #include "policy/backoff.hpp"
 
 namespace towline::engine {
@@ -194,8 +195,7 @@ Result<std::vector<SagaEntry>> SagaRecords::timeline(std::string_view type, std:
 
 Result<SagaResult> SagaRecords::result(std::string_view type, std::string_view id, Duration timeout) {
   const auto& clock = context_->clock;
-  const MonotonicTime deadline =
-      clock->monotonic() + std::min<Duration>(timeout, std::chrono::hours(24 * 366));
+  const MonotonicTime deadline = deadline_in(*clock, timeout);
   for (std::uint64_t seen = 0;;) {
     if (auto open = context_->check_open(); !open) return std::move(open).error();
     // First the place, then the look: what comes after the look is behind the place.

@@ -1,13 +1,18 @@
 #pragma once
-// How long callers may want to wait.
+// Until when a caller waits.
 
+#include <algorithm>
 #include <chrono>
 
-#include <towline/time.hpp>
+#include <towline/spi/clock.hpp>
 
 namespace towline::engine {
 
-/// Further away than any program runs, and still a time: what a caller gives may be Duration::max().
-inline constexpr Duration kWaitMax = std::chrono::hours(24 * 3660);
+/// `timeout` from now. "As long as it takes" is often said with the largest number there is, which no clock
+/// can reach; a negative one does not wait.
+[[nodiscard]] inline MonotonicTime deadline_in(spi::Clock& clock, Duration timeout) {
+  constexpr Duration kLongest = std::chrono::hours(24 * 3660);
+  return clock.monotonic() + std::clamp(timeout, Duration{0}, kLongest);
+}
 
 }  // namespace towline::engine

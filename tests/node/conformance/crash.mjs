@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { deadLetters, holdsFor, inFlight, LEASE_MS, makeDeadLetters, makeGroup, member, publishAll,
+import { deadLetters, holdsFor, inFlight, isDone, LEASE_MS, makeDeadLetters, makeGroup, member, publishAll,
   publishNumbers, range, Recorder, scenario, until, waiting } from "./harness.mjs";
 import { damageMessage } from "./intruder.mjs";
 
@@ -15,8 +15,7 @@ const hasEnded = ({ child }) => child.exitCode !== null || child.signalCode !== 
 
 /** The dead letters wait, and nothing else is left. */
 async function onlyDeadLettersLeft(engine, count) {
-  return (await deadLetters(engine)).length === count && (await waiting(engine, "orders")) === 0 &&
-    (await inFlight(engine)) === 0;
+  return (await deadLetters(engine)).length === count && (await isDone(engine, "orders"));
 }
 
 scenario("CONF-04", "what was acknowledged stays so when the process dies at once", async (stage) => {
@@ -137,8 +136,7 @@ scenario("CONF-52", "effect, message and record of a handler transaction are one
   let child = await stage.child("transaction");
   await until(async () => {
     if (hasEnded(child)) child = await stage.child("transaction");
-    return stage.ledger("died").length === wanted.length && (await waiting(engine, "effects")) === 0 &&
-      (await inFlight(engine)) === 0;
+    return stage.ledger("died").length === wanted.length && (await isDone(engine, "effects"));
   }, "every death", 40_000);
   assert.deepEqual(stage.ledger("died").sort(), wanted.map((name) => `died ${name}`).sort());
   const followUps = new Recorder();
@@ -160,8 +158,7 @@ scenario("CONF-67", "a process whose handler closes the engine exits cleanly", a
   const { code, signal } = await done;
   assert.deepEqual([code, signal], [0, null]);
   assert.equal(stage.ledger("closed 0").length, 1);
-  await until(async () => (await waiting(engine, "orders")) === 0 && (await inFlight(engine)) === 0,
-    "its message was acknowledged");
+  await until(() => isDone(engine, "orders"), "its message was acknowledged");
 }, "shared");
 
 scenario("CONF-86", "messages that come due while their scheduler is killed fire once each", async (stage) => {

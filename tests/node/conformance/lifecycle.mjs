@@ -6,8 +6,8 @@ import { setImmediate as turn } from "node:timers/promises";
 
 import { ClosedError } from "towline";
 
-import { gate, Gauge, holdsFor, inFlight, LEASE_MS, makeGroup, member, publishNumbers, range, Recorder, refused,
-  scenario, until, waiting } from "./harness.mjs";
+import { gate, Gauge, holdsFor, inFlight, isDone, LEASE_MS, makeGroup, member, publishNumbers, range,
+  Recorder, refused, scenario, until, waiting } from "./harness.mjs";
 
 const SHORT = { leaseMs: LEASE_MS };
 
@@ -182,7 +182,7 @@ scenario("CONF-69", "many starts and stops under traffic leak nothing", async (s
   isDone = true;
   await publishing;
   const rest = await engine.consume("stress", member(), seen.handler);
-  await until(async () => (await waiting(engine, "stress")) === 0 && (await inFlight(engine)) === 0, "the rest");
+  await until(() => isDone(engine, "stress"), "the rest");
   await rest.close();
   assert.equal(seen.distinct, seen.count, "something was handled twice");
   assert.equal((await engine.health()).ok, true);

@@ -10,13 +10,13 @@ export const LEASE_MS = 450;
 
 // ---- waiting ------------------------------------------------------------------------------------
 
-/** Waits until `condition` holds; fails with what was waited for. */
+/** Waits until `condition` holds; fails with what was waited for, a text or what a function says then. */
 export async function until(condition, what = condition.toString(), withinMs = 20_000) {
   const deadline = performance.now() + withinMs;
   for (;;) {
     const value = await condition();
     if (value) return value;
-    if (performance.now() > deadline) throw new Error(`waited ${withinMs} ms in vain for: ${what}`);
+    if (performance.now() > deadline) throw new Error(`waited ${withinMs} ms in vain for: ${typeof what === "function" ? what() : what}`);
     await sleep(2);
   }
 }
@@ -73,7 +73,7 @@ export class Recorder {
     return new Set(this.texts).size;
   }
   reaches(count, withinMs) {
-    return until(() => this.count >= count, `${count} deliveries; there were ${this.count}`, withinMs);
+    return until(() => this.count >= count, () => `${count} deliveries; there were ${this.count}`, withinMs);
   }
   /** The waits between the starts of the attempts of one message. */
   get waits() {
@@ -127,6 +127,11 @@ export async function inFlight(engine) {
 
 export async function waiting(engine, topic, group = "group") {
   return (await engine.backlog()).find((one) => one.topic === topic && one.group === group)?.waiting ?? 0;
+}
+
+/** Nothing of the topic waits or is out. Of one look: between two of them what a dead process held comes back. */
+export async function isDone(engine, topic) {
+  return (await engine.backlog()).every((one) => one.topic !== topic || one.waiting + one.inFlight === 0);
 }
 
 /** All pages. */

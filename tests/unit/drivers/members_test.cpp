@@ -35,6 +35,22 @@ TEST_P(Members, OfOneGroupKeepOneOrderWhileTheyLive) {
   EXPECT_TRUE(world.transport().subscribe(member()).ok()) << "nobody is left that keeps an order";
 }
 
+TEST_P(Members, OneThatWasTakenForDeadComesBackWhenNobodyKeepsAnotherOrder) {
+  auto first = world.subscribe(ordered());
+  world.publish(1, 2);
+  ASSERT_EQ(world.take(*first, 1), range(1, 1));
+  world.clock->advance(31s);
+  auto other = world.subscribe(member());
+  EXPECT_EQ(first->renew().value().size(), 1U) << "what it lost is told in any case";
+  EXPECT_EQ(code_of(first->renew()), ErrorCode::kTopologyMismatch);
+  EXPECT_TRUE(world.take(*first).empty()) << "it would break the order of its keys, or the other would";
+  EXPECT_EQ(world.group().member_count, 1U);
+  EXPECT_EQ(world.take(*other, 1).size(), 1U);
+  ASSERT_TRUE(other->close().ok());
+  EXPECT_TRUE(first->renew().ok());
+  EXPECT_FALSE(world.take(*first).empty());
+}
+
 TEST_P(Members, WhatALeavingMemberHeldIsHandedOutAtOnceAndNobodyIsCharged) {
   auto leaving = world.subscribe();
   auto staying = world.subscribe();

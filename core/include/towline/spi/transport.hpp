@@ -135,6 +135,9 @@ class Subscription {
   virtual void wake() noexcept = 0;
   /// Any thread. Extends every lease that receive() has returned and that is not settled to now +
   /// SubscribeOptions::lease, membership and partitions too. Returns the leases (Token::lease) found lost.
+  /// A member that was taken for dead comes back by it, and by receive(); while members of its group keep
+  /// another order than it does it is handed nothing, and this answers kTopologyMismatch when it found
+  /// nothing lost.
   virtual Result<std::vector<std::uint64_t>> renew() = 0;
   /// Releases what is unsettled, gives up its partitions and leaves the group. The destructor does less: it
   /// just drops everything, as a crash would.

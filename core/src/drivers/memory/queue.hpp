@@ -248,10 +248,11 @@ class Queue {
   void leave(Session& session, Moment now);
   /// The subscription object is gone: what it holds ends by the clock.
   void abandon(Session& session);
-  /// A sign of life.
-  void touch(Session& session, Moment now);
-  /// Extends all leases; returns those that were lost since the last time.
-  std::vector<std::uint64_t> renew(Session& session, Moment now);
+  /// A sign of life. One that was taken for dead stays so while members keep another order than it does.
+  /// Errors: check_order(), of that one.
+  Result<void> touch(Session& session, Moment now);
+  /// Extends all leases; returns those that were lost since the last time. Errors: touch().
+  Result<std::vector<std::uint64_t>> renew(Session& session, Moment now);
   /// Ends what the clock has ended, and deals out partitions again where needed. Call before anything else.
   void expire(Moment now);
   /// No lease ends before this; may be too early.

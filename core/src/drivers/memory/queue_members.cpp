@@ -59,7 +59,7 @@ Session& Queue::join(const spi::SubscribeOptions& options, Moment now) {
   session.options = options;
   std::sort(session.options.partitions.begin(), session.options.partitions.end());
   sessions_.emplace(session.id, std::move(made));
-  touch(session, now);
+  (void)touch(session, now);  // it was checked
   if (!session.ephemeral()) {
     for (const std::string& pattern : options.patterns) {
       if (interests_[options.group].insert(pattern).second) meter_.used += pattern.size();
@@ -152,19 +152,27 @@ void Queue::make_partitioned(GroupOnTopic& group) {
   }
 }
 
-void Queue::touch(Session& session, Moment now) {
+Result<void> Queue::touch(Session& session, Moment now) {
+  if (!session.live) {
+    // While it was taken for dead, one that keeps another order may have come.
+    if (auto clash = check_order(session.options); !clash) return clash;
+  }
   session.lost_count = 0;
   session.lease_until = after(now.monotonic, session.options.lease);
   next_end_ = std::min(next_end_, session.lease_until);
-  if (session.live) return;
+  if (session.live) return {};
   session.live = true;
   for (const Attachment& attachment : session.attachments) {
     if (attachment.group != nullptr) mark_dirty(*attachment.group);
   }
+  return {};
 }
 
-std::vector<std::uint64_t> Queue::renew(Session& session, Moment now) {
-  touch(session, now);
+Result<std::vector<std::uint64_t>> Queue::renew(Session& session, Moment now) {
+  if (auto clash = touch(session, now); !clash) {
+    if (session.lost_leases.empty()) return std::move(clash).error();
+    return std::exchange(session.lost_leases, {});
+  }
   for (auto& [lease, claim] : session.claims)
     claim.lease_until = session.lease_until;
   deal_partitions();

@@ -103,20 +103,20 @@ Result<spi::Received> MemorySubscription::receive(const spi::ReceiveRequest& req
   std::unique_lock lock(hub.mutex);
   if (session_ == nullptr) return closed();
   Session& session = *session_;
-  hub.queue.touch(session, now);
+  (void)hub.queue.touch(session, now);
   hub.queue.expire(now);
   settle(request, now, received);
   hub.queue.deal_partitions();
   const bool settled = !request.settlements.empty() || !request.units.empty();
   for (;;) {
-    hub.queue.hand_out(session, request, now, received.deliveries);
+    if (session.live) hub.queue.hand_out(session, request, now, received.deliveries);
     if (!received.deliveries.empty() || request.count_max == 0 || settled || !handle_.waits) break;
     if (now.monotonic >= request.deadline || std::exchange(session.woken, false)) break;
     session.waiting = true;
     handle_.clock->wait_until(lock, session.changed, std::min(request.deadline, hub.queue.next_end()));
     session.waiting = false;
     now = handle_.now();
-    hub.queue.touch(session, now);
+    (void)hub.queue.touch(session, now);
     hub.queue.expire(now);
   }
   return received;

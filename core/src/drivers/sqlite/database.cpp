@@ -104,6 +104,12 @@ Error locked() {
           "changed"};
 }
 
+Error stopped_by(const Failure& failure) {
+  Error error = to_error(failure, "writing; the store stopped and must be opened again");
+  if (error.code != ErrorCode::kCorruptStore) error.code = ErrorCode::kIoError;
+  return error;
+}
+
 }  // namespace
 
 /// Another process has committed: those who wait for what it brought are told. Looking first who they are
@@ -181,15 +187,14 @@ void Database::fail(std::span<Op* const> ops, const Error& error) {
     op->error = error;
 }
 
-void Database::stop(const Failure& failure) {
-  Error error = to_error(failure, "writing; the store stopped and must be opened again");
-  if (error.code != ErrorCode::kCorruptStore) error.code = ErrorCode::kIoError;
-  stop(std::move(error));
-}
+void Database::stop(const Failure& failure) { stop(stopped_by(failure)); }
 
 void Database::stop(Error error) {
   report(error.message);
-  stopped_ = std::move(error);
+  {
+    const std::lock_guard lock(failure_mutex_);
+    stopped_ = std::move(error);
+  }
   has_stopped_.store(true);
 }
 
@@ -481,8 +486,12 @@ void Database::note_failure(Failure failure) {
 /// Before anything more is written: from the moment on that one call was refused, none is acknowledged.
 void Database::take_in_failure() {
   if (stopped_ || !has_stopped_.load()) return;
-  const std::lock_guard lock(failure_mutex_);
-  stop(failure_);
+  Failure failure;
+  {
+    const std::lock_guard lock(failure_mutex_);
+    failure = failure_;
+  }
+  stop(failure);
 }
 
 Failure Database::checkpoint(Connection& connection, int mode, int* in_log, int* done) {
@@ -616,7 +625,8 @@ Database::Waiting::~Waiting() {
 Result<Connection*> Database::take_reader() {
   if (forked()) return inherited();
   if (has_stopped_.load()) {
-    return Error{ErrorCode::kIoError, "the store stopped after a disk error and must be opened again"};
+    const std::lock_guard lock(failure_mutex_);
+    return stopped_ ? *stopped_ : stopped_by(failure_);
   }
   std::unique_lock lock(readers_mutex_);
   for (;;) {

@@ -158,7 +158,7 @@ class Database {
   std::vector<std::string> findings_;
   Catalog catalog_;
   Writer writer_;
-  std::optional<Error> stopped_;  ///< written by the leader
+  std::optional<Error> stopped_;  ///< written by the leader, with `failure_mutex_`
   std::atomic<bool> has_stopped_{false};
   std::mutex failure_mutex_;
   Failure failure_;  ///< of a checkpoint, not taken in yet

@@ -35,6 +35,7 @@ constexpr const char* kInsertMember =
     " lost_count) VALUES(0, '', 0, '', 'unordered', '', 0, 0, 0)";
 constexpr const char* kWriteMember =
     "INSERT OR REPLACE INTO member VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0)";
+constexpr const char* kIsMember = "SELECT 1 FROM member WHERE id = ?1";
 constexpr const char* kDeleteMember = "DELETE FROM member WHERE id = ?1";
 constexpr const char* kDeleteMemberTopics = "DELETE FROM member_topic WHERE member_id = ?1";
 constexpr const char* kTopicsOfMember = "SELECT topic_id FROM member_topic WHERE member_id = ?1";
@@ -45,7 +46,7 @@ constexpr const char* kRenewClaims =
 constexpr const char* kMembers = "SELECT id, group_id, lease_us, lease_until_us, lost_count FROM member";
 constexpr const char* kLost = "UPDATE member SET lost_count = lost_count + ?2 WHERE id = ?1";
 constexpr const char* kOrdersOfGroup =
-    "SELECT order_mode, patterns, consumer, pid FROM member WHERE group_id = ?1 AND order_mode <> ?2";
+    "SELECT order_mode, patterns, consumer, pid, id FROM member WHERE group_id = ?1 AND order_mode <> ?2";
 constexpr const char* kMembersOfTopic =
     "SELECT m.id, m.partitions, m.lease_us, m.lease_until_us FROM member_topic t JOIN member m ON m.id = "
     "t.member_id"
@@ -163,6 +164,21 @@ void come_back(Tx& tx, Session& session) {
     const bool has_some = std::any_of(partitions.begin(), partitions.end(), has_owner(session.member_id));
     if (some_are_free || !has_some) tx.note_deal(*at);
   }
+}
+
+/// Writes that it lives. Whom others have taken for dead is no member until it is let in again: one that
+/// keeps another order may have come meanwhile.
+Result<void> stay(Tx& tx, Session& session) {
+  const bool was_live = session.live;
+  if (!was_live || !select_integer(tx.sql, kIsMember, session.member_id)) {
+    session.live = false;
+    if (auto clash = check_order(tx, session); !clash) return clash;
+  }
+  session.live = true;
+  write_member(tx, session);
+  if (!was_live) mark_groups_dirty(tx, session);
+  come_back(tx, session);
+  return {};
 }
 
 /// Recomputes when the next lease ends.
@@ -295,6 +311,8 @@ Result<void> check_order(Tx& tx, const Session& session) {
   if (group == nullptr) return {};
   Query members(tx.sql, kOrdersOfGroup, group->id, base::name_of(options.order));
   while (members.row()) {
+    const auto own = tx.catalog.sessions.find(members.integer(4));
+    if (own != tx.catalog.sessions.end() && !own->second->live) continue;
     spi::SubscribeOptions other;
     other.group = options.group;
     other.order = base::order_mode_of(members.text(0));
@@ -350,11 +368,7 @@ void touch(Tx& tx, Session& session) {
   const bool written = session.live && session.lease_written - tx.now.monotonic >= session.options.lease / 2;
   if (written) return;
   tx.remember(session);
-  const bool was_live = session.live;
-  session.live = true;
-  write_member(tx, session);
-  if (!was_live) mark_groups_dirty(tx, session);
-  come_back(tx, session);
+  (void)stay(tx, session);
 }
 
 void attach_topics(Tx& tx, Session& session) {
@@ -378,14 +392,13 @@ void attach_topics(Tx& tx, Session& session) {
   session.shape = tx.catalog.shape;
 }
 
-std::vector<std::uint64_t> renew(Tx& tx, Session& session) {
+Result<std::vector<std::uint64_t>> renew(Tx& tx, Session& session) {
   tx.remember(session);
   session.live = session.live && session.lease_until > tx.now.monotonic;
-  const bool was_live = session.live;
-  session.live = true;
-  write_member(tx, session);
-  if (!was_live) mark_groups_dirty(tx, session);
-  come_back(tx, session);
+  if (auto clash = stay(tx, session); !clash) {
+    if (session.lost_leases.empty()) return std::move(clash).error();
+    return std::exchange(session.lost_leases, {});
+  }
   for (auto it = session.claims.begin(); it != session.claims.end();) {
     const auto claim = it++;
     if (!still_held(tx, session, claim)) continue;

@@ -21,12 +21,14 @@ void leave(Tx& tx, Session& session);
 [[nodiscard]] bool needs_attention(Tx& tx, Session& session);
 /// A sign of life, in memory only.
 void note_alive(Tx& tx, Session& session);
-/// Tells the file that the session lives, where that is due.
+/// Tells the file that the session lives, where that is due. One that was taken for dead stays so while
+/// members keep another order than it does.
 void touch(Tx& tx, Session& session);
 /// Attaches the session to topics that are new since the last time.
 void attach_topics(Tx& tx, Session& session);
-/// Extends all leases of the session. Returns those that were lost since the last time.
-[[nodiscard]] std::vector<std::uint64_t> renew(Tx& tx, Session& session);
+/// Extends all leases of the session. Returns those that were lost since the last time. Errors:
+/// check_order(), of one that was taken for dead.
+[[nodiscard]] Result<std::vector<std::uint64_t>> renew(Tx& tx, Session& session);
 
 /// Whether some lease may have ended; looks at those of other processes now and then.
 [[nodiscard]] bool lease_ended(Tx& tx);

@@ -112,7 +112,7 @@ class ReceiveOp final : public Op {
     deal_partitions(tx);
     if (session_.ephemeral()) {
       read_ephemeral(tx, session_, request_.count_max, request_.payload_bytes_max, received.deliveries);
-    } else {
+    } else if (session_.live) {
       hand_out(tx, session_, request_.count_max, request_.payload_bytes_max, received.deliveries);
     }
   }
@@ -440,17 +440,16 @@ void SqliteSubscription::wake() noexcept {
 
 Result<std::vector<std::uint64_t>> SqliteSubscription::renew() {
   using Lost = std::vector<std::uint64_t>;
-  auto op = write_op<std::optional<Lost>>(handle_.now(), [&](Tx& tx, const Error*) -> std::optional<Lost> {
-    if (session_->closed) return std::nullopt;
-    Lost lost = sqlite::renew(tx, *session_);
+  auto op = write_op<Result<Lost>>(handle_.now(), [&](Tx& tx, const Error*) -> Result<Lost> {
+    if (session_->closed) return closed();
+    Result<Lost> lost = sqlite::renew(tx, *session_);
     deal_partitions(tx);
     return lost;
   });
   op.tidies = true;
   handle_.database->run(op);
   if (op.error) return std::move(*op.error);
-  if (!*op.result) return closed();
-  return std::move(**op.result);
+  return std::move(*op.result);
 }
 
 Result<void> SqliteSubscription::close() {

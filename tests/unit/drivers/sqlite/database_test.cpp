@@ -119,6 +119,7 @@ TEST_F(SqliteDatabase, AFileThatANewerBuildHasChangedIsLeftAloneFromThenOn) {
   EXPECT_NE(refused.error().message.find("99"), std::string::npos) << refused.error().message;
   ASSERT_TRUE(newer.run("PRAGMA user_version = 1"));
   EXPECT_EQ(code_of(insert(3)), ErrorCode::kSchemaTooNew) << "what it knows of the file is not true any more";
+  EXPECT_EQ(code_of(count()), ErrorCode::kSchemaTooNew) << "nor what it would read";
   EXPECT_EQ(select_integer(newer, "SELECT count(*) FROM mine"), 1);
 }
 
