@@ -249,7 +249,7 @@ Napi::Value to_js(Napi::Env env, const std::vector<Receipt>& receipts) {
   ends.reserve(receipts.size());
   auto errors = Napi::Array::New(env);
   for (const Receipt& receipt : receipts) {
-    ids += receipt.id.to_string();
+    receipt.id.append_to(ids);
     ends += receipt.duplicate ? 'd' : kOutcomes[static_cast<int>(receipt.outcome)][0];
     if (!receipt.acked()) errors.Set(errors.Length(), error_of(env, receipt.error));
   }

@@ -241,11 +241,10 @@ class EventList {
       number(-1);
     }
     name(content_type_, delivery.content_type());
-    number(static_cast<double>(delivery.attempt()));
-    number(static_cast<double>(offset_));
-    offset_ += delivery.payload().size();
-    number(static_cast<double>(offset_));
-    number(static_cast<double>(deliveries_->size()));
+    const std::size_t from = std::exchange(offset_, offset_ + delivery.payload().size());
+    const auto rest = {static_cast<double>(delivery.attempt()), static_cast<double>(from),
+                       static_cast<double>(offset_), static_cast<double>(deliveries_->size())};
+    numbers_.insert(numbers_.end(), rest);
     deliveries_->push_back(std::move(delivery));
   }
 
@@ -281,19 +280,17 @@ class Packed {
   Packed(const Napi::Value& bytes, const Napi::Value& values)
       : bytes_(bytes.As<Napi::Uint8Array>()), values_(values.As<Napi::Array>()) {}
 
-  [[nodiscard]] Message message(const double* numbers) {
+  void put(const double* numbers, Message& message) {
     const auto [topic, from, to, key, content_type, others] =
         std::tuple(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]);
-    Message message;
     message.topic = name(topic_, topic, "topic");
     message.payload.assign(reinterpret_cast<const char*>(bytes_.Data()) + static_cast<std::size_t>(from),
                            static_cast<std::size_t>(to - from));
     message.content_type = name(content_type_, content_type, "contentType");
-    if (key < 0 && others < 0) return message;
+    if (key < 0 && others < 0) return;
     const Napi::HandleScope scope(values_.Env());
     if (key >= 0) message.key = text_from(value(key), "key");
     if (others >= 0) set_others(message, value(others));
-    return message;
   }
 
  private:
@@ -335,7 +332,7 @@ Napi::Value publish(NodePort& self, const Napi::CallbackInfo& info) {
     try {
       batch.reserve(count);
       for (std::size_t i = 0; i < count; ++i)
-        batch.push_back(packed.message(request + 2 + i * Packed::kNumbersEach));
+        packed.put(request + 2 + i * Packed::kNumbersEach, batch.emplace_back());
     } catch (const Napi::Error& error) {
       const Napi::HandleScope scope(env);
       info[4].As<Napi::Function>().Call({Napi::Number::New(env, static_cast<double>(id)), error.Value()});

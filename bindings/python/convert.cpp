@@ -443,7 +443,6 @@ bool plain_message_from(const py::handle& fields, Message& message) {
       return false;
     }
   }
-  message.content_type = "application/octet-stream";
   return has_topic && has_payload;
 }
 

@@ -7,7 +7,7 @@ import { checkNames, checkOptions } from "./arguments.js";
 import * as errors from "./errors.js";
 import { type Fields, kindOf, type Port, textsOf } from "./native.js";
 import type { IdempotencyOptions, RetryOptions, TopicOptions } from "./options.js";
-import { BYTES_TYPE, decode, encode } from "./payload.js";
+import { decode, encode } from "./payload.js";
 import type {
   Answer, BlockedKey, DeadLetter, Alert, DeadLetterGroup, DeadLetterQuery, EngineStatistics,
   GroupBacklog, Health, LogRecord, Page, Receipt, RedriveOptions, RedriveReport, Scheduled,
@@ -293,8 +293,7 @@ export abstract class Calls {
     try {
       const value = await run();
       const [result, kind] = encode(value === undefined ? null : value);
-      const storedAs = kind === BYTES_TYPE ? "" : kind;
-      await this.call(undefined, "complete", answer.token, result, storedAs, texts);
+      await this.call(undefined, "complete", answer.token, result, kind, texts);
       return value;
     } catch (error) {
       // Free for the next one, unless somebody else has it already.

@@ -158,7 +158,9 @@ export class Engine extends Calls {
   #spare: Outgoing | undefined;
   /** What has returned in this turn of the loop: numbers, and numbers with their outcomes. */
   #acked: number[] = [];
+  #ackedTogether: (readonly number[])[] = [];
   #finished: unknown[] = [];
+  #hasFinished = false;
   #closing: Promise<number> | undefined;
   #isClosed = false;
 
@@ -439,19 +441,29 @@ export class Engine extends Calls {
 
   #finishAll(numbers: readonly number[]): void {
     this.#planFinish();
-    for (const number of numbers) this.#acked.push(number);
+    this.#ackedTogether.push(numbers);
   }
 
   #planFinish(): void {
-    if (this.#acked.length === 0 && this.#finished.length === 0) setImmediate(() => this.#flushFinished());
+    if (this.#hasFinished) return;
+    this.#hasFinished = true;
+    setImmediate(() => this.#flushFinished());
   }
 
   #flushFinished(): void {
-    const [acked, finished] = [this.#acked, this.#finished];
-    if (acked.length === 0 && finished.length === 0) return;
+    if (!this.#hasFinished) return;
+    const [lists, finished] = [[this.#acked, ...this.#ackedTogether], this.#finished];
+    this.#hasFinished = false;
     this.#acked = [];
+    this.#ackedTogether = [];
     this.#finished = [];
-    this.#port.finish(new Float64Array(acked), finished);
+    const acked = new Float64Array(lists.reduce((count, list) => count + list.length, 0));
+    let at = 0;
+    for (const list of lists) {
+      acked.set(list, at);
+      at += list.length;
+    }
+    this.#port.finish(acked, finished);
   }
 
   #answer(id: number, ok: boolean, value: unknown): void {

@@ -2,7 +2,8 @@
 
 const JSON_TYPE = "application/json";
 const TEXT_TYPE = "text/plain; charset=utf-8";
-export const BYTES_TYPE = "application/octet-stream";
+/** Nothing is known of them; not stored either. */
+const BYTES_TYPE = "";
 
 /** The payload cannot be read, or a value cannot be written: never retried. */
 export class PayloadError extends TypeError {

@@ -297,9 +297,8 @@ class Calls:
         except BaseException:
             await self._call("fail", token)
             raise
-        stored_as = content_type if content_type != _payload.BYTES else ""
         try:
-            await self._call("complete", token, result, stored_as, texts)
+            await self._call("complete", token, result, content_type, texts)
         except errors.PayloadTooLargeError:
             await self._call("fail", token)
             raise

@@ -16,7 +16,7 @@ from typing import Any
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
-BYTES = "application/octet-stream"
+BYTES = ""  # nothing is known of them; not stored either
 
 
 class PayloadError(ValueError):

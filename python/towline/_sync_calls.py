@@ -296,9 +296,8 @@ class SyncCalls:
         except BaseException:
             self._call("fail", token)
             raise
-        stored_as = content_type if content_type != _payload.BYTES else ""
         try:
-            self._call("complete", token, result, stored_as, texts)
+            self._call("complete", token, result, content_type, texts)
         except errors.PayloadTooLargeError:
             self._call("fail", token)
             raise

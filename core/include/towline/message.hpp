@@ -31,6 +31,8 @@ struct MessageId {
   [[nodiscard]] bool empty() const noexcept { return *this == MessageId{}; }
   /// 36 characters, lower case, with hyphens.
   [[nodiscard]] std::string to_string() const;
+  /// The same, behind what stands in `text`.
+  void append_to(std::string& text) const;
   /// Errors: InvalidId when the text is not 36 characters of a UUID.
   [[nodiscard]] static Result<MessageId> parse(std::string_view text);
 };
@@ -64,6 +66,8 @@ struct Message {
   /// KiB together. Names that begin with "towline-" and some of the providers' are reserved. Errors:
   /// InvalidHeader.
   Headers headers = {};
+  /// What the payload is, as a media type: at most 255 bytes of printable ASCII. Empty: bytes of which
+  /// nothing is known. Errors: InvalidHeader.
   std::string content_type = {};
   /// 0 (normal) to 9 (first). Among messages that are due, a higher priority is handed out first; order per
   /// key holds within one priority.

@@ -32,13 +32,19 @@ Error invalid_id(std::string_view text) {
 
 std::string MessageId::to_string() const {
   std::string text;
-  text.reserve(36);
-  for (std::size_t i = 0; i < bytes.size(); ++i) {
-    if (hyphen_before(i)) text.push_back('-');
-    text.push_back(kHexDigits[bytes[i] >> 4]);
-    text.push_back(kHexDigits[bytes[i] & 15]);
-  }
+  append_to(text);
   return text;
+}
+
+void MessageId::append_to(std::string& text) const {
+  char characters[36];
+  char* at = characters;
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    if (hyphen_before(i)) *at++ = '-';
+    *at++ = kHexDigits[bytes[i] >> 4];
+    *at++ = kHexDigits[bytes[i] & 15];
+  }
+  text.append(characters, sizeof characters);
 }
 
 Result<MessageId> MessageId::parse(std::string_view text) {

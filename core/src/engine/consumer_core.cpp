@@ -386,9 +386,9 @@ std::vector<DeliveryPtr> ConsumerCore::without_blocks(std::vector<DeliveryPtr>& 
 
 bool ConsumerCore::claim(DeliveryState& state) { return state.move_to(Phase::kDecided, {Phase::kHeld}); }
 
-bool ConsumerCore::admit_one(DeliveryPtr& state) {
+bool ConsumerCore::admit_one(DeliveryPtr& state, TimePoint now) {
   const policy::Decision decision =
-      policy::decide_intake(settler_.facts_of(*state), policy::DecisionRules::of(options_));
+      policy::decide_intake(settler_.facts_of(*state, now), policy::DecisionRules::of(options_));
   if (decision.action == policy::Action::kHandle) {
     if (!filter_ || filter_->matches(state->envelope())) return true;
     if (claim(*state)) settler_.add_passed_over(std::move(state), false);
@@ -440,7 +440,8 @@ void ConsumerCore::take_in(std::vector<spi::Delivery> deliveries) {
   }
   if (!back.empty()) retry_receive_at_ = context_->clock->monotonic() + kErrorPause;
   drop_handled_before(fresh);
-  std::erase_if(fresh, [&](DeliveryPtr& state) { return !admit_one(state); });
+  const TimePoint now = context_->clock->now();
+  std::erase_if(fresh, [&](DeliveryPtr& state) { return !admit_one(state, now); });
   if (options_.ack == AckPolicy::kFirst) ack_first(fresh);
   admit(std::move(fresh));
 }

@@ -123,7 +123,7 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   /// For the settler, before any handler; false: its lease was lost while it came in, and the book is closed
   /// on that way.
   [[nodiscard]] static bool claim(DeliveryState& state);
-  [[nodiscard]] bool admit_one(DeliveryPtr& state);
+  [[nodiscard]] bool admit_one(DeliveryPtr& state, TimePoint now);
   [[nodiscard]] bool load_blocks(const spi::Delivery& delivery);
   /// Takes out of `fresh` what belongs to partitions whose blocks could not be read.
   [[nodiscard]] std::vector<DeliveryPtr> without_blocks(std::vector<DeliveryPtr>& fresh);

@@ -130,6 +130,7 @@ void ConsumerCore::run_batch(std::vector<DeliveryPtr>& chunk, std::vector<Delive
 void ConsumerCore::run_remote(std::vector<DeliveryPtr>& chunk) {
   std::vector<Delivery> batch;
   batch.reserve(chunk.size());
+  const MonotonicTime now = context_->clock->monotonic();
   for (DeliveryPtr& state : chunk) {
     // Before the phase: whoever sees it run and asks it to stop tells where it runs.
     state->occupies_worker.store(true, std::memory_order_release);
@@ -137,7 +138,7 @@ void ConsumerCore::run_remote(std::vector<DeliveryPtr>& chunk) {
       state->occupies_worker.store(false, std::memory_order_release);
       continue;
     }
-    state->started_at.store(context_->clock->monotonic(), std::memory_order_relaxed);
+    state->started_at.store(now, std::memory_order_relaxed);
     batch.push_back(Delivery(state));
   }
   std::vector<DeliveryPtr> skipped;
@@ -161,10 +162,12 @@ void ConsumerCore::finish_remote(std::span<Finished* const> finished) {
   std::vector<DeliveryPtr> acked;
   std::vector<Decided> others;
   std::vector<DeliveryPtr> of_batches;
+  acked.reserve(finished.size());
   std::size_t returned = 0;
   const bool in_batches = std::get<RemoteHandlerPtr>(handler_)->in_batches;
   Duration busy_for{0};
   const MonotonicTime now = context_->clock->monotonic();
+  if (in_batches) of_batches.reserve(finished.size());
   for (Finished* one : finished) {
     DeliveryPtr state = one->delivery.state_;
     // Only the first counts; it gives the place back.

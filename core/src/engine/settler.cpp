@@ -256,10 +256,10 @@ void Settler::close_as_lost(const Decided& decided) {
   release_behind(behind);
 }
 
-policy::DeliveryFacts Settler::facts_of(const DeliveryState& state) const {
+policy::DeliveryFacts Settler::facts_of(const DeliveryState& state, TimePoint now) const {
   const spi::Envelope& envelope = state.envelope();
   policy::DeliveryFacts facts;
-  facts.now = context_->clock->now();
+  facts.now = now;
   facts.published_at = envelope.published_at;
   facts.expires_at = envelope.expires_at;
   facts.attempt = envelope.attempt;
@@ -268,7 +268,6 @@ policy::DeliveryFacts Settler::facts_of(const DeliveryState& state) const {
   facts.ordered = state.lane != nullptr;
   facts.heads_key = envelope.heads_key;
   facts.previous_delay = envelope.retry_delay;
-  facts.budget_spent = budget_.is_spent(context_->clock->monotonic());
   facts.stopping = stopping_;
   return facts;
 }
@@ -301,7 +300,8 @@ void Settler::add(Decided decided) {
         Book{nullptr, LaneStep::kRelease, &counts.discarded, false, std::move(decided.completion)});
     return;
   }
-  const policy::DeliveryFacts facts = facts_of(*decided.state);
+  policy::DeliveryFacts facts = facts_of(*decided.state, context_->clock->now());
+  facts.budget_spent = budget_.is_spent(context_->clock->monotonic());
   const policy::Decision decision = policy::decide(decided.outcome, facts, rules_, rng_);
   count(decision.breaker, *decided.state);
   if (decision.is_retry) (void)budget_.take(context_->clock->monotonic());

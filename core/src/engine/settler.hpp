@@ -81,7 +81,7 @@ class Settler {
   [[nodiscard]] std::vector<Tally> take_tally() { return std::exchange(tally_, {}); }
   /// Whether the consumer is shutting down; then a cancelled handler's message goes back unchanged.
   void set_stopping() noexcept { stopping_ = true; }
-  [[nodiscard]] policy::DeliveryFacts facts_of(const DeliveryState& state) const;
+  [[nodiscard]] policy::DeliveryFacts facts_of(const DeliveryState& state, TimePoint now) const;
 
   struct Counts {
     std::atomic<std::uint64_t> acked{0}, failed{0}, retried{0}, deferred{0}, dead_lettered{0}, filtered{0},

@@ -11,7 +11,7 @@
 namespace towline::port {
 namespace {
 
-constexpr std::size_t kBatchCountMax = 1'000;
+constexpr std::size_t kBatchCountMax = 2'000;
 constexpr std::size_t kBatchBytesMax = 1 << 20;
 
 std::size_t bytes_of(const std::vector<Message>& messages) {
@@ -77,12 +77,12 @@ void PublishLane::main() {
 }
 
 void PublishLane::run(std::vector<Request> batch) {
-  std::vector<Message> messages;
   std::vector<std::size_t> counts;
-  for (Request& request : batch) {
+  for (const Request& request : batch)
     counts.push_back(request.messages.size());
-    std::move(request.messages.begin(), request.messages.end(), std::back_inserter(messages));
-  }
+  std::vector<Message> messages = std::move(batch.front().messages);
+  for (auto more = batch.begin() + 1; more != batch.end(); ++more)
+    std::move(more->messages.begin(), more->messages.end(), std::back_inserter(messages));
   auto receipts = engine_.publish_batch(std::move(messages));
   auto from = receipts ? receipts->begin() : std::vector<Receipt>::iterator();
   for (std::size_t i = 0; i < batch.size(); ++i) {
