@@ -47,7 +47,9 @@ def test_the_programs_of_the_guide_run_twice(name: str, tmp_path: Path) -> None:
             text=True,
             timeout=60,
         )
-        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        # asyncio tells of steps of more than 0.1 s, which a busy machine makes of any.
+        said = re.sub(r"^Executing .* took [\d.]+ seconds\n", "", done.stderr, flags=re.MULTILINE)
+        assert (done.returncode, said) == (0, ""), done.stdout
 
 
 def test_no_python_of_the_guide_is_left_out() -> None:

@@ -157,9 +157,9 @@ scenario("CONF-68", "close returns at its deadline and reports the stuck handler
 scenario("CONF-69", "many starts and stops under traffic leak nothing", async (stage) => {
   const engine = await stage.open();
   await makeGroup(engine, "stress");
-  let isDone = false;
+  let isOver = false;
   const publishing = (async () => {
-    for (let n = 0; !isDone; n += 1) {
+    for (let n = 0; !isOver; n += 1) {
       await publishNumbers(engine, "stress", 5, 5 * n);
       await turn();
     }
@@ -179,7 +179,7 @@ scenario("CONF-69", "many starts and stops under traffic leak nothing", async (s
       }
     }
   }));
-  isDone = true;
+  isOver = true;
   await publishing;
   const rest = await engine.consume("stress", member(), seen.handler);
   await until(() => isDone(engine, "stress"), "the rest");

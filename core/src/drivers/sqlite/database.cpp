@@ -141,6 +141,7 @@ Database::Database(Settings settings)
               [this](Writer::Batch& batch, const Op& own) { run_batch(batch, own); }),
       fork_generation_(base::fork_generation()) {
   catalog_.due_recent_max = settings_.due_recent_max;
+  catalog_.settled_behind_max = settings_.settled_behind_max;
 }
 
 Database::~Database() {

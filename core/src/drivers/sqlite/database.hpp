@@ -32,6 +32,8 @@ struct Settings {
   std::uint64_t disk_reserve_bytes = 8 << 20;
   std::int64_t cache_bytes = 8 << 20;
   std::int64_t due_recent_max = 32'768;
+  /// Messages behind one that is unsettled; beyond them those of them that are settled are removed, too.
+  std::int64_t settled_behind_max = 20'000;
 };
 
 /// What is told of a file that is somebody else's, and of one that a newer build has written.

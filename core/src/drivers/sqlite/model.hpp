@@ -63,6 +63,7 @@ struct LogState {
   /// Messages that were settled since somebody last looked whether the log can be trimmed.
   std::uint64_t settled_count = 0;
   bool busy = false;  ///< something was settled since the last sweep
+  Seq gaps_trimmed = 0;  ///< where the next step between unsettled messages begins; any place is right
   FiredBodies fired;
 };
 
@@ -260,6 +261,8 @@ struct Catalog {
   std::uint64_t due_generation = kNoGeneration;
   /// How many rows `schedule_recent` should have, and the last one that went on from there.
   std::int64_t due_recent_max = 0;
+  /// How many messages may lie behind one that is unsettled before those that are settled go.
+  std::int64_t settled_behind_max = 0;
   std::int64_t due_moved_us = INT64_MIN, due_moved_body = INT64_MIN;
 };
 

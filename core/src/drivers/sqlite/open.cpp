@@ -217,7 +217,10 @@ Result<spi::Provider> open_sqlite(const spi::DriverOptions& options) {
   settings.batch_count_max = options.batch_count_max;
   settings.batch_bytes_max = options.batch_bytes_max;
   // So that the few messages of a simulated world meet what else only many do.
-  if (!options.threads) settings.due_recent_max = 3;
+  if (!options.threads) {
+    settings.due_recent_max = 3;
+    settings.settled_behind_max = 2;
+  }
   if (auto bad = set(settings, options); !bad) return std::move(bad).error();
   if (settings.vfs.empty()) {
     if (auto bad = check_path(settings.path); !bad) return std::move(bad).error();

@@ -106,7 +106,7 @@ class ReceiveOp final : public Op {
     if (session_.closed) return;
     before_ = session_.positions;
     touch(tx, session_);
-    if (!session_.ephemeral()) attach_topics(tx, session_);
+    if (session_.live && !session_.ephemeral()) attach_topics(tx, session_);
     if (settles_) settle_all(tx);
     flush_settled(tx);
     deal_partitions(tx);

@@ -1,6 +1,7 @@
 // A log is cut off at its low end, in order: everything up to the least position that some group has yet to
-// read, holds, or gets again. So a message stays while an older one of its log is unsettled, and removing is
-// a delete of a range.
+// read, holds, or gets again. So removing is a delete of a range. One message that is held for long would
+// keep all that come after it; when they are many, those that every group is done with are removed from
+// between the unsettled ones, too. The newest row stays in any case: positions go on from it.
 //
 // A topic that no group has ever read keeps its messages. Log topics keep theirs for their retention, read or
 // not; a bus keeps a few seconds for the subscribers of the moment.
@@ -13,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "drivers/sqlite/claim_rows.hpp"
 #include "drivers/sqlite/claims.hpp"
 #include "drivers/sqlite/ephemeral.hpp"
 #include "drivers/sqlite/fired.hpp"
@@ -25,6 +27,10 @@ namespace {
 
 /// Settled messages that make looking worthwhile.
 constexpr std::uint64_t kSettledEnough = 1'000;
+/// Unsettled messages of a log that are gone around at most.
+constexpr std::size_t kUnsettledMax = 10'000;
+/// Rows between them that one transaction looks at.
+constexpr std::size_t kRowsPerStep = 4'096;
 constexpr Duration kBusAge = std::chrono::seconds(10);
 constexpr Seq kBusCount = 10'000;
 
@@ -35,6 +41,13 @@ constexpr const char* kLeastReturned =
 constexpr const char* kDeleteMessages =
     "DELETE FROM message WHERE seq > ?1 AND seq <= ?2 AND body_id IS NULL"
     " AND seq + coalesce(count, 1) - 1 <= ?2";
+constexpr const char* kRowsBetween =
+    "SELECT seq, coalesce(count, 1), body_id IS NULL FROM message WHERE seq > ?1 AND seq <= ?2 ORDER BY seq"
+    " LIMIT ?3";
+constexpr const char* kDeleteRow = "DELETE FROM message WHERE seq = ?1";
+constexpr const char* kReturnedUpTo =
+    "SELECT r.seq FROM cursor c JOIN redelivery r ON r.group_id = c.group_id"
+    " WHERE c.log_id = ?1 AND r.seq > ?2 AND r.seq <= ?3 LIMIT ?4";
 /// Of the row that has the position, or the last one before it.
 constexpr const char* kMessageTime =
     "SELECT coalesce(m.published_us, b.due_us) FROM message m LEFT JOIN body b ON b.body_id = m.body_id"
@@ -45,8 +58,15 @@ constexpr const char* kForgetReturned =
 constexpr const char* kFlushLog =
     "UPDATE log SET trimmed_seq = ?2, body_seq = ?3, swept_seq = ?4 WHERE id = ?1";
 
-/// The last position that every group is done with; nullopt: no group reads the topic.
-std::optional<Seq> done_by_all(Tx& tx, LogState& log, const std::unordered_map<std::int64_t, Seq>& in_hand) {
+/// What every group has read, and up to where every group is done.
+struct Progress {
+  Seq read = 0;
+  Seq done = 0;
+};
+
+/// nullopt: no group reads the topic.
+std::optional<Progress> progress_of(Tx& tx, LogState& log,
+                                    const std::unordered_map<std::int64_t, Seq>& in_hand) {
   struct Of {
     std::int64_t group_id;
     Seq read;
@@ -58,15 +78,17 @@ std::optional<Seq> done_by_all(Tx& tx, LogState& log, const std::unordered_map<s
       groups.push_back({rows.integer(0), rows.integer(1)});
   }
   if (groups.empty()) return std::nullopt;
-  Seq done = log.last;
+  Seq read = log.last;
+  for (const Of& of : groups)
+    read = std::min(read, of.read);
+  Seq done = read;
   for (const Of& of : groups) {
-    done = std::min(done, of.read);
     const auto returned =
         select_integer(tx.sql, kLeastReturned, of.group_id, log_begin(log.id), log_end(log.id));
     if (returned) done = std::min(done, *returned - 1);
   }
   if (const auto held = in_hand.find(log.id); held != in_hand.end()) done = std::min(done, held->second - 1);
-  return done;
+  return Progress{read, done};
 }
 
 /// The last of the positions up to `until` that was published at `time` or before; messages are about in
@@ -89,26 +111,81 @@ Seq older_than(Tx& tx, const LogState& log, Seq until, TimePoint time) {
   return low;
 }
 
-/// Everything up to the result may go.
-Seq bound_of(Tx& tx, LogState& log, const std::unordered_map<std::int64_t, Seq>& in_hand) {
+struct Bound {
+  Seq all = 0;      ///< everything up to here may go
+  Seq settled = 0;  ///< and what is settled up to here
+};
+
+Bound bound_of(Tx& tx, LogState& log, const std::unordered_map<std::int64_t, Seq>& in_hand) {
   const TopicState& topic = *log.topic;
   if (topic.kind == spi::TopicKind::kBus) {
-    return std::max(older_than(tx, log, log.last, tx.now.wall - kBusAge), log.last - kBusCount);
+    return {std::max(older_than(tx, log, log.last, tx.now.wall - kBusAge), log.last - kBusCount), 0};
   }
   if (topic.kind == spi::TopicKind::kLog) {
-    if (topic.retention <= Duration(0)) return log.trimmed;
-    return older_than(tx, log, log.last, tx.now.wall - topic.retention);
+    if (topic.retention <= Duration(0)) return {log.trimmed, 0};
+    return {older_than(tx, log, log.last, tx.now.wall - topic.retention), 0};
   }
-  const std::optional<Seq> done = done_by_all(tx, log, in_hand);
-  if (!done) return log.trimmed;
-  Seq bound = *done;
-  if (topic.retention > Duration(0)) bound = older_than(tx, log, bound, tx.now.wall - topic.retention);
-  if (bound > log.trimmed && has_ephemeral_readers(tx, topic)) {
+  const std::optional<Progress> progress = progress_of(tx, log, in_hand);
+  if (!progress) return {log.trimmed, 0};
+  Bound bound{progress->done, progress->read};
+  if (topic.retention > Duration(0))
+    bound = {older_than(tx, log, progress->done, tx.now.wall - topic.retention), 0};
+  if (std::max(bound.all, bound.settled) > log.trimmed && has_ephemeral_readers(tx, topic)) {
     const Seq seen = ephemeral_low(tx, log);
-    const Seq old = std::max(older_than(tx, log, bound, tx.now.wall - kBusAge), log.last - kBusCount);
-    bound = std::min(bound, std::max(seen, old));
+    const Seq old = std::max(older_than(tx, log, bound.all, tx.now.wall - kBusAge), log.last - kBusCount);
+    bound = {std::min(bound.all, std::max(seen, old)), 0};
   }
   return bound;
+}
+
+/// Positions up to `until` that somebody has in hand, or gets again; in order. Empty, too: they are too many.
+std::vector<Seq> unsettled_of(Tx& tx, const LogState& log, Seq until) {
+  std::vector<Seq> unsettled;
+  for_each_claim(tx, [&](Claim&& claim) {
+    if (claim.log_id != log.id || unsettled.size() > kUnsettledMax) return;
+    for (std::uint32_t i = 0; i < claim.count; ++i) {
+      const Seq seq = claim.entry(i).seq;
+      if (!claim.is_settled(i) && seq <= until) unsettled.push_back(seq);
+    }
+  });
+  {
+    Query returned(tx.sql, kReturnedUpTo, log.id, log_begin(log.id), until, kUnsettledMax + 1);
+    while (returned.row())
+      unsettled.push_back(returned.integer(0));
+  }
+  if (unsettled.size() > kUnsettledMax) return {};
+  std::sort(unsettled.begin(), unsettled.end());
+  return unsettled;
+}
+
+/// Removes what is settled up to `until` from between the messages that are not, about `count_max` messages.
+/// True: there is more.
+bool trim_gaps(Tx& tx, LogState& log, Seq until, std::size_t count_max) {
+  until = std::min(until, log.last - 1);
+  const std::vector<Seq> unsettled = unsettled_of(tx, log, until);
+  if (unsettled.empty()) return false;
+  std::vector<Seq> gone;
+  std::size_t looked = 0;
+  std::size_t count = 0;
+  Seq last = 0;
+  {
+    // In turns: each step goes on where the one before it has ended, as far as this process knows.
+    Query rows(tx.sql, kRowsBetween, std::max(unsettled.front(), log.gaps_trimmed), until, kRowsPerStep);
+    for (auto next = unsettled.begin(); count < count_max && rows.row(); ++looked) {
+      last = rows.integer(0);
+      const Seq end = last + rows.integer(1);
+      next = std::lower_bound(next, unsettled.end(), last);
+      const bool needed = (next != unsettled.end() && *next < end) || end > until + 1;
+      if (needed || rows.integer(2) == 0) continue;
+      gone.push_back(last);
+      count += static_cast<std::size_t>(end - last);
+    }
+  }
+  for (const Seq seq : gone)
+    execute(tx.sql, kDeleteRow, seq);
+  const bool at_end = count < count_max && looked < kRowsPerStep;
+  log.gaps_trimmed = at_end ? 0 : last;
+  return !at_end && !gone.empty();
 }
 
 std::uint64_t trim_log(Tx& tx, LogState& log, const std::unordered_map<std::int64_t, Seq>& in_hand,
@@ -116,7 +193,10 @@ std::uint64_t trim_log(Tx& tx, LogState& log, const std::unordered_map<std::int6
   if (count_max == 0) return 0;
   fresh(tx, log);
   if (log.trimmed >= log.last) return 0;
-  Seq until = bound_of(tx, log, in_hand);
+  const Bound bound = bound_of(tx, log, in_hand);
+  Seq until = bound.all;
+  if (bound.settled - std::max(until, log.trimmed) > tx.catalog.settled_behind_max)
+    more = trim_gaps(tx, log, bound.settled, count_max) || more;
   if (until <= log.trimmed) return 0;
   if (until - log.trimmed > static_cast<Seq>(count_max)) {
     until = log.trimmed + static_cast<Seq>(count_max);

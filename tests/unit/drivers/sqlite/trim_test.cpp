@@ -2,6 +2,9 @@
 
 #include "drivers/sqlite/trim.hpp"
 
+#include <algorithm>
+#include <set>
+
 #include "drivers/sqlite/connection.hpp"
 #include "unit/drivers/sqlite/world.hpp"
 
@@ -50,6 +53,72 @@ TEST(SqliteTrim, ARunGoesWhenAllOfItMayGo) {
   world.clock->advance(31s);
   EXPECT_TRUE(world.settle(*late, world.receive(*late)).empty());
   EXPECT_EQ(world.sweep().messages, 1U);
+  EXPECT_EQ(count(world, "SELECT count(*) FROM message"), 0);
+}
+
+TEST(SqliteTrim, WhatIsHeldForLongKeepsNothingButItsRun) {
+  World world;
+  auto holder = world.subscribe();
+  auto other = world.subscribe();
+  world.publish(1, 300);
+  ASSERT_EQ(world.take(*holder, 1), range(1, 1));
+  EXPECT_TRUE(world.settle(*other, world.receive(*other)).empty());
+  for (std::uint64_t first = 301; first < 3'300; first += 300) {
+    world.publish(first, first + 299);
+    if (first == 601) {
+      ASSERT_EQ(world.take(*holder, 100), range(601, 700));
+    }
+    EXPECT_TRUE(world.settle(*other, world.receive(*other)).empty());
+    (void)world.sweep();
+  }
+  EXPECT_EQ(count(world, "SELECT count(*) FROM message"), 3) << "the two runs, and the newest one";
+  EXPECT_EQ(world.group().waiting, 0U);
+  // A group that begins with the earliest gets what is kept.
+  auto late = world.subscribe(member("late"));
+  const auto kept = world.take(*late);
+  EXPECT_EQ(kept.size(), 256U + 256U + 44U);
+  EXPECT_TRUE(std::is_sorted(kept.begin(), kept.end()));
+  ASSERT_TRUE(late->close().ok());
+  // What was held comes again, and goes with the rest; positions are not used again.
+  holder.reset();
+  world.clock->advance(31s);
+  EXPECT_EQ(world.group().waiting, 101U);
+  world.publish(3'301, 3'302);
+  std::vector<std::uint64_t> again;
+  while (again.size() < 103) {
+    const auto some = world.receive(*other);
+    ASSERT_FALSE(some.empty());
+    for (const std::uint64_t number : numbers_of(some))
+      again.push_back(number);
+    EXPECT_TRUE(world.settle(*other, some).empty());
+  }
+  EXPECT_EQ(std::set(again.begin(), again.end()).size(), 103U);
+  EXPECT_EQ(again.back(), 3'302U);
+}
+
+TEST(SqliteTrim, BehindOneThatIsHeldGoWhatWasPublishedAloneAndInTheEndWhatFired) {
+  World world;
+  auto holder = world.subscribe();
+  auto other = world.subscribe();
+  world.publish(1, 1);
+  const auto held = world.receive(*holder);
+  for (std::uint64_t n = 2; n <= 50; ++n) {
+    if (n % 10 == 0) {
+      ASSERT_TRUE(world.write(spi::PutSchedule{world.record(n, 1us)}).ok());
+      world.clock->advance(1us);
+      ASSERT_EQ(world.promote().promoted_count, 1U);
+    } else {
+      world.publish(n, n);
+    }
+    EXPECT_TRUE(world.settle(*other, world.receive(*other)).empty());
+    EXPECT_TRUE(holder->renew().value().empty());
+  }
+  EXPECT_FALSE(world.sweep().more);
+  EXPECT_EQ(count(world, "SELECT count(*) FROM message WHERE body_id IS NULL"), 1);
+  EXPECT_EQ(count(world, "SELECT count(*) FROM message"), 6) << "rows of what fired go with their bodies";
+  EXPECT_TRUE(world.settle(*holder, held).empty());
+  for (int rest = 0; rest < 2; ++rest)
+    (void)world.sweep();
   EXPECT_EQ(count(world, "SELECT count(*) FROM message"), 0);
 }
 
