@@ -16,7 +16,10 @@ export async function until(condition, what = condition.toString(), withinMs = 2
   for (;;) {
     const value = await condition();
     if (value) return value;
-    if (performance.now() > deadline) throw new Error(`waited ${withinMs} ms in vain for: ${typeof what === "function" ? what() : what}`);
+    if (performance.now() > deadline) {
+      const wanted = typeof what === "function" ? what() : what;
+      throw new Error(`waited ${withinMs} ms in vain for: ${wanted}`);
+    }
     await sleep(2);
   }
 }
