@@ -132,5 +132,6 @@ async function main(): Promise<void> {
 main().catch((error: unknown) => {
   const isUsage = error instanceof UsageError || (error as { code?: string }).code?.startsWith("ERR_PARSE_ARGS");
   console.error(isUsage ? `towline: ${(error as Error).message}` : error);
-  process.exit(CANNOT_RUN);
+  // What may pass is tried again by who started this worker.
+  process.exit((error as { retryable?: boolean }).retryable ? 1 : CANNOT_RUN);
 });

@@ -9,6 +9,7 @@ import path from "node:path";
 export const CANNOT_RUN = 2;
 
 const LOOK_MS = 500;
+const HEAR_MS = 1_000;
 const WATCHED = /\.([cm]?[jt]s|json)$/;
 
 interface Work {
@@ -71,7 +72,7 @@ class Supervisor {
         this.#stamps = stamps;
         this.#cannotRun = false;
         console.error("towline: a file has changed; starting again");
-        for (const child of this.#running) child.kill("SIGTERM");
+        this.#tell("SIGTERM");
       }
     }
     this.#fill();
@@ -104,11 +105,19 @@ class Supervisor {
   }
 
   #stop(signal: NodeJS.Signals): void {
-    if (this.#isStopping) this.#exitCode = 1; // asked twice: the workers end at once
+    if (this.#isStopping) {
+      // Asked twice: the workers end at once, those too that cannot hear it because a handler holds up their loop.
+      this.#exitCode = 1;
+      setTimeout(() => this.#tell("SIGKILL"), HEAR_MS).unref();
+    }
     this.#isStopping = true;
     clearInterval(this.#timer);
-    for (const child of this.#running) child.kill(signal);
+    this.#tell(signal);
     this.#endWhenIdle();
+  }
+
+  #tell(signal: NodeJS.Signals): void {
+    for (const child of this.#running) child.kill(signal);
   }
 
   #endWhenIdle(): void {

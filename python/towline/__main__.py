@@ -14,14 +14,15 @@ import importlib
 import logging
 import os
 import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
+import traceback
 
 from towline import Engine, TowlineError, __version__
+from towline._supervisor import CANNOT_RUN, SIGNALS, Supervisor
 
-WATCH_INTERVAL_S = 0.5
+
+class CannotRun(Exception):
+    """What was given is no engine."""
 
 
 def load(target: str) -> Engine:
@@ -33,86 +34,58 @@ def load(target: str) -> Engine:
     except ModuleNotFoundError as error:
         if error.name != module_name:
             raise
-        raise SystemExit(f"towline: there is no module '{module_name}' here") from None
+        raise CannotRun(f"there is no module '{module_name}' here") from None
     engine = getattr(found, name or "engine", None)
     if not isinstance(engine, Engine):
-        raise SystemExit(f"towline: {target} is no towline.Engine; give module:name of one")
+        raise CannotRun(f"{target} is no towline.Engine; give module:name of one")
     return engine
 
 
-async def serve(engine: Engine, grace: float | None) -> None:
-    """Until a signal."""
+async def serve(engine: Engine, grace: float | None, is_supervised: bool = False) -> None:
+    """Until a signal, or until who supervises it is gone, which ends its standard input."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    is_asked = False
 
-    def on_signal() -> None:
-        if stop.is_set():
-            os._exit(1)
-        stop.set()
+    def on_signal(*_: object) -> None:
+        nonlocal is_asked
+        if is_asked:
+            os._exit(1)  # what handlers hold goes back
+        is_asked = True
+        loop.call_soon_threadsafe(stop.set)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+    def on_input() -> None:
+        if not os.read(0, 4096):
+            loop.remove_reader(0)
+            stop.set()
+
+    for number in SIGNALS:
+        # Not by the loop, which a handler may hold up when the second one comes.
+        signal.signal(number, on_signal)
+    if is_supervised:
+        loop.add_reader(0, on_input)
     await engine.open()
     logging.getLogger("towline").info("running, process %d", os.getpid())
     await stop.wait()
     if stuck := await engine.close(grace):
         print(f"towline: {stuck} handlers did not end in time; their messages went back", file=sys.stderr)
+        sys.stdout.flush()
         sys.stderr.flush()
         # A handler's thread that never ends must not keep the process, nor its task the loop.
         os._exit(0)
 
 
-def work(target: str, grace: float | None) -> int:
+def work(target: str, grace: float | None, is_supervised: bool) -> int:
+    """The exit code."""
     try:
-        asyncio.run(serve(load(target), grace))
-    except TowlineError as error:
+        asyncio.run(serve(load(target), grace, is_supervised))
+    except (CannotRun, TowlineError) as error:
         print(f"towline: {error}", file=sys.stderr)
-        return 1
+        return 1 if isinstance(error, TowlineError) and error.retryable else CANNOT_RUN
+    except Exception:  # of the module
+        traceback.print_exc()
+        return CANNOT_RUN
     return 0
-
-
-def stamps() -> dict[Path, float]:
-    return {path: path.stat().st_mtime for path in Path.cwd().rglob("*.py") if path.is_file()}
-
-
-class Workers:
-    """Worker processes: one that dies is started again, a signal is handed on to all."""
-
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self.command = [sys.executable, "-m", "towline", "run", arguments.target, "--log", arguments.log]
-        if arguments.grace is not None:
-            self.command += ["--grace", str(arguments.grace)]
-        self.count: int = arguments.workers
-        self.reload: bool = arguments.reload
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.signals = 0
-
-    def on_signal(self, number: int, _: object) -> None:
-        self.signals += 1
-        for process in self.processes:
-            if process.poll() is None:
-                process.send_signal(number)
-
-    def run(self) -> int:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.on_signal)
-        seen = stamps() if self.reload else {}
-        while not self.signals:
-            self.processes = [one for one in self.processes if one.poll() is None]
-            while len(self.processes) < self.count and not self.signals:
-                self.processes.append(subprocess.Popen(self.command, start_new_session=True))
-            time.sleep(WATCH_INTERVAL_S)
-            if self.reload and (now := stamps()) != seen:
-                seen = now
-                print("towline: a file has changed; starting again", file=sys.stderr)
-                self.stop()
-        return max((process.wait() for process in self.processes), default=0)
-
-    def stop(self) -> None:
-        for process in self.processes:
-            process.terminate()
-        for process in self.processes:
-            process.wait()
 
 
 def main() -> int:
@@ -124,14 +97,21 @@ def main() -> int:
     run.add_argument("--workers", type=int, default=1, help="worker processes (default 1)")
     run.add_argument("--reload", action="store_true", help="start again when a Python file here changes")
     run.add_argument("--grace", type=float, help="seconds handlers get to finish (default: drain_timeout)")
-    run.add_argument("--log", default="INFO", help="log level (default INFO)")
+    levels = list(logging.getLevelNamesMapping())
+    run.add_argument("--log", default="INFO", type=str.upper, choices=levels, help="log level (default INFO)")
+    run.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    logging.basicConfig(level=arguments.log.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(level=arguments.log, format="%(asctime)s %(levelname)s %(message)s")
     if arguments.workers < 1:
         parser.error(f"--workers is {arguments.workers}, but must be 1 or more")
     if arguments.workers > 1 or arguments.reload:
-        return Workers(arguments).run()
-    return work(arguments.target, arguments.grace)
+        # With --reload no bytecode is kept, which is told from its source by whole seconds only.
+        command = [sys.executable, *(["-B"] if arguments.reload else []), "-m", "towline", "run"]
+        command += [arguments.target, "--log", arguments.log, "--supervised"]
+        if arguments.grace is not None:
+            command += ["--grace", str(arguments.grace)]
+        return Supervisor(command, arguments.workers, arguments.reload).run()
+    return work(arguments.target, arguments.grace, arguments.supervised)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ const SHOP = `
     appendFileSync("handled", m.value + " by 1\\n");
     if (m.value.startsWith("slow")) await new Promise((resolve) => setTimeout(resolve, 300));
     if (m.value === "stuck") await new Promise(() => {});
+    if (m.value === "busy") for (;;);
     appendFileSync("handled", m.value + " done\\n");
   });
   appendFileSync("handled", "running " + process.pid + "\\n");`;
@@ -105,6 +106,18 @@ test("a second signal exits at once", async (t) => {
     assert.ok(Date.now() - asked < 5_000);
     await until(async () => (await engine.backlog())[0].waiting === 1, "its message went back");
   }
+});
+
+test("a second signal ends also the workers whose event loop a handler holds up", async (t) => {
+  const shop = shopIn(t);
+  const { child, done } = shop.worker("shop.mjs", "--workers", "2");
+  await until(() => shop.noted("running").length === 2);
+  const engine = await open(t, shop.url);
+  await engine.publish("orders", "busy");
+  await until(() => shop.noted("busy by").length === 1);
+  child.kill("SIGTERM");
+  child.kill("SIGINT"); // one of another kind, because two of one may come as one
+  assert.equal((await done).code, 1);
 });
 
 test("a stuck handler gets its grace, and its message goes back", async (t) => {

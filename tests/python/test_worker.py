@@ -70,6 +70,7 @@ def note(id: str) -> None:
 
 STUCK = """
 import asyncio
+import time
 from towline import Engine
 
 engine = Engine("sqlite:store.db")
@@ -78,7 +79,7 @@ engine = Engine("sqlite:store.db")
 @engine.consumer("orders", group="g")
 async def handle() -> None:
     open("started", "w").close()
-    await asyncio.Event().wait()
+    {wait}
 """
 
 
@@ -154,11 +155,14 @@ def test_what_is_registered_starts_with_the_synchronous_engine_too(tmp_path: Pat
         assert eventually(lambda: done == ["charge", "added"])
 
 
-def test_a_second_signal_ends_the_worker_at_once(tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text(STUCK)
-    worker = start(tmp_path)
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("wait", ["await asyncio.Event().wait()", "time.sleep(600)"])
+def test_a_second_signal_ends_the_worker_at_once(tmp_path: Path, wait: str, workers: str) -> None:
+    (tmp_path / "shop.py").write_text(STUCK.format(wait=wait))
+    worker = start(tmp_path, "--workers", workers)
     assert worker.stderr is not None
-    assert "running" in worker.stderr.readline()
+    for _ in range(int(workers)):
+        assert "running" in worker.stderr.readline()
     with Engine(f"sqlite:{tmp_path}/store.db") as engine:
         engine.publish("orders", "one")
         assert eventually((tmp_path / "started").exists)
@@ -172,12 +176,93 @@ def test_a_second_signal_ends_the_worker_at_once(tmp_path: Path) -> None:
     worker.stderr.close()
 
 
+class Lines:
+    """What a worker says, line by line."""
+
+    def __init__(self, worker: subprocess.Popen[str]) -> None:
+        assert worker.stderr is not None
+        self.stream = worker.stderr
+
+    def next_with(self, text: str) -> str:
+        for line in self.stream:
+            if text in line:
+                return line
+        raise AssertionError(f"it ended without saying '{text}'")
+
+    def pid(self) -> int:
+        """Of the next that runs."""
+        return int(self.next_with("running, process").split()[-1])
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+
+
+def test_a_worker_that_dies_is_started_again_and_the_others_go_with_who_started_them(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    worker = start(tmp_path, "--workers", "2")
+    lines = Lines(worker)
+    pids = [lines.pid(), lines.pid()]
+    os.kill(pids.pop(0), signal.SIGKILL)
+    pids.append(lines.pid())
+    worker.kill()
+    worker.wait(30)
+    assert eventually(lambda: not any(is_running(pid) for pid in pids))
+    lines.stream.close()
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_a_signal_at_any_time_ends_all_workers(tmp_path: Path, workers: str) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    for delay in (0.2, 0.3, 0.4, 0.5):
+        worker = start(tmp_path, "--workers", workers, "--reload")
+        with pytest.raises(subprocess.TimeoutExpired):
+            worker.wait(delay)
+        worker.send_signal(signal.SIGTERM)
+        _, text = worker.communicate(timeout=30)
+        # Before it listens itself a signal ends it as any program.
+        assert worker.returncode in (0, -signal.SIGTERM) and "Traceback" not in text
+
+
+def test_with_reload_a_changed_file_starts_the_workers_again_also_after_one_that_cannot_run(
+    tmp_path: Path,
+) -> None:
+    shop = tmp_path / "shop.py"
+    shop.write_text(SHOP.replace("write(order", "write('1 ' + order"))
+    worker = start(tmp_path, "--reload")
+    lines = Lines(worker)
+    lines.pid()
+    shop.write_text("engine = 5\n")
+    lines.next_with("a file has changed; starting again")
+    lines.next_with("shop:engine is no towline.Engine")
+    # As many bytes as before, and in the same second maybe: no bytecode may hide it.
+    shop.write_text(SHOP.replace("write(order", "write('2 ' + order"))
+    lines.next_with("a file has changed; starting again")
+    lines.pid()
+    with Engine(f"sqlite:{tmp_path}/store.db") as engine:
+        engine.publish("orders", "one")
+        assert eventually(lambda: not any(one.waiting + one.in_flight for one in engine.backlog()))
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    assert (tmp_path / "handled").read_text() == "2 one\n"
+    lines.stream.close()
+
+
 def test_what_is_no_engine_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text("engine = 5\n")
     worker = start(tmp_path)
     _, text = worker.communicate(timeout=30)
-    assert worker.returncode == 1 and "shop:engine is no towline.Engine" in text
+    assert worker.returncode == 2 and "shop:engine is no towline.Engine" in text
     (tmp_path / "shop.py").unlink()
     worker = start(tmp_path)
     _, text = worker.communicate(timeout=30)
-    assert worker.returncode == 1 and "no module 'shop'" in text
+    assert worker.returncode == 2 and "no module 'shop'" in text
+    (tmp_path / "shop.py").write_text("engine = 1 / 0\n")
+    for workers in ("1", "2"):
+        worker = start(tmp_path, "--workers", workers)
+        _, text = worker.communicate(timeout=30)
+        assert worker.returncode == 2 and "ZeroDivisionError" in text
