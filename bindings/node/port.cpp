@@ -75,10 +75,11 @@ class NodePort {
   [[nodiscard]] const std::shared_ptr<SagaDesk>& desk() const { return desk_; }
   [[nodiscard]] Bell& bell() { return *bell_; }
 
-  /// The environment ends. Handlers cannot run any more, so nothing is waited for: what they hold goes back.
-  void end() {
+  /// The environment ends. Handlers cannot run any more, so nothing is waited for: what they hold goes back,
+  /// or, when it ends because something broke, comes again as after the death of the process.
+  void end(bool broken) {
     bell_->silence(false);
-    (void)port_->engine().close(Duration(0));
+    (void)(broken ? port_->engine().abandon() : port_->engine().close(Duration(0)));
     shut();
   }
 
@@ -98,7 +99,7 @@ using Shared = std::shared_ptr<NodePort>;
 /// Of the environment; owns the handle that it is given.
 void on_environment_end(void* data) {
   const std::unique_ptr<Shared> ended(static_cast<Shared*>(data));
-  (*ended)->end();
+  (*ended)->end(false);
 }
 
 /// Joins the threads of a port away from the event loop, then calls back. An environment that ends meanwhile
@@ -401,7 +402,7 @@ Napi::Value make_port(const Napi::CallbackInfo& info) {
   define("hold", [](NodePort& port, const Napi::CallbackInfo& call) {
     port.bell().hold(call.Env(), call[0].ToBoolean());
   });
-  define("end", [](NodePort& port, const Napi::CallbackInfo&) { port.end(); });
+  define("end", [](NodePort& port, const Napi::CallbackInfo& call) { port.end(call[0].ToBoolean()); });
   // Once: the caller sees to it.
   define("shut", [hooked](NodePort& port, const Napi::CallbackInfo& call) {
     port.bell().silence(true);

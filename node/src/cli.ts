@@ -11,6 +11,7 @@ import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 
 import type { Engine } from "./engine.js";
+import { exitAsAsked } from "./signals.js";
 import { CANNOT_RUN, supervise } from "./supervisor.js";
 
 const USAGE = `Usage: towline run <module> [options]
@@ -101,7 +102,7 @@ async function serve({ module, graceMs }: Arguments): Promise<void> {
   const stopped = new Promise<void>((resolve) => (stop = resolve));
   let isStopping = false;
   const onSignal = () => {
-    if (isStopping) process.exit(1); // what handlers hold goes back
+    if (isStopping) exitAsAsked(1); // what handlers hold goes back
     isStopping = true;
     stop();
   };

@@ -16,7 +16,7 @@ import { type Fields, type Handle, kindOf, native, type Outcome, type Port, text
 import type { ConsumerOptions, EngineOptions } from "./options.js";
 import { Outgoing } from "./outgoing.js";
 import { type Alert, type LogLevel, type PackedReceipts, type Receipt, receiptsOf } from "./records.js";
-import { type Cancellable, cancelled, checkSignal } from "./signals.js";
+import { type Cancellable, cancelled, checkSignal, endsAsAsked } from "./signals.js";
 import {
   type BatchHandler, BatchRunner, type Handler, Inbox, isRunningIn, MessageRunner, type Sink,
 } from "./sinks.js";
@@ -52,10 +52,12 @@ interface Waiting {
   forget: (() => void) | undefined;
 }
 
-// Handlers cannot run any more at the end of the process: what they hold goes back at once.
+// Handlers cannot run any more at the end of the process: what they hold goes back at once. Where something broke,
+// such as by an exception that nobody caught, it comes again as after a kill, so that a message which ends its
+// process each time is found.
 const openPorts = new Set<Port>();
-function onExit(): void {
-  for (const port of openPorts) port.end();
+function onExit(code: number): void {
+  for (const port of openPorts) port.end(code !== 0 && !endsAsAsked());
 }
 
 function remember(port: Port): void {

@@ -31,7 +31,8 @@ export interface Port {
   /** Whether its events keep the event loop alive. */
   hold(on: boolean): void;
   /** At the end of the process: closes the engine at once and waits for its threads. */
-  end(): void;
+  /** The process ends; `isBroken`: because something broke. */
+  end(isBroken: boolean): void;
   /** Once. No event comes after it; `done` is called when its threads have ended. */
   shut(done: () => void): void;
   publishWithRetry: Answering;

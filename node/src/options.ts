@@ -12,7 +12,7 @@ export interface AlertOptions {
   newFingerprint?: boolean;
   /** Alert when a saga is stuck, and when it is not any more; of the first 1,000 that are. */
   stuckSagas?: boolean;
-  /** Least time between two alerts of one kind. [0, 86400000] */
+  /** Least time between two alerts of one kind; of new fingerprints each is told once. [0, 86400000] */
   cooldownMs?: number;
 }
 

@@ -18,3 +18,17 @@ export function checkSignal(signal: AbortSignal | undefined): void {
 export function cancelled(signal: AbortSignal): CancelledError {
   return new CancelledError("the caller's signal was aborted", { cause: signal.reason });
 }
+
+// Of all copies of this package in the process: the command is one, and what it runs may have its own.
+const AS_ASKED = Symbol.for("towline.endsAsAsked");
+const shared = globalThis as { [AS_ASKED]?: boolean };
+
+/** Somebody asked for the end, whatever the code says. */
+export function exitAsAsked(code: number): never {
+  shared[AS_ASKED] = true;
+  process.exit(code);
+}
+
+export function endsAsAsked(): boolean {
+  return shared[AS_ASKED] === true;
+}

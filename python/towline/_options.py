@@ -25,7 +25,7 @@ class AlertOptions(TypedDict, total=False):
     new_fingerprint: bool
     # Alert when a saga is stuck, and when it is not any more; of the first 1,000 that are.
     stuck_sagas: bool
-    # Least time between two alerts of one kind. [0, 86400]
+    # Least time between two alerts of one kind; of new fingerprints each is told once. [0, 86400]
     cooldown: Seconds
 
 

@@ -241,17 +241,25 @@ TEST_P(Backpressure, Conf56_PublishingIntoAStoreThatStandsStillIsBounded) {
           const ErrorCode code = receipt.error.code;
           EXPECT_TRUE(code == ErrorCode::kTimeout || code == ErrorCode::kOverloaded)
               << receipt.error.to_string();
-          if (code == ErrorCode::kOverloaded) {
-            EXPECT_EQ(receipt.outcome, PublishOutcome::kRejected);
-          }
+          EXPECT_EQ(receipt.outcome, PublishOutcome::kRejected) << "none of them could begin";
         }
       });
     }
     for (std::thread& publisher : publishers)
       publisher.join();
+    for (const Message& message : {Message{.topic = "never.seen", .payload = "new"},
+                                   Message{.topic = "orders", .payload = "later", .delay = 1h}}) {
+      const support::Stopwatch watch;
+      const Receipt receipt = engine.publish(message);
+      EXPECT_LE(watch.elapsed(), 3s * support::slack()) << "so have new topics and delayed messages";
+      EXPECT_EQ(receipt.error.code, ErrorCode::kTimeout);
+      EXPECT_EQ(receipt.outcome, PublishOutcome::kRejected);
+    }
   });
   EXPECT_EQ(acked.load(), 0) << "acknowledged while nothing could be written";
   EXPECT_EQ(refused.load(), 48);
+  EXPECT_EQ(engine.statistics().unknown, 0U);
+  EXPECT_TRUE(engine.pending().value().items.empty());
   EXPECT_LE(support::resident_bytes(), before + (32U << 20U) * static_cast<unsigned>(support::slack()));
   EXPECT_TRUE(engine.publish({.topic = "orders", .payload = "after"}).acked()) << "and it goes on";
 }

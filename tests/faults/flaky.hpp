@@ -104,8 +104,9 @@ class FlakyTransport final : public spi::Transport {
       : inner_(std::move(inner)), mischief_(std::move(mischief)) {}
   [[nodiscard]] spi::Capabilities capabilities() const noexcept override { return inner_->capabilities(); }
   Result<void> declare(const spi::Topology& topology) override { return inner_->declare(topology); }
-  Result<spi::Topology> topology(std::string_view topic, std::uint32_t count) override {
-    return inner_->topology(topic, count);
+  Result<spi::Topology> topology(std::string_view topic, std::uint32_t count,
+                                 spi::Deadline begin_by) override {
+    return inner_->topology(topic, count, begin_by);
   }
   Result<std::vector<spi::PublishAnswer>> publish(std::span<spi::Envelope> envelopes,
                                                   spi::Deadline deadline) override {
@@ -128,8 +129,9 @@ class FlakyStore final : public spi::Store {
  public:
   FlakyStore(std::shared_ptr<spi::Store> inner, std::shared_ptr<Mischief> mischief)
       : inner_(std::move(inner)), mischief_(std::move(mischief)) {}
-  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units) override {
-    return with_mischief(*mischief_, "commit", [&] { return inner_->commit(units); });
+  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units,
+                                           spi::Deadline begin_by) override {
+    return with_mischief(*mischief_, "commit", [&] { return inner_->commit(units, begin_by); });
   }
   Result<spi::DueBatch> claim_due(const spi::DueRequest& request) override {
     return with_mischief(*mischief_, "claim_due", [&] { return inner_->claim_due(request); });

@@ -136,7 +136,7 @@ test("process.exit in a handler ends the process with its code, and the message 
   const url = `sqlite:${path.join(folderOf(t), "a.db")}`;
   const { code, signal, err, ms } = await runModule(`
     import { Engine } from "towline";
-    const engine = await Engine.open(process.argv[1]);
+    const engine = await Engine.open(process.argv[1], { leaseMs: 500 });
     await engine.consume("a", { group: "g", concurrency: 4 }, async () => { await null; process.exit(7); });
     await engine.publishBatch([1, 2, 3, 4].map((value) => ({ topic: "a", value })));`, url);
   assert.deepEqual([code, signal, err], [7, null, ""]);

@@ -39,7 +39,7 @@ test("an exception that nobody catches ends the process, and what it held comes 
   })) {
     const { code, err, ms } = await runModule(`
       import { Engine } from "towline";
-      const engine = await Engine.open(process.argv[1]);
+      const engine = await Engine.open(process.argv[1], { leaseMs: 500 });
       await engine.consume("${kind}", { group: "g", concurrency: 4 }, () => new Promise(() => { ${act} }));
       await engine.publishBatch([1, 2, 3, 4].map((value) => ({ topic: "${kind}", value })));`, url);
     assert.equal(code, 1, err);
@@ -56,6 +56,45 @@ test("an exception that nobody catches ends the process, and what it held comes 
       process.on("exit", () => console.log(seen.sort().join()));`, url);
     assert.deepEqual([again.code, again.out], [0, "1,2,3,4\n"], again.err);
   }
+});
+
+test("a message that ends its process each time becomes a dead letter", async (t) => {
+  const url = `sqlite:${path.join(folderOf(t), "a.db")}`;
+  const engine = await open(t, url);
+  for (const [kind, act] of Object.entries({
+    exit: `process.exit(3);`,
+    uncaught: `setTimeout(() => { throw new Error("mine"); });`,
+    rejection: `Promise.reject(new Error("mine"));`,
+  })) {
+    await engine.publish(kind, "poison");
+    for (let death = 1; death <= 2; ++death) {
+      const { code, err } = await runModule(`
+        import { Engine } from "towline";
+        const engine = await Engine.open(process.argv[1], { leaseMs: 200 });
+        await engine.consume("${kind}", { group: "g", deadLetters: { maxCrashes: 1 } },
+          () => new Promise(() => { ${act} }));`, url);
+      assert.notEqual(code, 0, err);
+    }
+    const handled = [];
+    const consumer = await engine.consume(kind, { group: "g", deadLetters: { maxCrashes: 1 } },
+      (m) => handled.push(m.value));
+    await until(async () => (await engine.deadLetters({ topic: kind })).items.length === 1);
+    const [entry] = (await engine.deadLetters({ topic: kind })).items;
+    assert.deepEqual([entry.reason, entry.crashes, handled], ["crash_loop", 2, []]);
+    await consumer.close();
+  }
+});
+
+test("a process that ends as it should gives back at once what its handlers hold", async (t) => {
+  const url = `sqlite:${path.join(folderOf(t), "a.db")}`;
+  const { code, err } = await runModule(`
+    import { Engine } from "towline";
+    const engine = await Engine.open(process.argv[1]);
+    await engine.consume("a", { group: "g" }, () => process.exit(0));
+    await engine.publish("a", 1);`, url);
+  assert.equal(code, 0, err);
+  const engine = await open(t, url);
+  await new Promise((resolve) => engine.consume("a", { group: "g" }, (m) => resolve(m)));
 });
 
 test("a process that catches what nobody caught goes on, and so do its consumers", async () => {

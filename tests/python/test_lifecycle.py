@@ -479,4 +479,4 @@ def test_the_logger_decides_what_is_logged(url: str) -> None:
         url,
     )
     assert done.returncode == 0
-    assert "towline WARNING consumer: g/a/: circuit breaker open" in done.stderr
+    assert "towline WARNING consumer: g/a: circuit breaker open" in done.stderr

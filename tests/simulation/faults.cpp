@@ -445,8 +445,9 @@ class FaultyTransport final : public spi::Transport {
   Result<void> declare(const spi::Topology& topology) override {
     return desk_.run(Call::kRead, [&] { return inner_->declare(topology); });
   }
-  Result<spi::Topology> topology(std::string_view topic, std::uint32_t partition_count_default) override {
-    return desk_.run(Call::kRead, [&] { return inner_->topology(topic, partition_count_default); });
+  Result<spi::Topology> topology(std::string_view topic, std::uint32_t partition_count_default,
+                                 spi::Deadline begin_by) override {
+    return desk_.run(Call::kRead, [&] { return inner_->topology(topic, partition_count_default, begin_by); });
   }
   Result<std::vector<spi::PublishAnswer>> publish(std::span<spi::Envelope> envelopes,
                                                   spi::Deadline deadline) override {
@@ -485,12 +486,13 @@ class FaultyStore final : public spi::Store {
  public:
   FaultyStore(Desk desk, std::shared_ptr<spi::Store> inner) : desk_(desk), inner_(std::move(inner)) {}
 
-  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units) override {
+  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units,
+                                           spi::Deadline begin_by) override {
     const CallFaults faults = desk_.enter(Call::kCommit);
     if (faults.fail_before) return unavailable();
     if (faults.refuse) return std::vector<Result<void>>(units.size(), full());
     bool stays = true;
-    auto results = desk_.execute(faults, stays, [&] { return inner_->commit(units); });
+    auto results = desk_.execute(faults, stays, [&] { return inner_->commit(units, begin_by); });
     if (results.ok() && stays) {
       UnitScribe scribe(desk_, 0);
       for (std::size_t i = 0; i < units.size(); ++i) {

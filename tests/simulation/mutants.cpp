@@ -83,8 +83,9 @@ class PlainTransport : public spi::Transport {
   explicit PlainTransport(std::shared_ptr<spi::Transport> inner) : inner_(std::move(inner)) {}
   [[nodiscard]] spi::Capabilities capabilities() const noexcept override { return inner_->capabilities(); }
   Result<void> declare(const spi::Topology& topology) override { return inner_->declare(topology); }
-  Result<spi::Topology> topology(std::string_view topic, std::uint32_t partition_count_default) override {
-    return inner_->topology(topic, partition_count_default);
+  Result<spi::Topology> topology(std::string_view topic, std::uint32_t partition_count_default,
+                                 spi::Deadline begin_by) override {
+    return inner_->topology(topic, partition_count_default, begin_by);
   }
   Result<std::vector<spi::PublishAnswer>> publish(std::span<spi::Envelope> envelopes,
                                                   spi::Deadline deadline) override {
@@ -141,7 +142,8 @@ class WrongStore final : public support::PlainStore {
   WrongStore(std::shared_ptr<spi::Store> inner, Mutant mutant, std::shared_ptr<spi::Clock> clock)
       : PlainStore(std::move(inner)), mutant_(mutant), clock_(std::move(clock)) {}
 
-  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units) override {
+  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units,
+                                           spi::Deadline begin_by) override {
     std::vector<spi::Unit> changed = spoiled(units, mutant_);
     if (mutant_ == Mutant::kSetsWithoutComparing) {
       for (spi::Unit& unit : changed) {
@@ -154,7 +156,7 @@ class WrongStore final : public support::PlainStore {
       }
     }
     remember(units);
-    auto results = inner_->commit(changed);
+    auto results = inner_->commit(changed, begin_by);
     if (mutant_ == Mutant::kPassesUncommitted && results.ok()) hide(units);
     if (mutant_ != Mutant::kCancelAlwaysWins || !results.ok()) return results;
     for (std::size_t i = 0; i < results->size(); ++i) {
@@ -448,7 +450,8 @@ class HastyTransport final : public PlainTransport {
 class HastyStore final : public support::PlainStore {
  public:
   using PlainStore::PlainStore;
-  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units) override {
+  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units,
+                                           spi::Deadline begin_by) override {
     std::vector<spi::Unit> publish(units.begin(), units.end());
     std::vector<spi::Unit> mark;
     for (spi::Unit& unit : publish) {
@@ -460,8 +463,8 @@ class HastyStore final : public support::PlainStore {
       mark.push_back(std::move(later));
       take_out<spi::UpdateDeadLetter>(unit);
     }
-    auto results = inner_->commit(publish);
-    if (!mark.empty() && results.ok()) (void)inner_->commit(mark);
+    auto results = inner_->commit(publish, begin_by);
+    if (!mark.empty() && results.ok()) (void)inner_->commit(mark, begin_by);
     return results;
   }
 };

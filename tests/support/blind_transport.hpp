@@ -24,8 +24,9 @@ class BlindTransport final : public spi::Transport {
     return capabilities;
   }
   Result<void> declare(const spi::Topology& topology) override { return inner_->declare(topology); }
-  Result<spi::Topology> topology(std::string_view topic, std::uint32_t partition_count_default) override {
-    return inner_->topology(topic, partition_count_default);
+  Result<spi::Topology> topology(std::string_view topic, std::uint32_t partition_count_default,
+                                 spi::Deadline begin_by) override {
+    return inner_->topology(topic, partition_count_default, begin_by);
   }
   Result<std::vector<spi::PublishAnswer>> publish(std::span<spi::Envelope> envelopes,
                                                   spi::Deadline deadline) override {

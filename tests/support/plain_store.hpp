@@ -17,8 +17,9 @@ namespace towline::support {
 class PlainStore : public spi::Store {
  public:
   explicit PlainStore(std::shared_ptr<spi::Store> inner) : inner_(std::move(inner)) {}
-  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units) override {
-    return inner_->commit(units);
+  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units,
+                                           spi::Deadline begin_by) override {
+    return inner_->commit(units, begin_by);
   }
   Result<spi::DueBatch> claim_due(const spi::DueRequest& request) override {
     return inner_->claim_due(request);

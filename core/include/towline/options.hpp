@@ -30,7 +30,8 @@ struct AlertOptions {
   bool new_fingerprint = false;
   /// Alert when a saga is stuck, and when it is not any more; of the first 1,000 that are.
   bool stuck_sagas = true;
-  /// Least time between two alerts of one kind. [0, 86400000] Milliseconds in the table.
+  /// Least time between two alerts of one kind; of new fingerprints each is told once. [0, 86400000]
+  /// Milliseconds in the table.
   Duration cooldown = std::chrono::milliseconds(60000);
 };
 

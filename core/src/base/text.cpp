@@ -102,6 +102,19 @@ std::string escape(std::string_view text, std::size_t length_max) {
   return out;
 }
 
+std::string duration_text(Duration duration) {
+  const std::int64_t us = duration.count();
+  const std::int64_t size = us < 0 ? -us : us;
+  const std::int64_t unit = size >= 1'000'000 && us % 1'000 == 0 ? 1'000'000 : size >= 1'000 ? 1'000 : 1;
+  std::string text = (us < 0 ? "-" : "") + std::to_string(size / unit);
+  if (size % unit != 0) {
+    std::string rest = std::to_string(unit + size % unit).substr(1);
+    rest.erase(rest.find_last_not_of('0') + 1);
+    text += "." + rest;
+  }
+  return text + (unit == 1 ? " us" : unit == 1'000 ? " ms" : " s");
+}
+
 bool is_utf8(std::string_view text) noexcept {
   while (!text.empty()) {
     const Character character = decode_utf8(text);

@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include <towline/time.hpp>
+
 namespace towline::base {
 
 /// `text` on one line and harmless in a terminal: control bytes, backslashes, invalid UTF-8 and characters
@@ -24,6 +26,9 @@ namespace towline::base {
 /// the first of equals; "" when there are no candidates. For "did you mean '...'?".
 [[nodiscard]] std::string_view nearest_name(std::string_view name,
                                             std::span<const std::string_view> candidates);
+
+/// "30 s", "1.5 s", "250 ms", "20 us": the largest unit that leaves at most three digits after the point.
+[[nodiscard]] std::string duration_text(Duration duration);
 
 /// Whether the bytes are well-formed UTF-8 (RFC 3629: no overlong forms, no surrogates, nothing above
 /// U+10FFFF).

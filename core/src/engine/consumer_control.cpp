@@ -221,7 +221,7 @@ std::uint64_t ConsumerCore::shut_down(bool threaded) {
   workers_.clear();
   // The lane has gone: this thread takes its place for the last round, which settles what came in meanwhile.
   if (threaded && !context_->failure()) step(context_->clock->monotonic());
-  if (subscription_) {
+  if (subscription_ && !context_->dying()) {
     if (auto closed = subscription_->close(); !closed && !context_->failure()) {
       context_->log(LogLevel::kWarning, "consumer", identity_ + ": " + closed.error().to_string());
     }

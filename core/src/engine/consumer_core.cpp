@@ -122,7 +122,7 @@ ConsumerCore::ConsumerCore(std::shared_ptr<Context> context, std::vector<std::st
       patterns_(std::move(patterns)),
       options_(std::move(options)),
       handler_(std::move(handler)),
-      identity_(options_.group + "/" + join(patterns_) + "/" + options_.name),
+      identity_(options_.group + "/" + join(patterns_) + (options_.name.empty() ? "" : "/" + options_.name)),
       link_(std::make_shared<ConsumerLink>()),
       breaker_(options_.breaker),
       dispatcher_(context_->clock, limits_of(options_, handler_)),
@@ -268,11 +268,14 @@ ConsumerCore::Intake ConsumerCore::intake(MonotonicTime now) {
   const std::size_t probes = breaker_.allowance(now);
   const bool open = breaker_.state() == policy::BreakerState::kOpen;
   if (open && !breaker_open_.exchange(true)) {
-    context_->log(LogLevel::kWarning, "consumer", identity_ + ": circuit breaker open, intake paused");
+    context_->log(LogLevel::kWarning, "consumer",
+                  identity_ + ": circuit breaker open: too many handlings failed (options breaker.*); intake is "
+                              "paused for " +
+                      base::duration_text(options_.breaker.open) + " at least");
     for (DeliveryPtr& state : dispatcher_.take_back())
       settler_.add_released(std::move(state));
-  } else if (!open) {
-    breaker_open_.store(false);
+  } else if (!open && breaker_open_.exchange(false)) {
+    context_->log(LogLevel::kInfo, "consumer", identity_ + ": circuit breaker lets messages in again");
   }
   intake.count = std::min(credit, probes);
   return intake;
@@ -294,7 +297,6 @@ void ConsumerCore::step(MonotonicTime wait_until) {
   feed_breaker(now);
   acknowledge_again(now);
   const Intake intake = this->intake(now);
-  if (auto timer = dispatcher_.next_timer()) wait_until = std::min(wait_until, *timer);
   if (auto probes = breaker_.probes_at()) wait_until = std::min(wait_until, *probes);
   if (now < retry_receive_at_) wait_until = std::min(wait_until, retry_receive_at_);
   if (settler_.empty() && intake.count == 0) {
@@ -316,8 +318,7 @@ void ConsumerCore::step(MonotonicTime wait_until) {
   request.heads_only = intake.heads_only;
   request.settlements = settler_.settlements();
   request.units = context_->capabilities.is_store ? settler_.units() : std::span<const spi::Unit>();
-  const bool may_wait = dispatcher_.enter_receive();
-  request.deadline = may_wait ? wait_until : now;
+  request.deadline = dispatcher_.enter_receive(wait_until).value_or(now);
   auto received = subscription_->receive(request);
   dispatcher_.leave_receive();
   if (!received) {

@@ -62,13 +62,13 @@ base::SeededRng Context::make_rng() {
   return base::SeededRng(rng_.next());
 }
 
-Result<std::uint32_t> Context::partition_count(std::string_view topic) {
+Result<std::uint32_t> Context::partition_count(std::string_view topic, spi::Deadline begin_by) {
   {
     const std::lock_guard lock(mutex_);
     const auto it = partition_counts_.find(std::string(topic));
     if (it != partition_counts_.end()) return it->second;
   }
-  auto topology = transport->topology(topic, static_cast<std::uint32_t>(options.partition_count));
+  auto topology = transport->topology(topic, static_cast<std::uint32_t>(options.partition_count), begin_by);
   if (!topology) return std::move(topology).error();
   const std::uint32_t count = std::max<std::uint32_t>(1, topology->partition_count);
   const std::lock_guard lock(mutex_);

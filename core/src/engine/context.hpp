@@ -50,6 +50,9 @@ class Context {
     closed_.store(true, std::memory_order_release);
     closing_.request_stop();
   }
+  /// From now on closing leaves what handlers have in hand as a death would.
+  void mark_dying() noexcept { dying_.store(true, std::memory_order_release); }
+  [[nodiscard]] bool dying() const noexcept { return dying_.load(std::memory_order_acquire); }
   /// Stops when the engine closes: ends the waits of callers.
   [[nodiscard]] std::stop_token stop_token() const noexcept { return closing_.get_token(); }
   /// True in the child of a fork(): our threads are not there, and the parent's files are not ours.
@@ -67,7 +70,8 @@ class Context {
   [[nodiscard]] base::SeededRng make_rng();
 
   /// The partition count of a topic; asked of the transport once.
-  [[nodiscard]] Result<std::uint32_t> partition_count(std::string_view topic);
+  [[nodiscard]] Result<std::uint32_t> partition_count(std::string_view topic,
+                                                      spi::Deadline begin_by = spi::kPatient);
 
   void record_lateness(std::span<const Duration> lateness);
   [[nodiscard]] base::Histogram lateness() const;
@@ -83,6 +87,7 @@ class Context {
   std::stop_source closing_;
   std::atomic<bool> closed_{false};
   std::atomic<bool> failed_{false};
+  std::atomic<bool> dying_{false};
   const std::uint64_t fork_generation_;
   mutable std::mutex mutex_;
   std::optional<Error> failure_;

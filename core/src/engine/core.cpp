@@ -370,18 +370,21 @@ Result<void> Core::settle_down(Duration timeout) {
   for (int quiet = 0; quiet < 2;) {
     if (auto closed = context_->check_open(); !closed) return closed;
     scheduler_.wake();
-    auto busy = is_busy();
+    auto busy = busy_with();
     if (!busy) return std::move(busy).error();
+    const bool is_busy = !busy->empty();
     const bool moved = context_->counters.fired.load() != fired;
     // One round may have been under way when this began to look, so only the one after it counts.
     const bool went_round = threads_.empty() || scheduler_rounds_.load() >= round + 2;
-    if (*busy || moved || went_round) {
-      quiet = *busy || moved ? 0 : quiet + 1;
+    if (is_busy || moved || went_round) {
+      quiet = is_busy || moved ? 0 : quiet + 1;
       round = scheduler_rounds_.load();
       fired = context_->counters.fired.load();
     }
     if (clock->monotonic() >= deadline) {
-      return Error{ErrorCode::kTimeout, "the engine did not become quiet in time"};
+      return Error{ErrorCode::kTimeout,
+                   "the engine did not become quiet in time: " +
+                       (is_busy ? *busy : std::string("the scheduler moves messages without end"))};
     }
     std::unique_lock lock(mutex_);
     changed_.wait_for(lock, std::chrono::milliseconds(1));
@@ -389,29 +392,40 @@ Result<void> Core::settle_down(Duration timeout) {
   return {};
 }
 
-Result<bool> Core::is_busy() {
+Result<std::string> Core::busy_with() {
   for (const auto& consumer : consumers()) {
-    if (!consumer->idle()) return true;
+    if (!consumer->idle()) return "handlers run, or wait to, of " + consumer->identity();
   }
   for (const auto& follower : followers()) {
-    if (follower->busy()) return true;
+    if (follower->busy()) return std::string("a subscription to events has some to handle");
   }
   for (const auto& runner : saga_runners()) {
-    if (runner->busy()) return true;
+    if (runner->busy()) return std::string("a saga has a step to run");
   }
-  if (context_->capabilities.runs_sql && relay_.busy()) return true;
+  if (context_->capabilities.runs_sql && relay_.busy()) return std::string("the outbox has messages");
   spi::ScheduleQuery query;
   query.count_max = 1;
   auto due = context_->store->list_schedule(query);
   if (!due) return std::move(due).error();
-  if (!due->items.empty() && due->items.front().due_at <= context_->clock->now()) return true;
+  if (!due->items.empty() && due->items.front().due_at <= context_->clock->now())
+    return "a message for '" + due->items.front().envelope.topic + "' is due";
   auto groups = context_->transport->statistics();
   if (!groups) return std::move(groups).error();
   for (const spi::GroupStatistics& group : *groups) {
-    if ((group.waiting > 0 || group.in_flight > 0) && group.member_count > 0 && takes_part(group))
-      return true;
+    if ((group.waiting > 0 || group.in_flight > 0) && group.member_count > 0 && takes_part(group)) {
+      return std::to_string(group.waiting) + " messages of '" + group.topic + "' wait for the group '" +
+             group.group + "', and " + std::to_string(group.in_flight) + " are in hand" + breaker_note(group);
+    }
   }
-  return false;
+  return std::string();
+}
+
+std::string Core::breaker_note(const spi::GroupStatistics& group) {
+  for (const auto& consumer : consumers()) {
+    if (consumer->group() == group.group && consumer->statistics().breaker_open)
+      return "; its circuit breaker is open (options breaker.*)";
+  }
+  return {};
 }
 
 bool Core::takes_part(const spi::GroupStatistics& group) {

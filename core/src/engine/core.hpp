@@ -106,7 +106,9 @@ class Core : public std::enable_shared_from_this<Core> {
   /// Warns of versions of a saga that somebody has to run, and nobody does. By version: how many wait.
   [[nodiscard]] Result<void> report_versions(std::string_view type,
                                              const std::map<std::uint32_t, std::uint64_t>& unfinished);
-  [[nodiscard]] Result<bool> is_busy();
+  /// What it has to do at present, for people; empty: nothing.
+  [[nodiscard]] Result<std::string> busy_with();
+  [[nodiscard]] std::string breaker_note(const spi::GroupStatistics& group);
   [[nodiscard]] bool takes_part(const spi::GroupStatistics& group);
 
   const std::shared_ptr<Context> context_;

@@ -168,15 +168,17 @@ class Dispatcher {
   };
   LeftOver close_all();
   void request_stop_of_running();
-  /// The lane waits here when it has no credit; outcomes, timers and wake() end it.
+  /// The lane waits here when it has no credit; outcomes, timers (those too that are armed meanwhile) and
+  /// wake() end it.
   void wait_for_outcomes(MonotonicTime deadline);
   void wake_lane();
   /// Called whenever the lane may have to leave its receive(); set once, before any worker runs.
   void set_waker(std::function<void()> waker) { waker_ = std::move(waker); }
   /// Told of every remote delivery whose result does not count any more; set once, before any worker runs.
   void set_stop_listener(std::function<void(DeliveryPtr)> listener) { stop_listener_ = std::move(listener); }
-  /// False when outcomes wait already, and then receive() must not wait.
-  [[nodiscard]] bool enter_receive();
+  /// How long receive() may wait: until the next timer at the latest, and not at all (nothing) when outcomes
+  /// wait already.
+  [[nodiscard]] std::optional<MonotonicTime> enter_receive(MonotonicTime deadline);
   void leave_receive();
 
   struct Gauge {
@@ -201,6 +203,8 @@ class Dispatcher {
   [[nodiscard]] std::size_t chunk_size_locked() const;
   [[nodiscard]] std::size_t capacity_locked() const;
   void ring_lane(std::unique_lock<std::mutex>& lock);
+  /// The lane waits, and a timer was armed that runs out before it would look.
+  void ring_lane_if_late(std::unique_lock<std::mutex>& lock);
   void fire_timer(DeliveryState& state, MonotonicTime now);
   /// Whom to tell that their result does not count any more. Told with no lock held: what listens is the
   /// user's, and may call the delivery.
@@ -238,6 +242,7 @@ class Dispatcher {
   std::size_t window_ = 0;  ///< adaptive prefetch
   bool stopping_ = false, closed_ = false;
   bool lane_in_receive_ = false;
+  MonotonicTime lane_until_ = MonotonicTime::min();  ///< until when the lane waits
   bool outcome_waiting_ = false;
 };
 

@@ -95,13 +95,19 @@ bool Dispatcher::take(std::size_t worker, std::vector<DeliveryPtr>& chunk) {
       more_concurrency_.wait(lock);
       continue;
     }
-    if (ready_.empty() && steal_locked(worker, chunk)) return true;
+    if (ready_.empty() && steal_locked(worker, chunk)) {
+      ring_lane_if_late(lock);
+      return true;
+    }
     if (ready_.empty() || !has_room_locked()) {
       work_.wait(lock);
       continue;
     }
     take_locked(worker, chunk_size_locked(), chunk);
-    if (!chunk.empty()) return true;
+    if (!chunk.empty()) {
+      ring_lane_if_late(lock);
+      return true;
+    }
     // Only the rate limit refuses while something is ready.
     clock_->wait_until(lock, work_, rate_.ready_at(clock_->monotonic()));
   }
@@ -109,8 +115,9 @@ bool Dispatcher::take(std::size_t worker, std::vector<DeliveryPtr>& chunk) {
 
 void Dispatcher::try_take(std::size_t count_max, std::vector<DeliveryPtr>& chunk) {
   chunk.clear();
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (!stopping_) take_locked(chunks_.size(), count_max, chunk);
+  ring_lane_if_late(lock);
 }
 
 void Dispatcher::hand_back(std::size_t worker, std::vector<DeliveryPtr>& acked, std::vector<Decided>& others,
@@ -167,6 +174,11 @@ void Dispatcher::ring_lane(std::unique_lock<std::mutex>& lock) {
   if (in_receive && waker_) waker_();
 }
 
+void Dispatcher::ring_lane_if_late(std::unique_lock<std::mutex>& lock) {
+  if (lane_until_ == MonotonicTime::min()) return;
+  if (const auto next = wheel_.next(); next && *next < lane_until_) ring_lane(lock);
+}
+
 void Dispatcher::note_there(std::span<const DeliveryPtr> states) {
   Stops stops;
   {
@@ -188,8 +200,9 @@ void Dispatcher::tell(Stops& stops) const {
 }
 
 void Dispatcher::extend(DeliveryState& state, MonotonicTime until) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (state.phase.load() == Phase::kRunning) wheel_.arm(state, until);
+  ring_lane_if_late(lock);
 }
 
 std::stop_token Dispatcher::stop_token(DeliveryState& state) {
@@ -285,7 +298,10 @@ void Dispatcher::request_stop_of_running() {
 
 void Dispatcher::wait_for_outcomes(MonotonicTime deadline) {
   std::unique_lock lock(mutex_);
-  if (!outcome_waiting_ && !stopping_) clock_->wait_until(lock, outcomes_, deadline);
+  if (outcome_waiting_ || stopping_) return;
+  lane_until_ = std::min(deadline, wheel_.next().value_or(deadline));
+  clock_->wait_until(lock, outcomes_, lane_until_);
+  lane_until_ = MonotonicTime::min();
 }
 
 void Dispatcher::wake_lane() {
@@ -293,15 +309,18 @@ void Dispatcher::wake_lane() {
   ring_lane(lock);
 }
 
-bool Dispatcher::enter_receive() {
+std::optional<MonotonicTime> Dispatcher::enter_receive(MonotonicTime deadline) {
   const std::lock_guard lock(mutex_);
   lane_in_receive_ = !outcome_waiting_;
-  return lane_in_receive_;
+  if (!lane_in_receive_) return std::nullopt;
+  lane_until_ = std::min(deadline, wheel_.next().value_or(deadline));
+  return lane_until_;
 }
 
 void Dispatcher::leave_receive() {
   const std::lock_guard lock(mutex_);
   lane_in_receive_ = false;
+  lane_until_ = MonotonicTime::min();
 }
 
 Dispatcher::Gauge Dispatcher::gauge() const {

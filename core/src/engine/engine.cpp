@@ -227,6 +227,12 @@ Result<std::uint64_t> Engine::close(std::optional<Duration> timeout) {
   return core_->close(timeout);
 }
 
+Result<std::uint64_t> Engine::abandon() {
+  if (core_ == nullptr) return std::uint64_t{0};
+  core_->context().mark_dying();
+  return core_->close(Duration(0));
+}
+
 // ---- Consumer -----------------------------------------------------------------------------------
 
 #define TOWLINE_REQUIRE_CONSUMER()                                             \

@@ -14,10 +14,9 @@ namespace {
 /// Publishers that may wait for their turn; one more is told so at once.
 constexpr std::uint64_t kWaitingMax = 100000;
 
-/// After these the write may or may not be there.
+/// After these the write may or may not be there; after kTimeout it never began.
 bool leaves_unknown(ErrorCode code) {
-  return code == ErrorCode::kUnavailable || code == ErrorCode::kIoError || code == ErrorCode::kTimeout ||
-         code == ErrorCode::kInternal;
+  return code == ErrorCode::kUnavailable || code == ErrorCode::kIoError || code == ErrorCode::kInternal;
 }
 
 }  // namespace
@@ -27,7 +26,8 @@ Publisher::Publisher(std::shared_ptr<Context> context)
       in_flight_(static_cast<std::uint64_t>(context_->options.publish_in_flight_count_max), kWaitingMax,
                  context_->clock) {}
 
-Result<Publisher::Prepared> Publisher::prepare(Message&& message, const MessageId& id, TimePoint now) {
+Result<Publisher::Prepared> Publisher::prepare(Message&& message, const MessageId& id, TimePoint now,
+                                                 MonotonicTime begin_by) {
   const EngineOptions& options = context_->options;
   std::size_t payload_max = static_cast<std::size_t>(options.payload_bytes_max);
   if (context_->capabilities.payload_bytes_max > 0) {
@@ -35,7 +35,7 @@ Result<Publisher::Prepared> Publisher::prepare(Message&& message, const MessageI
   }
   if (auto bad = base::check_message(message, {payload_max, options.delay_max}, now); !bad)
     return std::move(bad).error();
-  auto partitions = context_->partition_count(message.topic);
+  auto partitions = context_->partition_count(message.topic, begin_by);
   if (!partitions) return std::move(partitions).error();
 
   Prepared prepared;
@@ -80,7 +80,7 @@ void Publisher::reject(Receipt& receipt, const Error& error) {
   context_->counters.rejected.fetch_add(1, std::memory_order_relaxed);
 }
 
-void Publisher::hold(std::vector<Receipt>& receipts, Direct& direct, TimePoint now) {
+void Publisher::hold(std::vector<Receipt>& receipts, Direct& direct, TimePoint now, MonotonicTime begin_by) {
   std::vector<spi::Unit> units;
   std::vector<std::size_t> places;
   std::vector<std::optional<spi::ForgetDedup>> held(direct.envelopes.size());
@@ -97,7 +97,7 @@ void Publisher::hold(std::vector<Receipt>& receipts, Direct& direct, TimePoint n
     held[i] = spi::ForgetDedup{envelope.topic, envelope.dedup_id, envelope.id};
   }
   if (units.empty()) return;
-  store_later(receipts, units, places);
+  store_later(receipts, units, places, begin_by);
   Direct left;
   for (std::size_t i = 0; i < direct.envelopes.size(); ++i) {
     const Receipt& receipt = receipts[direct.places[i]];
@@ -136,10 +136,9 @@ void Publisher::let_go(std::vector<Receipt>& receipts, const Direct& direct,
   }
 }
 
-void Publisher::store_now(std::vector<Receipt>& receipts, Direct& direct) {
+void Publisher::store_now(std::vector<Receipt>& receipts, Direct& direct, MonotonicTime begin_by) {
   if (direct.envelopes.empty()) return;
-  auto answers = context_->transport->publish(
-      direct.envelopes, context_->clock->monotonic() + context_->options.publish_timeout);
+  auto answers = context_->transport->publish(direct.envelopes, begin_by);
   if (!answers) {
     if (answers.error().code == ErrorCode::kIoError) context_->fail(answers.error());
     for (std::size_t i = 0; i < direct.places.size(); ++i) {
@@ -170,9 +169,9 @@ void Publisher::store_now(std::vector<Receipt>& receipts, Direct& direct) {
 }
 
 void Publisher::store_later(std::vector<Receipt>& receipts, std::vector<spi::Unit>& units,
-                            const std::vector<std::size_t>& places) {
+                            const std::vector<std::size_t>& places, MonotonicTime begin_by) {
   if (units.empty()) return;
-  auto results = context_->store->commit(units);
+  auto results = context_->store->commit(units, begin_by);
   if (!results) {
     if (results.error().code == ErrorCode::kIoError) context_->fail(results.error());
     for (const std::size_t place : places)
@@ -218,6 +217,7 @@ Result<std::vector<Receipt>> Publisher::publish_batch(std::vector<Message> messa
   std::vector<Receipt> receipts(messages.size());
   if (messages.empty()) return receipts;
   const TimePoint now = context_->clock->now();
+  const MonotonicTime begin_by = context_->clock->monotonic() + context_->options.publish_timeout;
   std::vector<MessageId> ids(messages.size());
   context_->make_ids(ids, now);
   Direct direct;
@@ -226,7 +226,7 @@ Result<std::vector<Receipt>> Publisher::publish_batch(std::vector<Message> messa
   direct.envelopes.reserve(messages.size());
   direct.places.reserve(messages.size());
   for (std::size_t i = 0; i < messages.size(); ++i) {
-    auto prepared = prepare(std::move(messages[i]), ids[i], now);
+    auto prepared = prepare(std::move(messages[i]), ids[i], now, begin_by);
     if (!prepared) {
       reject(receipts[i], prepared.error());
       continue;
@@ -258,9 +258,9 @@ Result<std::vector<Receipt>> Publisher::publish_batch(std::vector<Message> messa
       note(receipts[place], busy);
     return receipts;
   }
-  if (!context_->capabilities.is_store) hold(receipts, direct, now);
-  store_now(receipts, direct);
-  store_later(receipts, units, later_places);
+  if (!context_->capabilities.is_store) hold(receipts, direct, now, begin_by);
+  store_now(receipts, direct, begin_by);
+  store_later(receipts, units, later_places, begin_by);
   in_flight_.release(1);
   return receipts;
 }

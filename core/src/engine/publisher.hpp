@@ -48,7 +48,8 @@ class Publisher {
     std::optional<TimePoint> due_at;  ///< in the future, else now
     Duration skip_if_late_by{0};
   };
-  [[nodiscard]] Result<Prepared> prepare(Message&& message, const MessageId& id, TimePoint now);
+  [[nodiscard]] Result<Prepared> prepare(Message&& message, const MessageId& id, TimePoint now,
+                                         MonotonicTime begin_by = spi::kPatient);
   /// In a commit of the store: what is due now goes to its topic at once where the transport is the store,
   /// and is put into the schedule where it is not.
   [[nodiscard]] spi::Write to_write(Prepared&& prepared, TimePoint now) const;
@@ -63,12 +64,12 @@ class Publisher {
   };
   /// Where the transport is not the store: the store alone knows the dedup ids. What has one is put into the
   /// schedule first, as if this engine had claimed it, and erased once it is published.
-  void hold(std::vector<Receipt>& receipts, Direct& direct, TimePoint now);
+  void hold(std::vector<Receipt>& receipts, Direct& direct, TimePoint now, MonotonicTime begin_by);
   void let_go(std::vector<Receipt>& receipts, const Direct& direct,
               const std::vector<spi::PublishAnswer>& answers);
-  void store_now(std::vector<Receipt>& receipts, Direct& direct);
+  void store_now(std::vector<Receipt>& receipts, Direct& direct, MonotonicTime begin_by);
   void store_later(std::vector<Receipt>& receipts, std::vector<spi::Unit>& units,
-                   const std::vector<std::size_t>& places);
+                   const std::vector<std::size_t>& places, MonotonicTime begin_by);
   /// After the write began: rejected or unknown, as the error says.
   void note(Receipt& receipt, const Error& error);
   /// Before any write, so surely not stored, whatever the error.

@@ -5,12 +5,17 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/text.hpp"
 #include "engine/dead_letter_entry.hpp"
 
 namespace towline::engine {
 namespace {
 
 constexpr std::size_t kHistoryMax = 10;
+
+/// Log records about failures in a second.
+constexpr std::uint64_t kToldMax = 10;
+constexpr std::size_t kToldMessageMax = 300;
 
 /// Deliveries of one key that are parked in one unit at most.
 constexpr std::size_t kTogetherMax = 200;
@@ -368,7 +373,10 @@ void Settler::retry(Decided decided, const policy::Decision& decision) {
   spi::ScheduleRecord record;
   record.id = context_->make_id();
   record.envelope = next_attempt(decided, decision);
-  record.due_at = now + std::min(decision.delay, context_->options.delay_max);
+  const Duration delay = std::min(decision.delay, context_->options.delay_max);
+  record.due_at = now + delay;
+  if (decision.counts_failure)
+    tell(LogLevel::kInfo, state, decided.outcome.error, "again in " + base::duration_text(delay));
   std::atomic<std::uint64_t>* counter = decision.counts_failure ? &counts.retried : &counts.deferred;
   Book book{decided.state, LaneStep::kRelease, counter, !decision.counts_failure,
             std::move(decided.completion)};
@@ -384,6 +392,27 @@ void Settler::retry(Decided decided, const policy::Decision& decision) {
   settle_with(std::move(unit), std::move(book));
   for (DeliveryPtr& waiting : behind)
     add_parked(std::move(waiting));
+}
+
+void Settler::tell(LogLevel level, const DeliveryState& state, const ErrorInfo& error,
+                   const std::string& what_next) {
+  if (!context_->options.log) return;
+  const MonotonicTime now = context_->clock->monotonic();
+  if (now >= told_until_) {
+    told_until_ = now + std::chrono::seconds(1);
+    told_ = 0;
+  }
+  if (told_ == kToldMax) {
+    ++untold_;
+    return;
+  }
+  ++told_;
+  const spi::Envelope& envelope = state.envelope();
+  std::string text = options_.group + "/" + envelope.topic + ": message " + envelope.id.to_string() +
+                     ", attempt " + std::to_string(envelope.attempt) + ": " + base::escape(error.type) + ": " +
+                     base::escape(error.message, kToldMessageMax) + "; " + what_next;
+  if (untold_ > 0) text += " (" + std::to_string(std::exchange(untold_, 0)) + " more failed before)";
+  context_->log(level, "consumer", text);
 }
 
 spi::KeyBlock Settler::block_of(const DeliveryState& state, const MessageId& head, bool held) const {
@@ -416,6 +445,8 @@ void Settler::to_dead_letters(Decided decided, const policy::Decision& decision)
     if (last.history.size() > kHistoryMax) last.history.erase(last.history.begin());
   }
   DeadLetter entry = make_dead_letter(last, options_.group, facts);
+  tell(LogLevel::kWarning, state, facts.error,
+       "it is dead letter " + facts.id.to_string() + " (" + std::string(name_of(facts.reason)) + ")");
   if (state.delivery.undecodable) entry.payload = *state.delivery.undecodable;
   spi::Unit unit{{spi::PutDeadLetter{entry}}};
   new_entries_.push_back(std::move(entry));

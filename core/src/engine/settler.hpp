@@ -153,6 +153,8 @@ class Settler {
   /// The head is done, and the store has let the next one through or lifted the block.
   void lift_block(DeliveryState& state);
   void close_book(Book& book, const Result<void>& result);
+  /// A log record about a failure; of those that come all at once most are only counted.
+  void tell(LogLevel level, const DeliveryState& state, const ErrorInfo& error, const std::string& what_next);
 
   const std::shared_ptr<Context> context_;
   const ConsumerOptions& options_;
@@ -169,6 +171,8 @@ class Settler {
   std::vector<DeadLetter> new_entries_;
   bool must_pause_ = false;
   std::vector<Tally> tally_;
+  MonotonicTime told_until_ = MonotonicTime::min();  ///< the end of the second in which `told_` records were made
+  std::uint64_t told_ = 0, untold_ = 0;
 };
 
 }  // namespace towline::engine

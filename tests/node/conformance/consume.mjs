@@ -77,7 +77,7 @@ scenario("CONF-07", "a message goes to another consumer when the lease of its ho
   const seen = new Recorder();
   await holder.rival.consume("leases", member(), seen.handler);
   await holdsFor(() => seen.count === 0, 3 * LEASE_MS, "a lease is renewed while its holder lives");
-  holder.freeze();
+  await holder.freeze();
   await holdsFor(() => seen.count === 0, LEASE_MS / 2, "it is not taken away before its lease ends");
   holder.lapse();
   await seen.reaches(1);
@@ -91,7 +91,7 @@ scenario("CONF-07", "a message goes to another consumer when the lease of its ho
 /** A holder whose lease ended while it stood still, and what its rival handled meanwhile. */
 async function overtaken(stage) {
   const holder = await holderOn(stage, "leases");
-  holder.freeze();
+  await holder.freeze();
   holder.lapse();
   const seen = new Recorder();
   await holder.rival.consume("leases", member(), seen.handler);
@@ -102,7 +102,7 @@ async function overtaken(stage) {
 
 scenario("CONF-08", "a late acknowledgement is refused and changes nothing", async (stage) => {
   const holder = await holderOn(stage, "leases");
-  holder.freeze();
+  await holder.freeze();
   holder.lapse();
   let second;
   await holder.rival.consume("leases", member({ ack: "manual" }), (m) => (second = m));

@@ -20,8 +20,14 @@ class ChildHolder {
     await holder.#line(/^held$/m);
     return holder;
   }
-  freeze() {
-    this.child.child.kill("SIGSTOP");
+  /** Not in the middle of a write, or nobody else could write. */
+  async freeze() {
+    for (;;) {
+      this.child.child.kill("SIGSTOP");
+      const refusal = await this.rival.once(`frozen-${this.child.child.pid}`, () => 1).catch((error) => error);
+      if (refusal.code !== "ERR_TIMEOUT") return;
+      this.thaw();
+    }
   }
   /** The others see its lease end. */
   lapse() {}
@@ -50,7 +56,7 @@ class ClockHolder {
     await until(() => holder.message !== undefined, "a message to hold");
     return holder;
   }
-  freeze() {}
+  async freeze() {}
   lapse() {
     this.clocks.theirs.advance(LEASE_MS + 1);
   }

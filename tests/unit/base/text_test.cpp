@@ -14,6 +14,19 @@
 namespace towline::base {
 namespace {
 
+TEST(DurationText, TakesTheUnitInWhichPeopleSayIt) {
+  using namespace std::chrono_literals;
+  EXPECT_EQ(duration_text(30s), "30 s");
+  EXPECT_EQ(duration_text(1500ms), "1.5 s");
+  EXPECT_EQ(duration_text(1h), "3600 s");
+  EXPECT_EQ(duration_text(250ms), "250 ms");
+  EXPECT_EQ(duration_text(1050us), "1.05 ms");
+  EXPECT_EQ(duration_text(1s + 1us), "1000.001 ms");
+  EXPECT_EQ(duration_text(20us), "20 us");
+  EXPECT_EQ(duration_text(0us), "0 us");
+  EXPECT_EQ(duration_text(-2s), "-2 s");
+}
+
 TEST(Escape, LeavesPlainTextAsItIs) {
   EXPECT_EQ(escape("orders.eu-1 (100 %)"), "orders.eu-1 (100 %)");
   EXPECT_EQ(escape(""), "");

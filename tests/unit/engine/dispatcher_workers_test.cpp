@@ -248,16 +248,37 @@ TEST(Dispatcher, TheLaneIsRungOnceForManyOutcomesAndLeavesItsReceive) {
   desk.admit({"A1", "A2", "A3"});
   for (const char* name : {"A1", "A2", "A3"})
     ASSERT_EQ(desk.start(), name);
-  ASSERT_TRUE(desk.dispatcher.enter_receive());
+  ASSERT_TRUE(desk.dispatcher.enter_receive(desk.clock->monotonic() + 1h));
   desk.finish("A1");
   desk.finish("A2");
   EXPECT_EQ(wakes, 1);
   desk.dispatcher.leave_receive();
-  EXPECT_FALSE(desk.dispatcher.enter_receive()) << "outcomes wait already";
+  EXPECT_FALSE(desk.dispatcher.enter_receive(desk.clock->monotonic() + 1h)) << "outcomes wait already";
   desk.finish("A3");
   EXPECT_EQ(wakes, 1) << "the lane does not wait, so nobody has to wake it";
   EXPECT_EQ(desk.collect().acked.size(), 3U);
-  EXPECT_TRUE(desk.dispatcher.enter_receive());
+  EXPECT_TRUE(desk.dispatcher.enter_receive(desk.clock->monotonic() + 1h));
+}
+
+TEST(Dispatcher, AHandlerThatStartsWhileTheLaneWaitsIsTimedOutInTime) {
+  Desk desk;
+  std::atomic<int> wakes = 0;
+  desk.dispatcher.set_waker([&] { ++wakes; });
+  desk.admit({"A1", "B1"});
+  const MonotonicTime begin = desk.clock->monotonic();
+  ASSERT_EQ(desk.dispatcher.enter_receive(begin + 1h), begin + 1h);
+  ASSERT_EQ(desk.start(), "A1");
+  EXPECT_EQ(wakes, 1) << "its time is up before the lane would look";
+  desk.dispatcher.leave_receive();
+  desk.collect();
+  const auto until = desk.dispatcher.enter_receive(begin + 1h);
+  ASSERT_TRUE(until.has_value());
+  EXPECT_LE(*until, begin + 31s);
+  ASSERT_EQ(desk.start(), "B1");
+  EXPECT_EQ(wakes, 1) << "the lane looks early enough";
+  desk.dispatcher.leave_receive();
+  desk.clock->on_wait = [&](MonotonicTime wait_until) { EXPECT_LE(wait_until, begin + 31s); };
+  desk.dispatcher.wait_for_outcomes(begin + 1h);
 }
 
 TEST(Dispatcher, WaitingForOutcomesEndsAtOnceWhenSomeCameBefore) {

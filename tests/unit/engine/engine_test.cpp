@@ -2,6 +2,8 @@
 // what it pointed to.
 
 #include <atomic>
+#include <future>
+#include <map>
 #include <mutex>
 
 #include <gtest/gtest.h>
@@ -110,6 +112,50 @@ TEST(EngineHandle, TimeLimitsWithoutEndAreReachedBeforeTheyRunOver) {
   EXPECT_TRUE(consumer.drain(Duration::max()).ok());
   EXPECT_TRUE(consumer.close(Duration::max()).ok());
   EXPECT_TRUE(engine.close(Duration::max()).ok());
+}
+
+TEST(EngineHandle, WhatHandlersHoldOfAnAbandonedEngineComesAgainAsAfterADeath) {
+  const std::string url = "memory:abandoned";
+  Engine other = Engine::open(url).value();
+  std::promise<void> let_go;
+  std::atomic<int> running = 0;
+  {
+    EngineOptions options;
+    options.lease = 100ms;
+    Engine engine = Engine::open(url, options).value();
+    ConsumerOptions member{.group = "g"};
+    member.concurrency = 1;
+    member.prefetch_count = 5;
+    Consumer consumer = engine
+                            .consume("t", member,
+                                     [&, done = let_go.get_future().share()](Delivery&) {
+                                       ++running;
+                                       done.wait();
+                                     })
+                            .value();
+    for (const char* payload : {"held", "not begun"})
+      ASSERT_TRUE(engine.publish({.topic = "t", .payload = payload}).acked());
+    ASSERT_TRUE(eventually([&] { return running == 1; }));
+    ASSERT_TRUE(eventually([&] { return consumer.statistics().in_flight == 2; }));
+    EXPECT_EQ(engine.abandon().value(), 1U);
+    EXPECT_EQ(engine.publish({.topic = "t", .payload = "late"}).error.code, ErrorCode::kClosed);
+    EXPECT_EQ(other.backlog().value().at(0).waiting, 1U) << "what had not begun went back at once";
+  }
+  std::mutex mutex;
+  std::map<std::string, std::uint32_t> crashes;
+  Consumer consumer = other
+                          .consume("t", {.group = "g"},
+                                   [&](Delivery& delivery) {
+                                     const std::lock_guard lock(mutex);
+                                     crashes[std::string(delivery.payload())] = delivery.crashes();
+                                   })
+                          .value();
+  ASSERT_TRUE(eventually([&] {
+    const std::lock_guard lock(mutex);
+    return crashes.size() == 2;
+  }));
+  EXPECT_EQ(crashes, (std::map<std::string, std::uint32_t>{{"held", 1}, {"not begun", 0}}));
+  let_go.set_value();
 }
 
 TEST(EngineHandle, AConsumerIsNotDrainedFromInsideItsHandler) {

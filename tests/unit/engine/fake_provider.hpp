@@ -252,10 +252,11 @@ class FakeTransport final : public spi::Transport {
     auto declared = inner_->declare(topology);
     TOWLINE_FAKE_END(declared);
   }
-  Result<spi::Topology> topology(std::string_view topic, std::uint32_t partition_count_default) override {
+  Result<spi::Topology> topology(std::string_view topic, std::uint32_t partition_count_default,
+                                 spi::Deadline begin_by) override {
     TOWLINE_FAKE_BEGIN("topology");
     script_->note("topology " + std::string(topic));
-    auto topology = inner_->topology(topic, partition_count_default);
+    auto topology = inner_->topology(topic, partition_count_default, begin_by);
     TOWLINE_FAKE_END(topology);
   }
   Result<std::vector<spi::PublishAnswer>> publish(std::span<spi::Envelope> envelopes,
@@ -311,7 +312,7 @@ class FakeStore final : public support::PlainStore {
   FakeStore(std::shared_ptr<spi::Store> inner, std::shared_ptr<Script> script)
       : PlainStore(std::move(inner)), script_(std::move(script)) {}
 
-  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units) override {
+  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units, spi::Deadline) override {
     TOWLINE_FAKE_BEGIN("commit");
     Sieve sieve(*script_, "commit", units);
     auto done = commit_with_outbox(sieve.passed);

@@ -185,7 +185,9 @@ TEST(Settler, WhatCanNeverBeWrittenIsHandedBackInsteadOfBeingHeldForEver) {
   world.clock->advance(1s);
   world.play(*consumer);
   EXPECT_GE(world.script->count("settle release"), 1);
-  EXPECT_FALSE(world.log.empty()) << "and says why";
+  EXPECT_TRUE(std::any_of(world.log.begin(), world.log.end(), [](const std::string& line) {
+    return line.find("ERR_INVALID_ARGUMENT: no") != std::string::npos;
+  })) << "and says why";
 }
 
 TEST(Settler, ALostLeaseIsCountedAndChangesNothing) {
@@ -301,6 +303,25 @@ TEST(Settler, AfterTheLastAttemptItIsADeadLetterWithItsWholeStory) {
   EXPECT_EQ(statistics.failed, 3U);
   EXPECT_EQ(statistics.retried, 2U);
   EXPECT_EQ(statistics.dead_lettered, 1U);
+  ASSERT_EQ(world.log.size(), 3U);
+  EXPECT_EQ(world.log[0], "consumer: g/t: message " + id.to_string() + ", attempt 1: Flaky: " +
+                              entries[0].error_message + "; again in 10 s");
+  EXPECT_EQ(world.log[2], "consumer: g/t: message " + id.to_string() + ", attempt 3: Flaky: " +
+                              entries[0].error_message + "; it is dead letter " + entries[0].id.to_string() +
+                              " (exhausted)");
+}
+
+TEST(Settler, OfFailuresThatComeAllAtOnceMostAreOnlyCountedInTheLog) {
+  World world;
+  const auto consumer = world.consume(group_options(), fails("a", 1000));
+  for (int i = 0; i < 25; ++i)
+    world.publish("a");
+  world.play(*consumer);
+  EXPECT_EQ(world.log.size(), 10U);
+  world.clock->advance(1s);
+  world.play(*consumer);
+  ASSERT_GT(world.log.size(), 10U);
+  EXPECT_NE(world.log[10].find("(15 more failed before)"), std::string::npos) << world.log[10];
 }
 
 TEST(Settler, WhatAHandlerSaysOfItsErrorIsKeptUpToABound) {

@@ -24,6 +24,10 @@ struct Unit;  // store.hpp
 /// A point on the monotonic clock after which a call gives up.
 using Deadline = MonotonicTime;
 
+/// The provider's own patience: how long it keeps a write waiting that cannot begin, because another program
+/// writes.
+inline constexpr Deadline kPatient = Deadline::max();
+
 /// What keeps the messages of a topic.
 enum class TopicKind : std::uint8_t {
   kQueue,  ///< kept until every group has settled them (default)
@@ -186,11 +190,14 @@ class Transport {
   virtual Result<void> declare(const Topology& topology) = 0;
   /// The settings of a topic, as declared or as its first use would make it (`partition_count` then is the
   /// given one). They never change afterwards, so the engine asks once per topic.
-  virtual Result<Topology> topology(std::string_view topic, std::uint32_t partition_count_default) = 0;
+  /// kTimeout: the topic is to be made, and that could not begin by `begin_by`.
+  virtual Result<Topology> topology(std::string_view topic, std::uint32_t partition_count_default,
+                                    Deadline begin_by = kPatient) = 0;
   /// Any thread; concurrent calls share a commit. All or nothing except for answers with `rejected`; empty
-  /// vector: every one was stored. The envelopes are moved from only on success. On kUnavailable, kIoError or
-  /// kTimeout the outcome is unknown; every other error means that nothing was stored.
-  virtual Result<std::vector<PublishAnswer>> publish(std::span<Envelope> envelopes, Deadline deadline) = 0;
+  /// vector: every one was stored. The envelopes are moved from only on success. kTimeout: it could not begin
+  /// by `begin_by`. On kUnavailable (an answer that does not come is one, too) or kIoError the outcome is
+  /// unknown; every other error means that nothing was stored.
+  virtual Result<std::vector<PublishAnswer>> publish(std::span<Envelope> envelopes, Deadline begin_by) = 0;
   /// kTopologyMismatch when a member of the group lives that keeps another order on a topic of both.
   virtual Result<std::unique_ptr<Subscription>> subscribe(const SubscribeOptions& options) = 0;
   virtual Result<std::vector<GroupStatistics>> statistics() = 0;

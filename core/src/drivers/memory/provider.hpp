@@ -30,7 +30,8 @@ class MemoryTransport final : public spi::Transport {
 
   [[nodiscard]] spi::Capabilities capabilities() const noexcept override;
   Result<void> declare(const spi::Topology& topology) override;
-  Result<spi::Topology> topology(std::string_view topic, std::uint32_t partition_count_default) override;
+  Result<spi::Topology> topology(std::string_view topic, std::uint32_t partition_count_default,
+                                 spi::Deadline begin_by) override;
   Result<std::vector<spi::PublishAnswer>> publish(std::span<spi::Envelope> envelopes,
                                                   spi::Deadline deadline) override;
   Result<std::unique_ptr<spi::Subscription>> subscribe(const spi::SubscribeOptions& options) override;
@@ -69,7 +70,8 @@ class MemoryStore final : public spi::Store {
   MemoryStore(const MemoryStore&) = delete;
   MemoryStore& operator=(const MemoryStore&) = delete;
 
-  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units) override;
+  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units,
+                                           spi::Deadline begin_by) override;
   Result<spi::DueBatch> claim_due(const spi::DueRequest& request) override;
   Result<spi::DueBatch> promote_due(const spi::DueRequest& request) override;
   void wake() noexcept override;

@@ -26,7 +26,7 @@ MemoryStore::~MemoryStore() {
   std::erase(handle_.hub->due_waiters, &waiter_);
 }
 
-Result<std::vector<Result<void>>> MemoryStore::commit(std::span<const spi::Unit> units) {
+Result<std::vector<Result<void>>> MemoryStore::commit(std::span<const spi::Unit> units, spi::Deadline) {
   const Moment now = handle_.now();
   const std::lock_guard lock(handle_.hub->mutex);
   return handle_.hub->commit(units, nullptr, now);

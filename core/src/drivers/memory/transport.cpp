@@ -35,7 +35,7 @@ Result<void> MemoryTransport::declare(const spi::Topology& topology) {
 }
 
 Result<spi::Topology> MemoryTransport::topology(std::string_view topic,
-                                                std::uint32_t partition_count_default) {
+                                                std::uint32_t partition_count_default, spi::Deadline) {
   spi::Topology asked;
   asked.topic = topic;
   asked.partition_count = partition_count_default;

@@ -100,13 +100,15 @@ SqliteStore::SqliteStore(Handle handle) : handle_(std::move(handle)) {
 
 SqliteStore::~SqliteStore() { handle_.database->remove_due_waiter(waiter_); }
 
-Result<std::vector<Result<void>>> SqliteStore::commit(std::span<const spi::Unit> units) {
+Result<std::vector<Result<void>>> SqliteStore::commit(std::span<const spi::Unit> units,
+                                                       spi::Deadline begin_by) {
   if (units.empty()) return std::vector<Result<void>>{};
   auto op = write_op<std::vector<Result<void>>>(
       handle_.now(), [&](Tx& tx, const Error* full) { return commit_units(tx, units, nullptr, full); });
   op.count = units.size();
   for (const spi::Unit& unit : units)
     op.bytes += bytes_of(unit);
+  op.be_patient_until(begin_by);
   handle_.database->run(op);
   if (op.error) return std::move(*op.error);
   return std::move(*op.result);

@@ -322,7 +322,8 @@ Result<void> SqliteTransport::declare(const spi::Topology& topology) {
 }
 
 Result<spi::Topology> SqliteTransport::topology(std::string_view topic,
-                                                std::uint32_t partition_count_default) {
+                                                std::uint32_t partition_count_default,
+                                                spi::Deadline begin_by) {
   spi::Topology asked;
   asked.topic = topic;
   asked.partition_count = partition_count_default;
@@ -348,16 +349,17 @@ Result<spi::Topology> SqliteTransport::topology(std::string_view topic,
     made.retention = state.retention;
     return made;
   });
+  op.be_patient_until(begin_by);
   handle_.database->run(op);
   if (op.error) return std::move(*op.error);
   return std::move(*op.result);
 }
 
 Result<std::vector<spi::PublishAnswer>> SqliteTransport::publish(std::span<spi::Envelope> envelopes,
-                                                                 spi::Deadline deadline) {
+                                                                 spi::Deadline begin_by) {
   if (envelopes.empty()) return std::vector<spi::PublishAnswer>{};
   PublishOp op(handle_.now(), envelopes);
-  op.patience = deadline - op.now.monotonic;
+  op.be_patient_until(begin_by);
   handle_.database->run(op);
   if (op.error) return std::move(*op.error);
   return std::move(op.answers);

@@ -44,6 +44,11 @@ class Op {
   /// The transaction was rolled back.
   virtual void undo(Tx&) {}
 
+  /// spi::kPatient: as long as any other.
+  void be_patient_until(MonotonicTime begin_by) {
+    if (begin_by != MonotonicTime::max()) patience = begin_by - now.monotonic;
+  }
+
   const Moment now;
   /// How long it waits for its turn and for the write lock; then it surely did not happen.
   Duration patience = kPatience;
