@@ -112,7 +112,8 @@ class Consumer:
         self._registered.concurrency = concurrency
 
     def statistics(self) -> ConsumerStatistics:
-        return ConsumerStatistics(**self._open().statistics())
+        self._engine._alive()
+        return ConsumerStatistics(**self._started().statistics())
 
     async def drain(self, timeout: Span = 30) -> None:
         """Waits until nothing is in flight, then leaves it paused. Raises `TimeoutError`."""
@@ -134,6 +135,9 @@ class Consumer:
 
     def _open(self) -> _core.Consumer:
         self._engine._check()
+        return self._started()
+
+    def _started(self) -> _core.Consumer:
         if self._native is None:
             raise errors.ClosedError("the consumer is not open")
         return self._native
@@ -220,6 +224,7 @@ class Subscription(Consumer):
 
     async def close(self, timeout: Span | None = None) -> int:
         """As `Consumer.close`; who waits in `receive` gets None."""
+        self._engine._check()
         self._end()
         return await super().close(timeout)
 
@@ -227,6 +232,7 @@ class Subscription(Consumer):
         """Idempotent."""
         if self._closed:
             return
-        self._end()
         if self._native is not None and not self._engine._is_closed():
             await self.close(0)
+        else:
+            self._end()

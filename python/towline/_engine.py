@@ -68,8 +68,12 @@ class Engine(Calls):
 
     `url`: `memory:`, `memory:name`, `sqlite:path`. Options are those of docs/OPTIONS.md under Engine; times
     are seconds or timedeltas. Handlers registered with `consumer` start when it opens. Of one event loop;
-    every method is for that loop's thread. Log records go to `logging.getLogger("towline")`; its level when
+    every method is for that loop. Log records go to `logging.getLogger("towline")`; its level when
     the engine opens decides which are made at all.
+
+    Every call from another event loop or thread raises `InvalidArgumentError` and changes nothing; from a
+    thread use `asyncio.run_coroutine_threadsafe`, or the synchronous twin, which is for all threads. Once its
+    loop has ended it can be closed from any other.
     """
 
     def __init__(
@@ -320,11 +324,13 @@ class Engine(Calls):
         """Stops intake, waits for handlers up to `timeout` (default: drain_timeout), gives back the rest,
         settles and closes the store. Idempotent; who has less time than whoever closes already hurries it.
         Returns the number of handlers that have not ended. Inside a handler it returns at once, and the rest
-        happens later."""
+        happens later. When its event loop has ended, it closes from any other, and waits for no handler."""
         if self._native is None or self._native.forked:
             return 0
         # A timeout that is none is refused before anything is closed.
         limit = None if timeout is None else records.seconds_to_us(timeout)
+        if asyncio.get_running_loop() is not self._loop:
+            return await self._close_elsewhere(self._native)
         if self._closing is None:
             self._closing = self._loop.create_task(self._close(limit))
         elif limit is not None and not self._native.closed:  # hurries the one who closes already
@@ -367,6 +373,28 @@ class Engine(Calls):
                 self._executor.shutdown(wait=False, cancel_futures=True)
         return stuck
 
+    async def _close_elsewhere(self, native: Native) -> int:
+        """In another loop, when that of the engine runs no more."""
+        if self._loop.is_running():
+            if native.closed:
+                return 0
+            raise self._not_here()
+        is_first, native.closed = not native.closed, True
+
+        def close() -> int:
+            # Handlers cannot go on without their loop, so there is nothing to wait for: all goes back.
+            stuck = native.port.close(None, 0) if is_first else 0
+            native.shut()
+            return stuck
+
+        stuck = await asyncio.to_thread(close)
+        self._requests.clear()  # who waited ended with the loop
+        if native.pump is None and not self._loop.is_closed():
+            self._loop.remove_reader(native.port.fileno())
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+        return stuck
+
     async def _later_inside_a_handler(self, closing: Any) -> int:
         future = asyncio.ensure_future(closing)
         if running_in.get() is not self:
@@ -385,15 +413,34 @@ class Engine(Calls):
 
     def findings(self) -> list[str]:
         """What the provider found at opening, one sentence each."""
-        return self._check().port.findings()
+        return self._alive().port.findings()
 
     # ---- requests and events --------------------------------------------------------------------------
 
-    def _check(self) -> Native:
+    def _alive(self) -> Native:
         if self._native is None:
             raise errors.ClosedError("the engine is not open; use `async with`, or open()")
         self._native.check()
         return self._native
+
+    def _check(self) -> Native:
+        """For all that is asked of the engine: its answers come in its loop, and nowhere else."""
+        native = self._alive()
+        if asyncio._get_running_loop() is not self._loop:
+            raise self._not_here()
+        return native
+
+    def _not_here(self) -> errors.InvalidArgumentError:
+        if not self._loop.is_running():
+            return errors.InvalidArgumentError(
+                "this engine belongs to another event loop, which has ended; close() it, and open another "
+                "engine in this one"
+            )
+        return errors.InvalidArgumentError(
+            "this engine belongs to another event loop; hand the call to that with "
+            "asyncio.run_coroutine_threadsafe(), or use the synchronous twin, `with Engine(...)`, which is "
+            "for all threads"
+        )
 
     def _is_closed(self) -> bool:
         return self._native is None or self._native.closed or self._native.forked
@@ -401,7 +448,9 @@ class Engine(Calls):
     def _request(self, method: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         """An answer that comes as an event. A method of the port, or one of a consumer, which wants the
         port."""
-        native = self._check()
+        return self._ask(self._check(), method, *arguments)
+
+    def _ask(self, native: Native, method: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         number = next(native.ids)
         future: asyncio.Future[Any] = self._loop.create_future()
         self._requests[number] = future
@@ -416,7 +465,8 @@ class Engine(Calls):
         return future
 
     async def _call(self, name: str, *arguments: Any) -> Any:
-        return await self._request(getattr(self._check().port, name), *arguments)
+        native = self._check()
+        return await self._ask(native, getattr(native.port, name), *arguments)
 
     async def _begin(self, key: str, texts: list[tuple[str, str]]) -> Any:
         beginning = self._request(self._check().port.begin, key, texts)
@@ -435,7 +485,8 @@ class Engine(Calls):
             self._keep(self._request(self._check().port.fail, token))
 
     async def _publish(self, messages: list[Any]) -> list[Receipt]:
-        receipts: list[Receipt] = await self._request(self._check().port.publish, messages, fields_of)
+        native = self._check()
+        receipts: list[Receipt] = await self._ask(native, native.port.publish, messages, fields_of)
         return receipts
 
     def _fetch(self) -> bool:
@@ -525,6 +576,8 @@ class Engine(Calls):
             over(outcomes)
 
     def _settled(self, number: int, outcome: OutcomeTuple = ACKED) -> None:
+        if self._loop.is_closed():  # nobody hands anything out any more
+            return
         if threading.get_ident() != self._thread:  # in asyncio.to_thread(message.transaction, ...)
             self._loop.call_soon_threadsafe(self._settled, number, outcome)
         elif self._pulled.pop(number, None) is not None:
@@ -576,7 +629,10 @@ class Engine(Calls):
         while not native.closed and not native.forked:
             if native.port.poll(PUMP_POLL_US):
                 fetched = threading.Event()
-                self._loop.call_soon_threadsafe(self._fetch_and_tell, fetched)
+                try:
+                    self._loop.call_soon_threadsafe(self._fetch_and_tell, fetched)
+                except RuntimeError:  # the loop has ended, and the engine is yet to be closed
+                    return
                 fetched.wait(1)
 
     def _fetch_and_tell(self, fetched: threading.Event) -> None:

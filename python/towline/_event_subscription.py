@@ -164,6 +164,8 @@ class EventSubscription:
         10000; None: `batch_count_max`. Raises `ClosedError`, `InvalidArgumentError`."""
         count = records.place("count_max", self._count_max if count_max is None else count_max)
         left_us = _span_us(timeout)
+        if not self._engine._is_closed():
+            self._engine._check()
         try:
             async with asyncio.timeout(None if left_us is None else left_us / 1e6):
                 await self._receiving.acquire()
@@ -209,6 +211,8 @@ class EventSubscription:
         `timeout` (default: the engine's drain_timeout). False: that goes on, and what it still does does not
         count; a coroutine is cancelled. Inside a handler of the engine it returns at once, and the rest
         happens later. Idempotent; the engine closes it too."""
+        if not self._engine._is_closed():
+            self._engine._check()
         self._engine.event_store._streaming.discard(self)
         if self._engine._is_closed():
             return True

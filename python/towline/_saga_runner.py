@@ -40,6 +40,7 @@ class SagaRunner:
         return self.__aenter__().__await__()
 
     async def __aenter__(self) -> Self:
+        self._engine._check()
         async with self._starting:
             if self._native is None:
                 await self._engine._start_saga_runner(self)
@@ -50,7 +51,8 @@ class SagaRunner:
             await self.close()
 
     def statistics(self) -> SagaRunnerStatistics:
-        return SagaRunnerStatistics(*self._open().statistics())
+        self._engine._alive()
+        return SagaRunnerStatistics(*self._started().statistics())
 
     async def close(self, timeout: Span | None = None) -> int:
         """Begins no more calls, waits for those that run up to `timeout` (default: the engine's
@@ -65,6 +67,9 @@ class SagaRunner:
 
     def _open(self) -> _core.SagaRunner:
         self._engine._check()
+        return self._started()
+
+    def _started(self) -> _core.SagaRunner:
         if self._native is None:
             raise errors.ClosedError("the sagas are not run yet; await engine.run_saga(...)")
         return self._native
