@@ -128,10 +128,14 @@ class Engine(Calls):
         word, `#` any number) once the engine is open, up to `concurrency` at once.
 
         The function is `async def`, or `def`, which runs in a thread. Its first parameter gets the payload as
-        its annotation says (bytes, str, JSON types, dataclasses, pydantic and msgspec models; without one by
-        content type); one annotated as `Message` gets the message. Returning acknowledges, raising fails the
-        attempt; `Retry`, `Reject` and `Defer` say more. A payload that cannot be read becomes a dead letter
-        at once.
+        its annotation says, without one by content type; one annotated as `Message` gets the message.
+        Returning acknowledges, raising fails the attempt; `Retry`, `Reject` and `Defer` say more. A payload
+        that cannot be read becomes a dead letter at once.
+
+        A payload is read as: bytes, str; int, float, bool, None; list, tuple, set, frozenset, dict and their
+        abstract kinds, of any of these; dataclasses, TypedDict, pydantic and msgspec models; datetime, date
+        and time (ISO 8601), timedelta (seconds), UUID, Decimal, Enum (its value), Literal; `X | Y`, the first
+        that fits. Raises `TypeError` for what can never be read.
 
         `batch`: the function gets up to `batch_count_max` messages at once, as `list[Order]` or
         `list[Message]`, and up to `concurrency` batches run at once. Returning acknowledges all of them,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from towline import _message, records
+from towline import _message, _payload, records
 from towline._message import Defer, Message, OutcomeTuple, Reject, Retry
 from towline._payload import PayloadError
 
@@ -68,6 +68,7 @@ class Handler:
             if kind is Message:
                 self.message_name = name
             elif self.payload_name is None:
+                self._refuse_unreadable(name, kind)
                 self.payload_name = name
                 self.by_place = parameter.kind is parameter.POSITIONAL_ONLY
                 self.kind = kind
@@ -82,6 +83,14 @@ class Handler:
             and self.message_name is not None
             and parameters[self.message_name].kind is not inspect.Parameter.KEYWORD_ONLY
         )
+
+    def _refuse_unreadable(self, name: str, kind: Any) -> None:
+        """Here, and not with each message."""
+        if kind is not bytes and (bad := _payload.unreadable(kind)) is not None:
+            raise TypeError(
+                f"handler {self.name!r}: its parameter '{name}' is annotated as {_shown(kind)}, but no payload "
+                f"can be read as {_shown(bad)}; take bytes, str, what JSON knows, a dataclass or a model"
+            )
 
     def _kind_of(self, name: str, hint: Any) -> Any:
         """Of one message's value for this parameter."""
@@ -159,6 +168,10 @@ class Handler:
         if self.by_place:
             return self.function(payload, **given)
         return self.function(**{self.payload_name: payload}, **given)
+
+
+def _shown(annotation: Any) -> str:
+    return annotation.__qualname__ if inspect.isclass(annotation) else str(annotation)
 
 
 def _filled(outcomes: list[OutcomeTuple | None], rest: OutcomeTuple) -> list[OutcomeTuple]:
