@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from towline import _core, _native, errors, records
 from towline._calls import ACQUIRED, Calls, Span
@@ -20,7 +21,7 @@ from towline._consumer import Consumer, Run, Subscription
 from towline._conversations import Conversations
 from towline._event_subscription import GIVEN_UP, EventSubscription
 from towline._events import EventStore
-from towline._handlers import Handler, Over
+from towline._handlers import Handler, Over, is_coroutine_function
 from towline._message import ACKED, RELEASED, Message, OutcomeTuple, fields_of
 from towline._native import (
     ALERT,
@@ -35,7 +36,7 @@ from towline._native import (
     Native,
     texts_of,
 )
-from towline._options import ConsumerOptions, EngineOptions, RetryOptions
+from towline._options import ConsumerOptions, EngineOptions, IdempotencyOptions, RetryOptions
 from towline._registered import (
     DRAIN_COUNT,
     PUMP_POLL_US,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 
 A = TypeVar("A")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Engine(Calls):
@@ -487,6 +489,43 @@ class Engine(Calls):
         kind, token, *_ = beginning.result()
         if kind == ACQUIRED:
             self._keep(self._request(self._check().port.fail, token))
+
+    @overload
+    async def once(
+        self, key: str, run: Callable[[], Awaitable[T]], **options: Unpack[IdempotencyOptions]
+    ) -> T: ...
+    @overload
+    async def once(self, key: str, run: Callable[[], T], **options: Unpack[IdempotencyOptions]) -> T: ...
+    async def once(self, key: str, run: Callable[[], Any], **options: Unpack[IdempotencyOptions]) -> Any:
+        """Runs `run` unless this key has a result, and returns the result: what JSON knows, or bytes. Single
+        flight among callers and processes; a run that raises leaves the key free. None, 0, False and "" are
+        results. A plain function runs in a thread, to its end also when the caller is cancelled.
+
+        The result is what was stored, read as the function's return annotation says, the first time as any
+        other: `-> Order` gives an Order; without one a dataclass is a dict, a tuple a list, and a name in a
+        dict a str.
+
+        `wait_max`: how long to wait for another caller's run. Raises `InProgressError` beyond that,
+        `KeyMismatchError` (another `fingerprint`), `LeaseLostError` (it took longer than `lease`, and
+        somebody else has the key now), `PayloadError` and `PayloadTooLargeError` (it ran, and its result
+        could not be kept), `PayloadError` (the result that is kept cannot be read as the annotation says)."""
+        return await self._once(key, run, options)
+
+    async def _run_once(
+        self, key: str, run: Callable[[], Any], token: Any, texts: list[tuple[str, str]]
+    ) -> tuple[bytes, str]:
+        if is_coroutine_function(run):
+            return await super()._run_once(key, run, token, texts)
+
+        async def in_thread() -> Any:
+            value = await asyncio.to_thread(run)
+            return await value if inspect.isawaitable(value) else value
+
+        # A thread cannot be taken away from it: what it did is kept, and nobody else begins meanwhile.
+        running = asyncio.ensure_future(super()._run_once(key, in_thread, token, texts))
+        self._keep(running)
+        running.add_done_callback(noted)
+        return await asyncio.shield(running)
 
     async def _publish(self, messages: list[Any]) -> list[Receipt]:
         native = self._check()

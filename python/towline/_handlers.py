@@ -26,6 +26,16 @@ WAIT_US_MAX = 2**62
 Over = Callable[[list[OutcomeTuple]], None]
 
 
+def called_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What runs when it is called: of an object its method."""
+    called: Callable[..., Any] = getattr(function, "__call__", function)
+    return function if inspect.isroutine(function) else called
+
+
+def is_coroutine_function(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called_of(function))
+
+
 class Handler:
     """A function that handles messages: which parameter gets the payload, and which the message. One that
     takes batches gets a list of either."""
@@ -47,7 +57,7 @@ class Handler:
             raise TypeError(f"a handler is a function, not a {type(function).__name__}")
         self.function = function
         self.name: str = getattr(function, "__qualname__", None) or repr(function)
-        called = function if inspect.isroutine(function) else getattr(function, "__call__", function)
+        called = called_of(function)
         self.is_async = inspect.iscoroutinefunction(called)
         self.in_batches = in_batches
         self.kind: Any = inspect.Parameter.empty
@@ -88,8 +98,9 @@ class Handler:
         """Here, and not with each message."""
         if kind is not bytes and (bad := _payload.unreadable(kind)) is not None:
             raise TypeError(
-                f"handler {self.name!r}: its parameter '{name}' is annotated as {_shown(kind)}, but no payload "
-                f"can be read as {_shown(bad)}; take bytes, str, what JSON knows, a dataclass or a model"
+                f"handler {self.name!r}: its parameter '{name}' is annotated as {_shown(kind)}, but no "
+                f"payload can be read as {_shown(bad)}; take bytes, str, what JSON knows, a dataclass or a "
+                "model"
             )
 
     def _kind_of(self, name: str, hint: Any) -> Any:

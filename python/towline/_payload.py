@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import enum
+import functools
 import inspect
 import json
 import sys
@@ -66,13 +67,13 @@ def encode(value: Any) -> tuple[bytes, str]:
     """The bytes of a value, and their content type."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value), BYTES
-    if isinstance(value, str):
-        return value.encode(), TEXT
-    if _model(type(value), "pydantic", "BaseModel"):
-        return value.model_dump_json().encode(), JSON
     try:
+        if isinstance(value, str):
+            return value.encode(), TEXT
+        if _model(type(value), "pydantic", "BaseModel"):
+            return value.model_dump_json().encode(), JSON
         return json.dumps(value, default=_plain, separators=(",", ":"), allow_nan=False).encode(), JSON
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise PayloadError(
             f"the payload cannot be written: {error}; give bytes, or what JSON knows"
         ) from error
@@ -329,6 +330,32 @@ def _build_of_text(kind: Any, payload: bytes) -> Any:
             return _build(kind, payload.decode(), "the payload")
         except PayloadError:
             raise error from None
+
+
+# ---- results that are kept under a key ----------------------------------------------------------------
+
+
+def result_kind(function: Callable[..., Any]) -> Any:
+    """What its annotation says that it returns; Any where it says nothing that could be read."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    called = function if inspect.isroutine(function) else getattr(function, "__call__", function)
+    try:
+        kind = typing.get_type_hints(called).get("return", Any)
+    except (NameError, TypeError):
+        return Any
+    return Any if kind is bytes or unreadable(kind) is not None else kind
+
+
+def read_result(key: str, data: bytes, content_type: str, kind: Any) -> Any:
+    if content_type == BYTES:
+        return data
+    try:
+        if content_type == JSON and kind is not str:  # which would be the JSON as it is
+            return decode(data, content_type, kind)
+        return _build(kind, decode(data, content_type, Any), "it")
+    except PayloadError as error:
+        raise PayloadError(f"the result that is kept of the key {key!r} cannot be read: {error}") from error
 
 
 # ---- what sagas keep ----------------------------------------------------------------------------------
