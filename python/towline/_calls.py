@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from towline import _payload, errors, records
 from towline._arguments import names_arguments
 from towline._message import message_tuple, messages_of
-from towline._native import texts_of
+from towline._option_texts import texts_of
 from towline._options import IdempotencyOptions, RetryOptions, TopicOptions
 from towline.records import (
     BlockedKey,

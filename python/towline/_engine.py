@@ -34,8 +34,8 @@ from towline._native import (
     SAGA_STOP,
     STOP,
     Native,
-    texts_of,
 )
+from towline._option_texts import texts_of
 from towline._options import ConsumerOptions, EngineOptions, IdempotencyOptions, RetryOptions
 from towline._registered import (
     DRAIN_COUNT,

@@ -201,11 +201,18 @@ def outcome_of(error: BaseException) -> OutcomeTuple:
         error = bad
     if isinstance(error, Reject):
         return (_message.DEAD_LETTER, None, "Rejected", text_of(error), "")
-    # By this name it is permanent (_registered.py), whatever a subclass is called.
-    name = UNREADABLE if isinstance(error, PayloadError) else _utf8(type(error).__qualname__)
+    return (_message.FAIL, None, error_type_of(type(error)), text_of(error), stack_of(error))
+
+
+def error_type_of(kind: type[BaseException]) -> str:
+    """The name that is recorded of an error."""
+    if issubclass(kind, PayloadError):
+        return UNREADABLE  # by this name it is permanent (_registered.py), whatever a subclass is called
+    if issubclass(kind, (Reject, Retry)):
+        return "Rejected" if issubclass(kind, Reject) else "Retry"
+    name = _utf8(kind.__qualname__)
     # By the usual name the engine would take it for the wish to be handed the message again.
-    name = AWAITED if name == "CancelledError" else name
-    return (_message.FAIL, None, name, text_of(error), stack_of(error))
+    return AWAITED if name == "CancelledError" else name
 
 
 def failure_of(error: BaseException) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from towline import _native, errors, records
 from towline._handlers import UNREADABLE, Handler
-from towline._native import texts_of
+from towline._option_texts import texts_of
 
 if TYPE_CHECKING:
     from towline._saga import SagaDefinition
@@ -51,7 +51,6 @@ class Registered:
                 f"topics is {records.shown(topics)}, but must be a name or a pattern, or a list of them"
             )
         self.handler = handler
-        self.concurrency = int(options.get("concurrency", 1))
         self.native_arguments = (
             [topics] if isinstance(topics, str) else list(topics),
             [
@@ -61,6 +60,7 @@ class Registered:
             ],
             handler is not None and handler.in_batches,
         )
+        self.concurrency: int = options.get("concurrency", 1)
 
 
 class AtOpen:

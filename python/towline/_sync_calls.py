@@ -14,7 +14,7 @@ from towline import _payload, errors, records
 from towline._arguments import names_arguments
 from towline._calls import ACQUIRED, COMPLETED, POLL_S, acked, dead_letter_query
 from towline._message import message_tuple, messages_of
-from towline._native import texts_of
+from towline._option_texts import texts_of
 from towline._options import IdempotencyOptions, RetryOptions, TopicOptions
 from towline.records import (
     BlockedKey,
