@@ -112,3 +112,45 @@ async def test_a_transient_error_can_be_given_by_its_class(url: str) -> None:
         await engine.consume("orders", handle, group="g", **options)
         await engine.publish("orders", b"")
         assert await eventually_async(lambda: len(runs) == 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"retry": {"initial_delay": 0}}, "retry.initial_delay is 0, but must be more than 0 where"),
+        (
+            {"retry": {"initial_delay": 5, "delay_max": 0.5}},
+            "retry.delay_max is 0.5 s, but must be at least retry.initial_delay, which is 5 s",
+        ),
+        ({"retry": {"kind": "sequence"}}, "but retry.sequence is empty"),
+        ({"retry": {"max_attempts": 0}}, "retry.max_attempts is 0, but must be between 1 and"),
+        ({"handler_timeout": timedelta(hours=25)}, "handler_timeout is 90000 s, but must be between 0.001 s"),
+        ({"dead_letters": {"age_max": 1e9}}, "dead_letters.age_max is 1000000000 s, but must be between 0 s"),
+        ({"inbox_window": 0.001}, "inbox_window is 0.001 s, shorter than the redelivery horizon of"),
+        ({"ordering": "key", "ack": "first"}, "ack: 'first' cannot keep order"),
+        ({"group": "", "ordering": "key"}, "ordering: an ephemeral subscriber"),
+    ],
+)
+def test_bounds_are_told_by_the_names_and_units_of_python(options: dict[str, Any], text: str) -> None:
+    wanted = {"group": "g", **options}
+    with Engine("memory:") as engine, pytest.raises(errors.InvalidConfigError, match=re.escape(text)) as told:
+        engine.consume("orders", print, **wanted)
+    assert "_ms" not in told.value.message
+
+
+def test_so_are_those_of_the_engine_and_of_what_it_is_asked() -> None:
+    with pytest.raises(errors.InvalidConfigError, match=r": lease is 0.001 s, but must be between 0.1 s and"):
+        Engine("memory:", lease=0.001).__enter__()
+    with Engine("memory:", delay_max=60) as engine:
+        text = r"delay is -1 s, but must be between 0 and 60 s \(engine option delay_max\)"
+        with pytest.raises(errors.InvalidDelayError, match=text):
+            engine.publish("orders", b"", delay=-1)
+        engine.consume("orders", print, group="g", ordering="none")
+        text = "ordering is 'key' on 'orders'.* that is 'none' on 'orders'"
+        with pytest.raises(errors.TopologyMismatchError, match=text):
+            engine.consume("orders", print, group="g", ordering="key")
+        with pytest.raises(errors.InvalidConfigError, match="ttl is 0 s, but must be between 1 s"):
+            engine.once("key", print, ttl=0)
+    # A URL has the names of all languages.
+    with pytest.raises(errors.InvalidConfigError, match="lease_ms: 'soon' is not a number of milliseconds"):
+        Engine("memory:?lease_ms=soon").__enter__()

@@ -120,7 +120,7 @@ async def test_many_publishers_at_once_share_commits(url: str) -> None:
 async def test_bad_options_are_refused_by_name(url: str) -> None:
     with pytest.raises(errors.InvalidConfigError, match="unknown option 'leese'"):
         Engine(url, leese=5)  # type: ignore[call-arg]
-    with pytest.raises(errors.InvalidConfigError, match="lease_ms is 1 ms, but must be between"):
+    with pytest.raises(errors.InvalidConfigError, match="lease is 0.001 s, but must be between"):
         async with Engine(url, lease=0.001):
             pass
     with pytest.raises(errors.InvalidUrlError):
