@@ -317,7 +317,8 @@ class Engine(Calls):
             clock = None if self._clock is None else self._clock._native
             await self._request(native.port.open, self._url, self._texts, clock)
             for registered in self._at_open.consumers:
-                await self._start(Consumer(self, registered))
+                with registered.told():
+                    await self._start(Consumer(self, registered))
             for name, function, options in self._at_open.event_handlers:
                 await self._events.subscribe(name, function, **options)
             for saga in self._at_open.sagas:

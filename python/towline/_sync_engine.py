@@ -318,7 +318,8 @@ class SyncEngine(_sync_calls.SyncCalls):
             port.open(None, self._url, self._texts, None if self._clock is None else self._clock._native)
             self._native.start_pump(self._pump_main)
             for registered in self._at_open.consumers:
-                self._start(SyncConsumer(self, registered))
+                with registered.told():
+                    self._start(SyncConsumer(self, registered))
             for name, function, options in self._at_open.event_handlers:
                 self._events.subscribe(name, function, **options)
             for saga in self._at_open.sagas:

@@ -154,3 +154,32 @@ def test_so_are_those_of_the_engine_and_of_what_it_is_asked() -> None:
     # A URL has the names of all languages.
     with pytest.raises(errors.InvalidConfigError, match="lease_ms: 'soon' is not a number of milliseconds"):
         Engine("memory:?lease_ms=soon").__enter__()
+
+
+@pytest.mark.parametrize("twin", [False, True])
+@asynchronous
+async def test_what_is_wrong_with_a_registered_consumer_says_of_which(twin: bool) -> None:
+    engine = Engine("memory:")
+
+    @engine.consumer("fine", group="billing")
+    def fine() -> None: ...
+
+    @engine.consumer("orders", group="billing", concurrency=5000)
+    def bill() -> None: ...
+
+    name = re.escape(bill.__qualname__)
+    text = f"the consumer '{name}' of 'orders' \\(group 'billing'\\): concurrency is 5000, but"
+    with pytest.raises(errors.InvalidConfigError, match=text) as told:
+        if twin:
+            engine.__enter__()
+        else:
+            await engine.open()
+    assert str(told.value).count("the consumer") == 1
+    with pytest.raises(errors.InvalidConfigError, match=r"'print' of \['a', 'b'\]: ordering is 'x'"):
+        engine.consumer(["a", "b"], ordering="x")(print)  # type: ignore[arg-type]
+    if twin:
+        return
+    other = Engine("memory:")
+    other.consumer("not a topic", group="g")(bill)
+    with pytest.raises(errors.InvalidTopicError, match="the consumer .* of 'not a topic' "):
+        await other.open()
