@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from towline import _payload, errors, records
 from towline._arguments import names_arguments
-from towline._message import message_tuple, messages_of
+from towline._message import message_tuple, messages_of, refused, refused_batch
 from towline._option_texts import texts_of
 from towline._options import IdempotencyOptions, RetryOptions, TopicOptions
 from towline.records import (
@@ -109,12 +109,20 @@ class Calls:
             skip_if_late_by=skip_if_late_by,
             id=id,
         )
-        return acked((await self._publish([fields]))[0])
+        try:
+            receipts = await self._publish([fields])
+        except TypeError as error:
+            raise refused(fields, error) from None
+        return acked(receipts[0])
 
     async def publish_batch(self, messages: Sequence[Mapping[str, Any]]) -> list[Receipt]:
         """Publishes many: each a dict of what `publish` takes. One receipt per message, in order; it does not
         raise for single messages, so look at `receipt.outcome`. The valid ones are stored together."""
-        return await self._publish(messages_of(messages))
+        given = messages_of(messages)
+        try:
+            return await self._publish(given)
+        except (errors.InvalidArgumentError, _payload.PayloadError, TypeError) as error:
+            raise refused_batch(given, error) from None
 
     async def publish_with_retry(
         self,
@@ -127,12 +135,13 @@ class Calls:
     ) -> Receipt:
         """Publishes, and while the message is not stored tries again by `retry`, at most for `timeout`. When
         all attempts failed it becomes a dead letter `publish_failed` and the last error is raised."""
-        raw = await self._call(
-            "publish_with_retry",
-            message_tuple(topic, payload, **options),
-            texts_of("Retry", retry or {}),
-            None if timeout is None else records.seconds_to_us(timeout),
-        )
+        fields = message_tuple(topic, payload, **options)
+        texts = texts_of("Retry", retry or {})
+        limit = None if timeout is None else records.seconds_to_us(timeout)
+        try:
+            raw = await self._call("publish_with_retry", fields, texts, limit)
+        except TypeError as error:
+            raise refused(fields, error) from None
         return acked(raw)
 
     async def cancel(self, message_id: str) -> Answer:
@@ -142,7 +151,7 @@ class Calls:
 
     async def reschedule(self, message_id: str, due_at: Moment) -> Answer:
         """Moves the due time of a delayed message."""
-        answer: int = await self._call("reschedule", message_id, records.to_us(due_at))
+        answer: int = await self._call("reschedule", message_id, records.to_us(due_at, "due_at"))
         return records.ANSWERS[answer]
 
     async def pending(self, topic: str = "", *, count_max: int = 100, cursor: str = "") -> Page[Scheduled]:
@@ -325,6 +334,9 @@ class Calls:
 ACQUIRED, IN_PROGRESS, COMPLETED = range(3)
 
 
+CONDITIONS = {"topic", "group", "error_type", "fingerprint", "text", "count_max", "cursor"}
+
+
 def acked(receipt: Receipt) -> Receipt:
     if receipt.error is not None:
         receipt.error.context["outcome"] = receipt.outcome
@@ -340,11 +352,10 @@ def dead_letter_query(
     created_before: Moment | None = None,
     **others: Any,
 ) -> dict[str, Any]:
-    known = {"topic", "group", "error_type", "fingerprint", "text", "count_max", "cursor"}
-    for name in others.keys() - known:
+    for name in others.keys() - CONDITIONS:
         raise TypeError(
-            f"{name!r} is no condition of dead letters; conditions are status, reason, created_from, "
-            f"created_before, {', '.join(sorted(known))}"
+            f"{name!r} is no condition of dead letters{records.meant(name, CONDITIONS)}; conditions are "
+            f"status, reason, created_from, created_before, {', '.join(sorted(CONDITIONS))}"
         )
     if status is not None and status not in records.STATUSES:
         raise errors.InvalidArgumentError(
@@ -358,6 +369,6 @@ def dead_letter_query(
         **others,
         "status": None if status is None else records.STATUSES.index(status),
         "reason": None if reason is None else records.REASONS.index(reason),
-        "created_from": None if created_from is None else records.to_us(created_from),
-        "created_before": None if created_before is None else records.to_us(created_before),
+        "created_from": None if created_from is None else records.to_us(created_from, "created_from"),
+        "created_before": None if created_before is None else records.to_us(created_before, "created_before"),
     }

@@ -25,17 +25,19 @@ if TYPE_CHECKING:
 class Run:
     """A handler at work on one message, or on a batch. Stopped when none of its results counts any more."""
 
-    __slots__ = ("counting", "engine", "numbers", "task")
+    __slots__ = ("counting", "engine", "native", "numbers", "task")
 
     def __init__(self, engine: Engine, numbers: list[int]) -> None:
         self.engine = engine
+        self.native = engine._native
         self.numbers = numbers
         self.counting = len(numbers)
         self.task: asyncio.Task[None]
 
     def over(self, outcomes: list[OutcomeTuple]) -> None:
         """Said by what runs in the task, at its end: a callback of the task would cost a turn of the loop."""
-        self.engine._returned(self.numbers, outcomes)
+        if self.engine._native is self.native:  # else of an opening that failed
+            self.engine._returned(self.numbers, outcomes)
 
     def give_up(self) -> None:
         """What is cancelled before its first step never runs, and says nothing."""

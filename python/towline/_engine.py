@@ -302,8 +302,8 @@ class Engine(Calls):
         await self.close()
 
     async def open(self) -> None:
-        """Opens the store and starts what was registered. Raises `InvalidUrlError`, `InvalidConfigError`
-        and what the provider says."""
+        """Opens the store and starts what was registered; when that fails it may be called again. Raises
+        `InvalidUrlError`, `InvalidConfigError` and what the provider says."""
         if self._native is not None:
             raise errors.InvalidArgumentError("the engine is open already, or was; make another one")
         self._loop = asyncio.get_running_loop()
@@ -325,6 +325,7 @@ class Engine(Calls):
                 await self.run_saga(saga)
         except BaseException:
             await self.close(0)
+            self._reset()  # it may be tried again
             raise
 
     async def close(self, timeout: Span | None = None) -> int:
@@ -607,7 +608,7 @@ class Engine(Calls):
 
     def _returned(self, numbers: list[int], outcomes: list[OutcomeTuple]) -> None:
         for number in numbers:
-            del self._running[number]
+            self._running.pop(number, None)
         self._finish(numbers, outcomes)
 
     async def _run_in_thread(
@@ -629,7 +630,10 @@ class Engine(Calls):
 
     def _finish(self, numbers: list[int], outcomes: list[OutcomeTuple]) -> None:
         if not self._finished[0]:
-            self._loop.call_soon(self._hand_back)
+            try:
+                self._loop.call_soon(self._hand_back)
+            except RuntimeError:  # the loop has ended
+                return
         self._finished[0].extend(numbers)
         self._finished[1].extend(outcomes)
 

@@ -146,9 +146,9 @@ class Handler:
             task = asyncio.current_task()
             is_stopped = task is not None and task.cancelling() > 0
             rest = _message.RELEASED if is_stopped else outcome_of(error)
-        except GeneratorExit:  # its loop is gone, and nobody can be told
-            raise
         except BaseException as error:
+            if isinstance(error, GeneratorExit) and asyncio._get_running_loop() is None:
+                raise  # not of the handler: its loop is gone, and nobody can be told
             rest = outcome_of(error)
         over(_filled(outcomes, rest) if outcomes else [rest] * len(messages))
 

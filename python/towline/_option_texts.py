@@ -3,7 +3,6 @@ names and units of Python; bounds are the engine's."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import operator
 from collections.abc import Iterable, Mapping
@@ -37,7 +36,7 @@ def texts_of(group: str, options: Mapping[str, Any], prefix: str = "") -> list[t
         if name not in table:
             known = ", ".join(table)
             raise errors.InvalidConfigError(
-                f"unknown option '{prefix}{name}'{meant(str(name), table)}; known are {known}"
+                f"unknown option '{prefix}{name}'{records.meant(str(name), table)}; known are {known}"
             )
         wire, kind, more = table[name]
         named, where = prefix + name, prefix + wire
@@ -58,12 +57,6 @@ def texts_of(group: str, options: Mapping[str, Any], prefix: str = "") -> list[t
         else:
             texts.append((where, _text(named, value, "text" if kind == "code" else kind)))
     return texts
-
-
-def meant(name: str, known: Iterable[str]) -> str:
-    """For the text of an error about a name that nobody knows."""
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f", did you mean '{near[0]}'?" if near else ""
 
 
 def _wrong(named: str, value: Any, wanted: str) -> errors.InvalidConfigError:
@@ -115,10 +108,8 @@ def _text(named: str, value: Any, kind: str) -> str:
 
 
 def _utf8(named: str, text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise _wrong(named, text, "a text that UTF-8 has bytes for") from None
+    if not records.is_utf8(text):
+        raise _wrong(named, text, "a text that UTF-8 has bytes for")
     return text
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from towline import _core
     from towline._calls import Span
     from towline._engine import Engine
+    from towline._native import Native
     from towline._sync_engine import SyncEngine
 
 
@@ -89,12 +90,15 @@ class SagaRunner:
             work = self._engine._in_thread(context, RELEASED, function.run, given)
         task = self._engine._loop.create_task(work, context=context)
         self._engine._saga_calls[call.number] = task
-        task.add_done_callback(functools.partial(self._returned, call), context=context)
+        task.add_done_callback(functools.partial(self._returned, call, self._engine._native), context=context)
 
-    def _returned(self, call: _core.SagaCall, task: asyncio.Task[OutcomeTuple]) -> None:
-        del self._engine._saga_calls[call.number]
-        native = self._engine._native
-        if native is not None and not native.forked:
+    def _returned(
+        self, call: _core.SagaCall, native: Native | None, task: asyncio.Task[OutcomeTuple]
+    ) -> None:
+        if native is None or native is not self._engine._native:  # of an opening that failed
+            return
+        self._engine._saga_calls.pop(call.number, None)
+        if not native.forked:
             native.port.finish_saga_call(call, RELEASED if task.cancelled() else task.result())
 
 

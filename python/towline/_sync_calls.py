@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from towline import _payload, errors, records
 from towline._arguments import names_arguments
 from towline._calls import ACQUIRED, COMPLETED, POLL_S, acked, dead_letter_query
-from towline._message import message_tuple, messages_of
+from towline._message import message_tuple, messages_of, refused, refused_batch
 from towline._option_texts import texts_of
 from towline._options import IdempotencyOptions, RetryOptions, TopicOptions
 from towline.records import (
@@ -108,12 +108,20 @@ class SyncCalls:
             skip_if_late_by=skip_if_late_by,
             id=id,
         )
-        return acked((self._publish([fields]))[0])
+        try:
+            receipts = self._publish([fields])
+        except TypeError as error:
+            raise refused(fields, error) from None
+        return acked(receipts[0])
 
     def publish_batch(self, messages: Sequence[Mapping[str, Any]]) -> list[Receipt]:
         """Publishes many: each a dict of what `publish` takes. One receipt per message, in order; it does not
         raise for single messages, so look at `receipt.outcome`. The valid ones are stored together."""
-        return self._publish(messages_of(messages))
+        given = messages_of(messages)
+        try:
+            return self._publish(given)
+        except (errors.InvalidArgumentError, _payload.PayloadError, TypeError) as error:
+            raise refused_batch(given, error) from None
 
     def publish_with_retry(
         self,
@@ -126,12 +134,13 @@ class SyncCalls:
     ) -> Receipt:
         """Publishes, and while the message is not stored tries again by `retry`, at most for `timeout`. When
         all attempts failed it becomes a dead letter `publish_failed` and the last error is raised."""
-        raw = self._call(
-            "publish_with_retry",
-            message_tuple(topic, payload, **options),
-            texts_of("Retry", retry or {}),
-            None if timeout is None else records.seconds_to_us(timeout),
-        )
+        fields = message_tuple(topic, payload, **options)
+        texts = texts_of("Retry", retry or {})
+        limit = None if timeout is None else records.seconds_to_us(timeout)
+        try:
+            raw = self._call("publish_with_retry", fields, texts, limit)
+        except TypeError as error:
+            raise refused(fields, error) from None
         return acked(raw)
 
     def cancel(self, message_id: str) -> Answer:
@@ -141,7 +150,7 @@ class SyncCalls:
 
     def reschedule(self, message_id: str, due_at: Moment) -> Answer:
         """Moves the due time of a delayed message."""
-        answer: int = self._call("reschedule", message_id, records.to_us(due_at))
+        answer: int = self._call("reschedule", message_id, records.to_us(due_at, "due_at"))
         return records.ANSWERS[answer]
 
     def pending(self, topic: str = "", *, count_max: int = 100, cursor: str = "") -> Page[Scheduled]:
