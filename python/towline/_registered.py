@@ -61,13 +61,14 @@ class Registered:
             yield
         except errors.TowlineError as error:
             if self.handler is not None:
-                of_group = f" (group {self._group!r})" if self._group else ""
-                of_topics = records.shown(self._topics)
-                error.message = (
-                    f"the consumer {self.handler.name!r} of {of_topics}{of_group}: {error.message}"
-                )
+                error.message = f"{self.named()}: {error.message}"
                 error.args = (error.message,)
             raise
+
+    def named(self) -> str:
+        name = "" if self.handler is None else f" {self.handler.name!r}"
+        of_group = f" (group {self._group!r})" if self._group else ""
+        return f"the consumer{name} of {records.shown(self._topics)}{of_group}"
 
 
 def _refuse(topics: Any, ordering: Any, options: Mapping[str, Any]) -> None:
