@@ -14,6 +14,8 @@ from towline._handlers import error_type_of
 
 # Options that name errors, by their classes or as texts.
 _ERROR_TYPES = ("transient_types", "permanent_types", "error_types")
+# What the registering of a consumer takes under another name.
+_CALLED = {("Consumer", "order"): "ordering"}
 # No bound is as far away: further it would not even be a number to the engine.
 _COUNT_END = 2**63
 _SECONDS_END = 2**43
@@ -34,9 +36,10 @@ def texts_of(group: str, options: Mapping[str, Any], prefix: str = "") -> list[t
     texts: list[tuple[str, str]] = []
     for name, value in options.items():
         if name not in table:
-            known = ", ".join(table)
+            known = [_CALLED.get((group, one), one) for one in table]
             raise errors.InvalidConfigError(
-                f"unknown option '{prefix}{name}'{records.meant(str(name), table)}; known are {known}"
+                f"unknown option '{prefix}{name}'{records.meant(str(name), known)}; "
+                f"known are {', '.join(known)}"
             )
         wire, kind, more = table[name]
         named, where = prefix + name, prefix + wire

@@ -27,6 +27,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"retry": {"kind": "custom"}}, "exists in C++ only; give kind 'sequence'"),
     ({"retry": {"custom": print}}, "unknown option 'retry.custom'"),
     ({"retry": {"delay_mx": 5}}, "unknown option 'retry.delay_mx', did you mean 'delay_max'?"),
+    ({"ordring": "key"}, "unknown option 'ordring', did you mean 'ordering'?; known are group, name,"),
     ({"retry": {"sequence": [1, "x"]}}, "retry.sequence[1] is 'x' (str), but must be seconds as a number"),
     ({"retry": {"sequence": [1, -1]}}, "retry.sequence[1] is -1 s, but must not be negative"),
     ({"retry": {"sequence": 5}}, "retry.sequence is 5 (int), but must be a list"),
