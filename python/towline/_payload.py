@@ -31,7 +31,8 @@ _LISTS: dict[Any, Any] = {
     **dict.fromkeys((collections.abc.Sequence, collections.abc.Collection, collections.abc.Iterable), list),
 }
 _OBJECTS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
-# What JSON gives.
+# What JSON gives as it is wanted.
+_AS_THEY_ARE = frozenset((str, int, float, bool))
 _JSON_TYPES = (dict, list, str, int, float, bool, type(None))
 
 
@@ -110,7 +111,9 @@ def _plain_kind(kind: Any) -> Any:
 
 def _build(kind: Any, value: Any, where: str) -> Any:
     """`value`, as JSON gave it, as a `kind`."""
-    if kind is Any or kind is inspect.Parameter.empty:
+    if type(value) is kind and kind in _AS_THEY_ARE:  # most of all
+        return value
+    if kind is Any or kind is object or kind is inspect.Parameter.empty:
         return value
     if kind is None or kind is type(None):
         if value is not None:
@@ -160,6 +163,8 @@ def _build_object(inner: tuple[Any, ...], value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise PayloadError(f"{where} is no object")
     key, of = inner if len(inner) == 2 else (Any, Any)
+    if key is str or key is Any:
+        return {name: _build(of, one, f"{where}.{name}") for name, one in value.items()}
     return {_build_key(key, name, where): _build(of, one, f"{where}.{name}") for name, one in value.items()}
 
 
