@@ -13,8 +13,9 @@ consumer groups, in one engine that runs inside your process, over the store you
 """
 
 from towline._choreography import Choreography
+from towline._consumer import Consumer, Subscription
 from towline._conversations import ConversationFeed, Conversations
-from towline._engine import Consumer, Engine, Subscription
+from towline._engine import Engine
 from towline._event_subscription import EventSubscription, SyncEventSubscription
 from towline._events import EventStore
 from towline._limiter import Limiter, LimiterStatistics, Permit

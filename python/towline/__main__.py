@@ -21,6 +21,12 @@ from towline import Engine, TowlineError, __version__
 from towline._supervisor import CANNOT_RUN, SIGNALS, Supervisor
 
 
+logger = logging.getLogger("towline")
+
+# Unless the engine says otherwise (options.def).
+DRAIN_TIMEOUT_MS = 30_000
+
+
 class CannotRun(Exception):
     """What was given is no engine."""
 
@@ -28,6 +34,12 @@ class CannotRun(Exception):
 def load(target: str) -> Engine:
     """`module:name` of an Engine; the current folder is searched first."""
     module_name, _, name = target.partition(":")
+    if os.sep in module_name or module_name.endswith(".py"):
+        path = os.path.splitext(os.path.relpath(module_name))[0]
+        folder, path = os.path.split(path) if path.startswith(os.pardir) else ("", path)
+        where = f" in the folder {folder}" if folder else ""
+        module = path.replace(os.sep, ".")
+        raise CannotRun(f"{target} is a path, not a module: give {module}:{name or 'engine'}{where}")
     sys.path.insert(0, os.getcwd())
     try:
         found = importlib.import_module(module_name)
@@ -41,6 +53,36 @@ def load(target: str) -> Engine:
     return engine
 
 
+def what_runs(engine: Engine) -> str:
+    """For the log: the store, and what was registered."""
+    at_open = engine._at_open
+    parts = [
+        *(one.named() for one in at_open.consumers),
+        *(f"the handler of events {name!r}" for name, *_ in at_open.event_handlers),
+        *(f"the saga {one.type!r}" for one in at_open.sagas),
+    ]
+    return f"running on {shown_url(engine._url)}: {', '.join(parts) or 'nothing is registered'}"
+
+
+def shown_url(url: str) -> str:
+    """Without user, password and parameters, which may be secret."""
+    place = url.partition("?")[0]
+    scheme, slashes, rest = place.partition("://")
+    if not slashes:
+        return place
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def wait_of(engine: Engine, grace: float | None) -> str:
+    """How long closing waits for handlers, for the log."""
+    if grace is None:
+        if "drain_timeout_ms=" in engine._url:
+            return "waiting"
+        grace = float(dict(engine._texts).get("drain_timeout_ms", DRAIN_TIMEOUT_MS)) / 1000
+    return f"waiting up to {grace:g} s"
+
+
 async def serve(engine: Engine, grace: float | None, is_supervised: bool = False) -> None:
     """Until a signal, or until who supervises it is gone, which ends its standard input."""
     stop = asyncio.Event()
@@ -52,7 +94,11 @@ async def serve(engine: Engine, grace: float | None, is_supervised: bool = False
         if is_asked:
             os._exit(1)  # what handlers hold goes back
         is_asked = True
-        loop.call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(on_first_signal)
+
+    def on_first_signal() -> None:
+        logger.info("stopping: %s for handlers; a second signal ends at once", wait_of(engine, grace))
+        stop.set()
 
     def on_input() -> None:
         if not os.read(0, 4096):
@@ -65,7 +111,8 @@ async def serve(engine: Engine, grace: float | None, is_supervised: bool = False
     if is_supervised:
         loop.add_reader(0, on_input)
     await engine.open()
-    logging.getLogger("towline").info("running, process %d", os.getpid())
+    logger.info("%s", what_runs(engine))
+    logger.info("running, process %d", os.getpid())
     await stop.wait()
     if stuck := await engine.close(grace):
         print(f"towline: {stuck} handlers did not end in time; their messages went back", file=sys.stderr)

@@ -21,7 +21,11 @@ def names_arguments(cls: C) -> C:
     """Decorates a class: when a public method raises TypeError, and one of its arguments is no `str` or `int`
     where it must be one, the error becomes an InvalidArgumentError that names it."""
     for name, method in list(vars(cls).items()):
-        if name.startswith("_") or name in _OTHERS or not inspect.isfunction(method):
+        if name.startswith("_") or not inspect.isfunction(method):
+            continue
+        # The class that people know is the one that these calls are of.
+        method.__qualname__ = method.__qualname__.replace("Calls.", "Engine.")
+        if name in _OTHERS:
             continue
         if any(kind in _KINDS for kind in method.__annotations__.values()):
             setattr(cls, name, _naming(method))
@@ -62,6 +66,8 @@ def _named(
         kind = _KINDS.get(annotation or "")
         if kind is None or (value is None and annotation != kind.__name__):
             continue
+        if isinstance(value, str) and kind is str and not records.is_utf8(value):
+            return errors.InvalidArgumentError(f"{name} is {value!r}, which UTF-8 has no bytes for")
         if not isinstance(value, kind) or isinstance(value, bool):
             wanted = "a str" if kind is str else "a whole number"
             return errors.InvalidArgumentError(f"{name} is {records.shown(value)}, but must be {wanted}")

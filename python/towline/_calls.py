@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from towline import _payload, errors, records
 from towline._arguments import names_arguments
-from towline._message import message_tuple, messages_of
-from towline._native import texts_of
+from towline._message import message_tuple, messages_of, refused, refused_batch
+from towline._option_texts import texts_of
 from towline._options import IdempotencyOptions, RetryOptions, TopicOptions
 from towline.records import (
     BlockedKey,
@@ -32,7 +32,6 @@ from towline.records import (
 if TYPE_CHECKING:
     from typing import Unpack
 
-T = TypeVar("T")
 Span = float | timedelta
 Moment = datetime | float
 Answer = Literal["done", "already_fired", "not_found"]
@@ -110,12 +109,20 @@ class Calls:
             skip_if_late_by=skip_if_late_by,
             id=id,
         )
-        return acked((await self._publish([fields]))[0])
+        try:
+            receipts = await self._publish([fields])
+        except TypeError as error:
+            raise refused(fields, error) from None
+        return acked(receipts[0])
 
     async def publish_batch(self, messages: Sequence[Mapping[str, Any]]) -> list[Receipt]:
         """Publishes many: each a dict of what `publish` takes. One receipt per message, in order; it does not
         raise for single messages, so look at `receipt.outcome`. The valid ones are stored together."""
-        return await self._publish(messages_of(messages))
+        given = messages_of(messages)
+        try:
+            return await self._publish(given)
+        except (errors.InvalidArgumentError, _payload.PayloadError, TypeError) as error:
+            raise refused_batch(given, error) from None
 
     async def publish_with_retry(
         self,
@@ -128,12 +135,13 @@ class Calls:
     ) -> Receipt:
         """Publishes, and while the message is not stored tries again by `retry`, at most for `timeout`. When
         all attempts failed it becomes a dead letter `publish_failed` and the last error is raised."""
-        raw = await self._call(
-            "publish_with_retry",
-            message_tuple(topic, payload, **options),
-            texts_of("Retry", retry or {}),
-            None if timeout is None else records.seconds_to_us(timeout),
-        )
+        fields = message_tuple(topic, payload, **options)
+        texts = texts_of("Retry", retry or {})
+        limit = None if timeout is None else records.seconds_to_us(timeout)
+        try:
+            raw = await self._call("publish_with_retry", fields, texts, limit)
+        except TypeError as error:
+            raise refused(fields, error) from None
         return acked(raw)
 
     async def cancel(self, message_id: str) -> Answer:
@@ -143,7 +151,7 @@ class Calls:
 
     async def reschedule(self, message_id: str, due_at: Moment) -> Answer:
         """Moves the due time of a delayed message."""
-        answer: int = await self._call("reschedule", message_id, records.to_us(due_at))
+        answer: int = await self._call("reschedule", message_id, records.to_us(due_at, "due_at"))
         return records.ANSWERS[answer]
 
     async def pending(self, topic: str = "", *, count_max: int = 100, cursor: str = "") -> Page[Scheduled]:
@@ -264,25 +272,18 @@ class Calls:
 
     # ---- idempotency ----------------------------------------------------------------------------------
 
-    async def once(
-        self, key: str, run: Callable[[], Awaitable[T]], **options: Unpack[IdempotencyOptions]
-    ) -> T:
-        """Runs `run` unless this key has a result, and returns the result: what JSON knows, or bytes. Single
-        flight among callers and processes; a run that raises leaves the key free. None, 0, False and "" are
-        results.
-
-        `wait_max`: how long to wait for another caller's run. Raises `InProgressError` beyond that,
-        `KeyMismatchError` (another `fingerprint`), `LeaseLostError` (it took longer than `lease`, and
-        somebody else has the key now)."""
+    async def _once(self, key: str, run: Callable[[], Any], options: IdempotencyOptions) -> Any:
         if not callable(run):
             raise TypeError(f"what runs once is a function, not a {type(run).__name__}")
+        records.text("key", key)
+        wanted = _payload.result_kind(run)
         texts = texts_of("Idempotency", options)
         wait_max = records.seconds_to_us(options.get("wait_max", 0)) / 1_000_000
         deadline = time.monotonic() + wait_max
         while True:
             kind, token, retry_after_us, result, content_type = await self._begin(key, texts)
             if kind == COMPLETED:
-                return cast(T, _payload.decode(result, content_type, Any) if content_type else result)
+                return _payload.read_result(key, result, content_type, wanted)
             if kind == ACQUIRED:
                 break
             if time.monotonic() >= deadline:
@@ -291,18 +292,29 @@ class Calls:
                     retry_after=retry_after_us / 1_000_000,
                 )
             await asyncio.sleep(min(POLL_S, retry_after_us / 1_000_000))
+        result, content_type = await self._run_once(key, run, token, texts)
+        return _payload.read_result(key, result, content_type, wanted)
+
+    async def _run_once(
+        self, key: str, run: Callable[[], Any], token: Any, texts: list[tuple[str, str]]
+    ) -> tuple[bytes, str]:
+        """What is stored then."""
         try:
             value = await run()
-            result, content_type = _payload.encode(value)
         except BaseException:
             await self._call("fail", token)
             raise
         try:
+            result, content_type = _payload.encode(value)
             await self._call("complete", token, result, content_type, texts)
-        except errors.PayloadTooLargeError:
+        except (_payload.PayloadError, errors.PayloadTooLargeError) as error:
             await self._call("fail", token)
-            raise
-        return value
+            text = error.message if isinstance(error, errors.TowlineError) else str(error)
+            raise type(error)(
+                f"the function of the key {key!r} has run, but its result was not kept, so it would run "
+                f"again: {text}"
+            ) from error
+        return result, content_type
 
     # ---- operation ------------------------------------------------------------------------------------
 
@@ -322,6 +334,9 @@ class Calls:
 ACQUIRED, IN_PROGRESS, COMPLETED = range(3)
 
 
+CONDITIONS = {"topic", "group", "error_type", "fingerprint", "text", "count_max", "cursor"}
+
+
 def acked(receipt: Receipt) -> Receipt:
     if receipt.error is not None:
         receipt.error.context["outcome"] = receipt.outcome
@@ -337,11 +352,10 @@ def dead_letter_query(
     created_before: Moment | None = None,
     **others: Any,
 ) -> dict[str, Any]:
-    known = {"topic", "group", "error_type", "fingerprint", "text", "count_max", "cursor"}
-    for name in others.keys() - known:
+    for name in others.keys() - CONDITIONS:
         raise TypeError(
-            f"{name!r} is no condition of dead letters; conditions are status, reason, created_from, "
-            f"created_before, {', '.join(sorted(known))}"
+            f"{name!r} is no condition of dead letters{records.meant(name, CONDITIONS)}; conditions are "
+            f"status, reason, created_from, created_before, {', '.join(sorted(CONDITIONS))}"
         )
     if status is not None and status not in records.STATUSES:
         raise errors.InvalidArgumentError(
@@ -355,6 +369,6 @@ def dead_letter_query(
         **others,
         "status": None if status is None else records.STATUSES.index(status),
         "reason": None if reason is None else records.REASONS.index(reason),
-        "created_from": None if created_from is None else records.to_us(created_from),
-        "created_before": None if created_before is None else records.to_us(created_before),
+        "created_from": None if created_from is None else records.to_us(created_from, "created_from"),
+        "created_before": None if created_before is None else records.to_us(created_before, "created_before"),
     }

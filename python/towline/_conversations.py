@@ -55,6 +55,7 @@ class ConversationFeed:
         records.place("count_max", count_max)
         if message.sequence == 0:
             raise errors.InvalidArgumentError("sequence is 0, but messages are numbered from 1")
+        self._engine._check()
         async with self._asking:
             self._engine._check()
             given = self._given.get(message.conversation)

@@ -11,18 +11,18 @@ import asyncio
 import contextvars
 import inspect
 import threading
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from towline import _core, _native, errors, records
 from towline._calls import ACQUIRED, Calls, Span
+from towline._consumer import Consumer, Run, Subscription
 from towline._conversations import Conversations
 from towline._event_subscription import GIVEN_UP, EventSubscription
 from towline._events import EventStore
-from towline._handlers import Handler, Over
-from towline._message import ACKED, RELEASED, Message, OutcomeTuple, fields_of, handed_over
+from towline._handlers import Handler, Over, is_coroutine_function
+from towline._message import ACKED, RELEASED, Message, OutcomeTuple, fields_of
 from towline._native import (
     ALERT,
     DELIVERY,
@@ -34,9 +34,9 @@ from towline._native import (
     SAGA_STOP,
     STOP,
     Native,
-    texts_of,
 )
-from towline._options import ConsumerOptions, EngineOptions, RetryOptions
+from towline._option_texts import texts_of
+from towline._options import ConsumerOptions, EngineOptions, IdempotencyOptions, RetryOptions
 from towline._registered import (
     DRAIN_COUNT,
     PUMP_POLL_US,
@@ -52,7 +52,7 @@ from towline._saga import S, SagaDefinition, checked
 from towline._saga_runner import SagaRunner
 from towline._sagas import Sagas
 from towline._sync_engine import SyncEngine
-from towline.records import ConsumerStatistics, Receipt
+from towline.records import Receipt
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
@@ -61,219 +61,7 @@ if TYPE_CHECKING:
 
 A = TypeVar("A")
 R = TypeVar("R")
-
-
-class _Run:
-    """A handler at work on one message, or on a batch. Stopped when none of its results counts any more."""
-
-    __slots__ = ("counting", "engine", "numbers", "task")
-
-    def __init__(self, engine: Engine, numbers: list[int]) -> None:
-        self.engine = engine
-        self.numbers = numbers
-        self.counting = len(numbers)
-        self.task: asyncio.Task[None]
-
-    def over(self, outcomes: list[OutcomeTuple]) -> None:
-        """Said by what runs in the task, at its end: a callback of the task would cost a turn of the loop."""
-        self.engine._returned(self.numbers, outcomes)
-
-    def give_up(self) -> None:
-        """What is cancelled before its first step never runs, and says nothing."""
-        work = self.task.get_coro()
-        has_begun = not inspect.iscoroutine(work) or inspect.getcoroutinestate(work) != inspect.CORO_CREATED
-        if self.task.done() or not has_begun:
-            self.over([RELEASED] * len(self.numbers))
-
-    def stop(self) -> None:
-        self.give_up()
-        self.task.cancel()
-
-    def stop_one(self) -> None:
-        self.counting -= 1
-        if not self.counting:
-            self.stop()
-
-
-class Consumer:
-    """A running consumer of an `Engine`. Closing the engine closes it."""
-
-    def __init__(self, engine: Engine, registered: Registered) -> None:
-        self._engine = engine
-        self._registered = registered
-        self._native: _core.Consumer | None = None
-        self._id = 0
-        # Of the batch that is coming in.
-        self._batch_numbers: list[int] = []
-        self._batch_messages: list[Message] = []
-        self._context: contextvars.Context | None = None
-
-    def _handle(self, numbers: list[int], messages: list[Message], batch_left: int) -> None:
-        handler = self._registered.handler
-        assert handler is not None
-        if not handler.in_batches:
-            for number, message in zip(numbers, messages, strict=True):
-                self._engine._running[number] = self._start(handler, [number], [message])
-            return
-        self._batch_numbers += numbers
-        self._batch_messages += messages
-        if batch_left:
-            return
-        numbers, self._batch_numbers = self._batch_numbers, []
-        messages, self._batch_messages = self._batch_messages, []
-        self._engine._running.update(dict.fromkeys(numbers, self._start(handler, numbers, messages)))
-
-    def _start(self, handler: Handler, numbers: list[int], messages: list[Message]) -> _Run:
-        if self._context is None:
-            self._context = contextvars.copy_context()
-            self._context.run(running_in.set, self._engine)
-        context = self._context.copy()
-        run = _Run(self._engine, numbers)
-        if handler.is_async:
-            work = handler.run_async(messages, run.over)
-        else:
-            work = self._engine._run_in_thread(context, handler, messages, run.over)
-        loop = self._engine._loop
-        if loop.get_task_factory() is None:  # the same, without a call of Python for it
-            run.task = asyncio.Task(work, loop=loop, name=handler.name, context=context)
-        else:
-            run.task = loop.create_task(work, name=handler.name, context=context)
-        return run
-
-    async def pause(self) -> None:
-        """Takes in nothing more; what is in flight goes on."""
-        self._open().pause()
-
-    async def resume(self) -> None:
-        self._open().resume()
-
-    async def set_concurrency(self, concurrency: int) -> None:
-        """[1, 4096]"""
-        self._open().set_concurrency(concurrency)
-        self._registered.concurrency = concurrency
-
-    def statistics(self) -> ConsumerStatistics:
-        return ConsumerStatistics(**self._open().statistics())
-
-    async def drain(self, timeout: Span = 30) -> None:
-        """Waits until nothing is in flight, then leaves it paused. Raises `TimeoutError`."""
-        if running_in.get() is self._engine:
-            raise errors.InvalidArgumentError(
-                "drain: a handler cannot wait until no handler runs; use pause()"
-            )
-        await self._engine._request(self._open().drain, records.seconds_to_us(timeout))
-
-    async def close(self, timeout: Span | None = None) -> int:
-        """Stops intake, waits for its handlers up to `timeout` (default: the engine's drain_timeout), and
-        gives back the rest. Returns the number of handlers that have not ended. Inside a handler of the
-        engine it returns at once, and the rest happens later."""
-        closing = self._engine._request(
-            self._open().close, None if timeout is None else records.seconds_to_us(timeout)
-        )
-        closing.add_done_callback(lambda _: self._engine._consumers.pop(self._id, None))
-        return await self._engine._later_inside_a_handler(closing)
-
-    def _open(self) -> _core.Consumer:
-        self._engine._check()
-        if self._native is None:
-            raise errors.ClosedError("the consumer is not open")
-        return self._native
-
-
-class Subscription(Consumer):
-    """Messages one by one: `async for message in engine.subscribe(...)`. Settle each with `message.ack()` and
-    its like; what is not settled in `handler_timeout` is handed out again. Leaving the `async with`, or
-    `aclose()`, closes it and gives back what is unsettled."""
-
-    def __init__(self, engine: Engine, registered: Registered) -> None:
-        super().__init__(engine, registered)
-        self._waiting: deque[Message] = deque()
-        self._arrived = asyncio.Event()
-        self._closed = False
-        self._starting: asyncio.Future[None] | None = None
-
-    def _handle(self, numbers: list[int], messages: list[Message], batch_left: int) -> None:
-        if self._closed:
-            return self._engine._finish(numbers, [RELEASED] * len(numbers))
-        for number, message in zip(numbers, messages, strict=True):
-            self._engine._pulled[number] = self
-            message._on_settled = self._engine._settled
-            self._waiting.append(message)
-        self._arrived.set()
-
-    async def __aenter__(self) -> Self:
-        self._engine._check()
-        if self._starting is None:
-            self._starting = asyncio.ensure_future(self._engine._start(self))
-        try:
-            await asyncio.shield(self._starting)
-        except errors.TowlineError:
-            self._starting = None
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
-
-    def __aiter__(self) -> AsyncIterator[Message]:
-        return self._messages()
-
-    async def _messages(self) -> AsyncIterator[Message]:
-        await self.__aenter__()
-        try:
-            while (message := await self.receive()) is not None:
-                yield message
-        finally:
-            await self.aclose()
-
-    async def receive(self, timeout: Span | None = None) -> Message | None:
-        """The next message; None when `timeout` (None: without end) is over or the subscription is closed.
-        Its time to be settled in begins now."""
-        if self._closed:
-            return None
-        try:
-            await self.__aenter__()
-        except errors.ClosedError:
-            if self._closed:  # while it was about to start
-                return None
-            raise
-        try:
-            async with asyncio.timeout(None if timeout is None else records.seconds_to_us(timeout) / 1e6):
-                while not self._closed:
-                    while self._waiting:
-                        if handed_over(message := self._waiting.popleft()):
-                            return message
-                    self._arrived.clear()
-                    await self._arrived.wait()
-        except builtins_TimeoutError:
-            pass
-        return None
-
-    def _forget(self, number: int) -> None:
-        """Its result does not count any more, so nobody must see it."""
-        self._waiting = deque(one for one in self._waiting if one._number != number)
-
-    def _end(self) -> None:
-        self._closed = True
-        self._arrived.set()
-        for number in [number for number, of in self._engine._pulled.items() if of is self]:
-            self._engine._settled(number, RELEASED)
-
-    async def close(self, timeout: Span | None = None) -> int:
-        """As `Consumer.close`; who waits in `receive` gets None."""
-        self._end()
-        return await super().close(timeout)
-
-    async def aclose(self) -> None:
-        """Idempotent."""
-        if self._closed:
-            return
-        self._end()
-        if self._native is not None and not self._engine._is_closed():
-            await self.close(0)
-
-
-builtins_TimeoutError = TimeoutError
+T = TypeVar("T")
 
 
 class Engine(Calls):
@@ -282,8 +70,12 @@ class Engine(Calls):
 
     `url`: `memory:`, `memory:name`, `sqlite:path`. Options are those of docs/OPTIONS.md under Engine; times
     are seconds or timedeltas. Handlers registered with `consumer` start when it opens. Of one event loop;
-    every method is for that loop's thread. Log records go to `logging.getLogger("towline")`; its level when
+    every method is for that loop. Log records go to `logging.getLogger("towline")`; its level when
     the engine opens decides which are made at all.
+
+    Every call from another event loop or thread raises `InvalidArgumentError` and changes nothing; from a
+    thread use `asyncio.run_coroutine_threadsafe`, or the synchronous twin, which is for all threads. Once its
+    loop has ended it can be closed from any other.
     """
 
     def __init__(
@@ -306,7 +98,7 @@ class Engine(Calls):
         self._native: Native | None = None
         self._requests: dict[int, asyncio.Future[Any]] = {}
         self._consumers: dict[int, Consumer] = {}
-        self._running: dict[int, _Run] = {}
+        self._running: dict[int, Run] = {}
         # What subscriptions hold unsettled, by number.
         self._pulled: dict[int, Subscription] = {}
         # What has become of whom, to be told together.
@@ -338,10 +130,14 @@ class Engine(Calls):
         word, `#` any number) once the engine is open, up to `concurrency` at once.
 
         The function is `async def`, or `def`, which runs in a thread. Its first parameter gets the payload as
-        its annotation says (bytes, str, JSON types, dataclasses, pydantic and msgspec models; without one by
-        content type); one annotated as `Message` gets the message. Returning acknowledges, raising fails the
-        attempt; `Retry`, `Reject` and `Defer` say more. A payload that cannot be read becomes a dead letter
-        at once.
+        its annotation says, without one by content type; one annotated as `Message` gets the message.
+        Returning acknowledges, raising fails the attempt; `Retry`, `Reject` and `Defer` say more. A payload
+        that cannot be read becomes a dead letter at once.
+
+        A payload is read as: bytes, str; int, float, bool, None; list, tuple, set, frozenset, dict and their
+        abstract kinds, of any of these; dataclasses, TypedDict, pydantic and msgspec models; datetime, date
+        and time (ISO 8601), timedelta (seconds), UUID, Decimal, Enum (its value), Literal; `X | Y`, the first
+        that fits. Raises `TypeError` for what can never be read.
 
         `batch`: the function gets up to `batch_count_max` messages at once, as `list[Order]` or
         `list[Message]`, and up to `concurrency` batches run at once. Returning acknowledges all of them,
@@ -506,8 +302,8 @@ class Engine(Calls):
         await self.close()
 
     async def open(self) -> None:
-        """Opens the store and starts what was registered. Raises `InvalidUrlError`, `InvalidConfigError`
-        and what the provider says."""
+        """Opens the store and starts what was registered; when that fails it may be called again. Raises
+        `InvalidUrlError`, `InvalidConfigError` and what the provider says."""
         if self._native is not None:
             raise errors.InvalidArgumentError("the engine is open already, or was; make another one")
         self._loop = asyncio.get_running_loop()
@@ -521,24 +317,28 @@ class Engine(Calls):
             clock = None if self._clock is None else self._clock._native
             await self._request(native.port.open, self._url, self._texts, clock)
             for registered in self._at_open.consumers:
-                await self._start(Consumer(self, registered))
+                with registered.told():
+                    await self._start(Consumer(self, registered))
             for name, function, options in self._at_open.event_handlers:
                 await self._events.subscribe(name, function, **options)
             for saga in self._at_open.sagas:
                 await self.run_saga(saga)
         except BaseException:
             await self.close(0)
+            self._reset()  # it may be tried again
             raise
 
     async def close(self, timeout: Span | None = None) -> int:
         """Stops intake, waits for handlers up to `timeout` (default: drain_timeout), gives back the rest,
         settles and closes the store. Idempotent; who has less time than whoever closes already hurries it.
         Returns the number of handlers that have not ended. Inside a handler it returns at once, and the rest
-        happens later."""
+        happens later. When its event loop has ended, it closes from any other, and waits for no handler."""
         if self._native is None or self._native.forked:
             return 0
         # A timeout that is none is refused before anything is closed.
         limit = None if timeout is None else records.seconds_to_us(timeout)
+        if asyncio.get_running_loop() is not self._loop:
+            return await self._close_elsewhere(self._native)
         if self._closing is None:
             self._closing = self._loop.create_task(self._close(limit))
         elif limit is not None and not self._native.closed:  # hurries the one who closes already
@@ -581,6 +381,28 @@ class Engine(Calls):
                 self._executor.shutdown(wait=False, cancel_futures=True)
         return stuck
 
+    async def _close_elsewhere(self, native: Native) -> int:
+        """In another loop, when that of the engine runs no more."""
+        if self._loop.is_running():
+            if native.closed:
+                return 0
+            raise self._not_here()
+        is_first, native.closed = not native.closed, True
+
+        def close() -> int:
+            # Handlers cannot go on without their loop, so there is nothing to wait for: all goes back.
+            stuck = native.port.close(None, 0) if is_first else 0
+            native.shut()
+            return stuck
+
+        stuck = await asyncio.to_thread(close)
+        self._requests.clear()  # who waited ended with the loop
+        if native.pump is None and not self._loop.is_closed():
+            self._loop.remove_reader(native.port.fileno())
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+        return stuck
+
     async def _later_inside_a_handler(self, closing: Any) -> int:
         future = asyncio.ensure_future(closing)
         if running_in.get() is not self:
@@ -599,15 +421,34 @@ class Engine(Calls):
 
     def findings(self) -> list[str]:
         """What the provider found at opening, one sentence each."""
-        return self._check().port.findings()
+        return self._alive().port.findings()
 
     # ---- requests and events --------------------------------------------------------------------------
 
-    def _check(self) -> Native:
+    def _alive(self) -> Native:
         if self._native is None:
             raise errors.ClosedError("the engine is not open; use `async with`, or open()")
         self._native.check()
         return self._native
+
+    def _check(self) -> Native:
+        """For all that is asked of the engine: its answers come in its loop, and nowhere else."""
+        native = self._alive()
+        if asyncio._get_running_loop() is not self._loop:
+            raise self._not_here()
+        return native
+
+    def _not_here(self) -> errors.InvalidArgumentError:
+        if not self._loop.is_running():
+            return errors.InvalidArgumentError(
+                "this engine belongs to another event loop, which has ended; close() it, and open another "
+                "engine in this one"
+            )
+        return errors.InvalidArgumentError(
+            "this engine belongs to another event loop; hand the call to that with "
+            "asyncio.run_coroutine_threadsafe(), or use the synchronous twin, `with Engine(...)`, which is "
+            "for all threads"
+        )
 
     def _is_closed(self) -> bool:
         return self._native is None or self._native.closed or self._native.forked
@@ -615,7 +456,9 @@ class Engine(Calls):
     def _request(self, method: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         """An answer that comes as an event. A method of the port, or one of a consumer, which wants the
         port."""
-        native = self._check()
+        return self._ask(self._check(), method, *arguments)
+
+    def _ask(self, native: Native, method: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         number = next(native.ids)
         future: asyncio.Future[Any] = self._loop.create_future()
         self._requests[number] = future
@@ -630,7 +473,8 @@ class Engine(Calls):
         return future
 
     async def _call(self, name: str, *arguments: Any) -> Any:
-        return await self._request(getattr(self._check().port, name), *arguments)
+        native = self._check()
+        return await self._ask(native, getattr(native.port, name), *arguments)
 
     async def _begin(self, key: str, texts: list[tuple[str, str]]) -> Any:
         beginning = self._request(self._check().port.begin, key, texts)
@@ -648,8 +492,46 @@ class Engine(Calls):
         if kind == ACQUIRED:
             self._keep(self._request(self._check().port.fail, token))
 
+    @overload
+    async def once(
+        self, key: str, run: Callable[[], Awaitable[T]], **options: Unpack[IdempotencyOptions]
+    ) -> T: ...
+    @overload
+    async def once(self, key: str, run: Callable[[], T], **options: Unpack[IdempotencyOptions]) -> T: ...
+    async def once(self, key: str, run: Callable[[], Any], **options: Unpack[IdempotencyOptions]) -> Any:
+        """Runs `run` unless this key has a result, and returns the result: what JSON knows, or bytes. Single
+        flight among callers and processes; a run that raises leaves the key free. None, 0, False and "" are
+        results. A plain function runs in a thread, to its end also when the caller is cancelled.
+
+        The result is what was stored, read as the function's return annotation says, the first time as any
+        other: `-> Order` gives an Order; without one a dataclass is a dict, a tuple a list, and a name in a
+        dict a str.
+
+        `wait_max`: how long to wait for another caller's run. Raises `InProgressError` beyond that,
+        `KeyMismatchError` (another `fingerprint`), `LeaseLostError` (it took longer than `lease`, and
+        somebody else has the key now), `PayloadError` and `PayloadTooLargeError` (it ran, and its result
+        could not be kept), `PayloadError` (the result that is kept cannot be read as the annotation says)."""
+        return await self._once(key, run, options)
+
+    async def _run_once(
+        self, key: str, run: Callable[[], Any], token: Any, texts: list[tuple[str, str]]
+    ) -> tuple[bytes, str]:
+        if is_coroutine_function(run):
+            return await super()._run_once(key, run, token, texts)
+
+        async def in_thread() -> Any:
+            value = await asyncio.to_thread(run)
+            return await value if inspect.isawaitable(value) else value
+
+        # A thread cannot be taken away from it: what it did is kept, and nobody else begins meanwhile.
+        running = asyncio.ensure_future(super()._run_once(key, in_thread, token, texts))
+        self._keep(running)
+        running.add_done_callback(noted)
+        return await asyncio.shield(running)
+
     async def _publish(self, messages: list[Any]) -> list[Receipt]:
-        receipts: list[Receipt] = await self._request(self._check().port.publish, messages, fields_of)
+        native = self._check()
+        receipts: list[Receipt] = await self._ask(native, native.port.publish, messages, fields_of)
         return receipts
 
     def _fetch(self) -> bool:
@@ -726,7 +608,7 @@ class Engine(Calls):
 
     def _returned(self, numbers: list[int], outcomes: list[OutcomeTuple]) -> None:
         for number in numbers:
-            del self._running[number]
+            self._running.pop(number, None)
         self._finish(numbers, outcomes)
 
     async def _run_in_thread(
@@ -739,6 +621,8 @@ class Engine(Calls):
             over(outcomes)
 
     def _settled(self, number: int, outcome: OutcomeTuple = ACKED) -> None:
+        if self._loop.is_closed():  # nobody hands anything out any more
+            return
         if threading.get_ident() != self._thread:  # in asyncio.to_thread(message.transaction, ...)
             self._loop.call_soon_threadsafe(self._settled, number, outcome)
         elif self._pulled.pop(number, None) is not None:
@@ -746,7 +630,10 @@ class Engine(Calls):
 
     def _finish(self, numbers: list[int], outcomes: list[OutcomeTuple]) -> None:
         if not self._finished[0]:
-            self._loop.call_soon(self._hand_back)
+            try:
+                self._loop.call_soon(self._hand_back)
+            except RuntimeError:  # the loop has ended
+                return
         self._finished[0].extend(numbers)
         self._finished[1].extend(outcomes)
 
@@ -790,7 +677,10 @@ class Engine(Calls):
         while not native.closed and not native.forked:
             if native.port.poll(PUMP_POLL_US):
                 fetched = threading.Event()
-                self._loop.call_soon_threadsafe(self._fetch_and_tell, fetched)
+                try:
+                    self._loop.call_soon_threadsafe(self._fetch_and_tell, fetched)
+                except RuntimeError:  # the loop has ended, and the engine is yet to be closed
+                    return
                 fetched.wait(1)
 
     def _fetch_and_tell(self, fetched: threading.Event) -> None:

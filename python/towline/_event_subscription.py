@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from towline import _core
     from towline._calls import Span
     from towline._engine import Engine
+    from towline._native import Native
     from towline._sync_engine import SyncEngine
 
 # One question to the engine takes a thread of it at most so long.
@@ -140,12 +142,13 @@ class EventSubscription:
         else:
             work = self._engine._in_thread(context, GIVEN_UP, self._handler.run, raw)
         self._task = self._engine._loop.create_task(work, context=context)
-        self._task.add_done_callback(self._returned, context=context)
+        returned = functools.partial(self._returned, self._engine._native)
+        self._task.add_done_callback(returned, context=context)
 
-    def _returned(self, task: asyncio.Task[Failure]) -> None:
+    def _returned(self, native: Native | None, task: asyncio.Task[Failure]) -> None:
         self._task = None
-        native = self._engine._native
-        if native is not None and not native.forked:
+        is_ours = native is self._engine._native  # else of an opening that failed
+        if is_ours and native is not None and not native.forked:
             native.port.finish_events(self._id, GIVEN_UP if task.cancelled() else task.result())
 
     def _give_up(self) -> None:
@@ -164,6 +167,8 @@ class EventSubscription:
         10000; None: `batch_count_max`. Raises `ClosedError`, `InvalidArgumentError`."""
         count = records.place("count_max", self._count_max if count_max is None else count_max)
         left_us = _span_us(timeout)
+        if not self._engine._is_closed():
+            self._engine._check()
         try:
             async with asyncio.timeout(None if left_us is None else left_us / 1e6):
                 await self._receiving.acquire()
@@ -209,6 +214,8 @@ class EventSubscription:
         `timeout` (default: the engine's drain_timeout). False: that goes on, and what it still does does not
         count; a coroutine is cancelled. Inside a handler of the engine it returns at once, and the rest
         happens later. Idempotent; the engine closes it too."""
+        if not self._engine._is_closed():
+            self._engine._check()
         self._engine.event_store._streaming.discard(self)
         if self._engine._is_closed():
             return True

@@ -10,7 +10,7 @@ from towline import _payload, records
 from towline._arguments import names_arguments
 from towline._calls import Span
 from towline._event_subscription import EventSubscription
-from towline._native import texts_of
+from towline._option_texts import texts_of
 from towline._options import RetryOptions
 from towline.records import Appended, EventPage, NewEvent, Page, RecordedEvent, Snapshot, StreamInfo
 

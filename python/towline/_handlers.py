@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from towline import _message, records
+from towline import _message, _payload, records
 from towline._message import Defer, Message, OutcomeTuple, Reject, Retry
 from towline._payload import PayloadError
 
@@ -24,6 +24,16 @@ UNREADABLE = "PayloadError"
 WAIT_US_MAX = 2**62
 # Told of what became of the messages of a handler, in their order.
 Over = Callable[[list[OutcomeTuple]], None]
+
+
+def called_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What runs when it is called: of an object its method."""
+    called: Callable[..., Any] = getattr(function, "__call__", function)
+    return function if inspect.isroutine(function) else called
+
+
+def is_coroutine_function(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called_of(function))
 
 
 class Handler:
@@ -47,7 +57,7 @@ class Handler:
             raise TypeError(f"a handler is a function, not a {type(function).__name__}")
         self.function = function
         self.name: str = getattr(function, "__qualname__", None) or repr(function)
-        called = function if inspect.isroutine(function) else getattr(function, "__call__", function)
+        called = called_of(function)
         self.is_async = inspect.iscoroutinefunction(called)
         self.in_batches = in_batches
         self.kind: Any = inspect.Parameter.empty
@@ -68,6 +78,7 @@ class Handler:
             if kind is Message:
                 self.message_name = name
             elif self.payload_name is None:
+                self._refuse_unreadable(name, kind)
                 self.payload_name = name
                 self.by_place = parameter.kind is parameter.POSITIONAL_ONLY
                 self.kind = kind
@@ -82,6 +93,15 @@ class Handler:
             and self.message_name is not None
             and parameters[self.message_name].kind is not inspect.Parameter.KEYWORD_ONLY
         )
+
+    def _refuse_unreadable(self, name: str, kind: Any) -> None:
+        """Here, and not with each message."""
+        if kind is not bytes and (bad := _payload.unreadable(kind)) is not None:
+            raise TypeError(
+                f"handler {self.name!r}: its parameter '{name}' is annotated as {_shown(kind)}, but no "
+                f"payload can be read as {_shown(bad)}; take bytes, str, what JSON knows, a dataclass or a "
+                "model"
+            )
 
     def _kind_of(self, name: str, hint: Any) -> Any:
         """Of one message's value for this parameter."""
@@ -126,9 +146,9 @@ class Handler:
             task = asyncio.current_task()
             is_stopped = task is not None and task.cancelling() > 0
             rest = _message.RELEASED if is_stopped else outcome_of(error)
-        except GeneratorExit:  # its loop is gone, and nobody can be told
-            raise
         except BaseException as error:
+            if isinstance(error, GeneratorExit) and asyncio._get_running_loop() is None:
+                raise  # not of the handler: its loop is gone, and nobody can be told
             rest = outcome_of(error)
         over(_filled(outcomes, rest) if outcomes else [rest] * len(messages))
 
@@ -161,6 +181,10 @@ class Handler:
         return self.function(**{self.payload_name: payload}, **given)
 
 
+def _shown(annotation: Any) -> str:
+    return annotation.__qualname__ if inspect.isclass(annotation) else str(annotation)
+
+
 def _filled(outcomes: list[OutcomeTuple | None], rest: OutcomeTuple) -> list[OutcomeTuple]:
     return [rest if outcome is None else outcome for outcome in outcomes]
 
@@ -177,11 +201,18 @@ def outcome_of(error: BaseException) -> OutcomeTuple:
         error = bad
     if isinstance(error, Reject):
         return (_message.DEAD_LETTER, None, "Rejected", text_of(error), "")
-    # By this name it is permanent (_registered.py), whatever a subclass is called.
-    name = UNREADABLE if isinstance(error, PayloadError) else _utf8(type(error).__qualname__)
+    return (_message.FAIL, None, error_type_of(type(error)), text_of(error), stack_of(error))
+
+
+def error_type_of(kind: type[BaseException]) -> str:
+    """The name that is recorded of an error."""
+    if issubclass(kind, PayloadError):
+        return UNREADABLE  # by this name it is permanent (_registered.py), whatever a subclass is called
+    if issubclass(kind, (Reject, Retry)):
+        return "Rejected" if issubclass(kind, Reject) else "Retry"
+    name = _utf8(kind.__qualname__)
     # By the usual name the engine would take it for the wish to be handed the message again.
-    name = AWAITED if name == "CancelledError" else name
-    return (_message.FAIL, None, name, text_of(error), stack_of(error))
+    return AWAITED if name == "CancelledError" else name
 
 
 def failure_of(error: BaseException) -> tuple[str, str]:

@@ -87,6 +87,17 @@ class _Request:
             self.permit.release()
 
 
+def _whole(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise errors.InvalidArgumentError(f"{name} is {records.shown(value)}, but must be a whole number")
+    return value
+
+
+def _at_least(name: str, value: int, bound: int) -> None:
+    if _whole(name, value) < bound:
+        raise errors.InvalidConfigError(f"{name} is {value}, but must be at least {bound}")
+
+
 class Limiter:
     """At most `limit` [1, 2^31) at once, first come, first served; `waiting_max` may wait, one more raises
     `OverloadedError`.
@@ -95,12 +106,13 @@ class Limiter:
         async with limiter:          # or `with limiter:`, which blocks its thread
             await call_the_bank()
 
-    Thread-safe; of no event loop and of no engine. Raises `InvalidConfigError`.
+    Thread-safe; of no event loop and of no engine. Raises `InvalidConfigError`, and `InvalidArgumentError`
+    for what is no whole number.
     """
 
     def __init__(self, limit: int, *, waiting_max: int = 10_000) -> None:
-        if limit < 0 or waiting_max < 0:
-            raise errors.InvalidConfigError(f"limit is {limit}, but must be at least 1")
+        _at_least("limit", limit, 1)
+        _at_least("waiting_max", waiting_max, 0)
         self._permits = _core.Permits(limit, waiting_max)
         # Permits of `with` blocks: one is as good as another.
         self._entered: deque[Permit] = deque()
@@ -117,7 +129,7 @@ class Limiter:
             except RuntimeError:  # the loop is closed: nobody waits any more
                 pass
 
-        request = _Request(self._permits, weight, tell)
+        request = _Request(self._permits, _whole("weight", weight), tell)
         try:
             async with asyncio.timeout(None if timeout is None else records.seconds_to_us(timeout) / 1e6):
                 if not request.is_decided:
@@ -133,7 +145,7 @@ class Limiter:
     def acquire_blocking(self, *, weight: int = 1, timeout: float | timedelta | None = None) -> Permit:
         """As `acquire`, for threads. Ctrl-C ends the wait at once."""
         decided = threading.Event()
-        request = _Request(self._permits, weight, decided.set)
+        request = _Request(self._permits, _whole("weight", weight), decided.set)
         try:
             decided.wait(None if timeout is None else records.seconds_to_us(timeout) / 1e6)
         except BaseException:
@@ -145,14 +157,13 @@ class Limiter:
 
     def try_acquire(self, *, weight: int = 1) -> Permit | None:
         """Never waits; None when none is free or others wait already."""
-        permit = self._permits.try_acquire(weight)
+        permit = self._permits.try_acquire(_whole("weight", weight))
         return None if permit is None else Permit(permit)
 
     def set_limit(self, limit: int) -> None:
         """Takes effect at once: after a shrink nobody is stopped, and new ones wait until enough came
         back."""
-        if limit < 0:
-            raise errors.InvalidConfigError(f"limit is {limit}, but must be at least 1")
+        _at_least("limit", limit, 1)
         self._permits.set_limit(limit)
 
     def statistics(self) -> LimiterStatistics:

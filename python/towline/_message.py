@@ -12,6 +12,7 @@ from typing import Any, Literal, overload
 
 from towline import _core, _payload, records
 from towline.errors import InvalidArgumentError, TowlineError
+from towline.records import is_utf8, meant
 
 # Outcome.Kind of the engine, and how one crosses the boundary: kind, delay in us, type, message, stack.
 ACK, FAIL, NAK, DEFER, DEAD_LETTER, RELEASE = range(6)
@@ -81,7 +82,7 @@ class Message(_core.Delivery):
     is taken at once and becomes durable with the consumer's next commit. With `wait=True` it is durable when
     the call is over: in a thread without an event loop the call waits, in a coroutine await what it returns.
     A second one raises `AlreadySettledError`, one after the lease went to somebody else `LeaseLostError`;
-    both change nothing.
+    both change nothing. The `context` of an error has `topic`, `message_id` and `attempt`.
     """
 
     __slots__ = ()
@@ -140,18 +141,28 @@ class Message(_core.Delivery):
 
     def extend(self, by: float | timedelta) -> None:
         """Gives the handler so many seconds more, from now. At most 24 hours."""
-        self._extend(records.seconds_to_us(by))
+        us = records.seconds_to_us(by)
+        try:
+            self._extend(us)
+        except TowlineError as error:
+            raise _of(self, error) from None
 
     def progress(self, note: str = "") -> None:
         """Notes how far the handler is; also gives it its whole time again."""
-        self._progress(note)
+        try:
+            self._progress(note)
+        except TowlineError as error:
+            raise _of(self, error) from None
 
     def transaction(self, body: Callable[[Transaction], None]) -> None:
         """`sqlite:` only. Runs `body` in the calling thread; its SQL, what it publishes and the
         acknowledgement of this message are one transaction. When it raises nothing happened and the message
         is unsettled. It must be quick: every writer of the file waits for it. In a coroutine: `await
         asyncio.to_thread(...)`."""
-        self._transaction(lambda native: body(Transaction(native)))
+        try:
+            self._transaction(lambda native: body(Transaction(native)))
+        except TowlineError as error:
+            raise _of(self, error) from error.__cause__
         if self._on_settled:
             self._on_settled(self._number)
 
@@ -167,12 +178,21 @@ class Message(_core.Delivery):
         return loop.run_in_executor(None, self._decide_now, outcome, True)
 
     def _decide_now(self, outcome: OutcomeTuple, wait: bool) -> None:
-        self._settle(outcome, wait)
+        try:
+            self._settle(outcome, wait)
+        except TowlineError as error:
+            raise _of(self, error) from None
         if self._on_settled:
             self._on_settled(self._number)
 
     def __repr__(self) -> str:
         return f"<Message {self.id} of {self.topic!r}, attempt {self.attempt}>"
+
+
+def _of(message: Message, error: TowlineError) -> TowlineError:
+    """It says of which message it is."""
+    error.context.update(topic=message.topic, message_id=message.id, attempt=message.attempt)
+    return error
 
 
 class _Over:
@@ -216,19 +236,50 @@ FIELDS = (
 
 
 def fields_of(message: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Of one message of a batch."""
+    """Of one message of a batch. What is wrong with it `refused_batch` names by its place."""
     if not isinstance(message, Mapping):
         raise InvalidArgumentError(
-            f"a message of a batch is {records.shown(message)}, but must be a dict of what publish() takes"
+            f"a message is {records.shown(message)}, but must be a dict of what publish() takes"
         )
     for name in message:
         if name not in FIELDS:
             known = ", ".join(FIELDS)
-            raise InvalidArgumentError(f"a message of a batch has {name!r}; what it may have is {known}")
+            near = meant(str(name), FIELDS)
+            raise InvalidArgumentError(f"a message has {name!r}{near}; what it may have is {known}")
     for name in ("topic", "payload"):
         if name not in message:
-            raise InvalidArgumentError(f"a message of a batch has no {name!r}; give topic and payload")
+            raise InvalidArgumentError(f"a message has no {name!r}; give topic and payload")
     return message_tuple(**message)
+
+
+def refused(fields: tuple[Any, ...], error: TypeError) -> Exception:
+    """Of a message that the native half could not take: texts may have what UTF-8 has no bytes for."""
+    texts = dict(zip(FIELDS, fields, strict=True))
+    headers = texts.pop("headers")
+    texts.update({f"the name of headers[{name!r}]": name for name in headers})
+    texts.update({f"headers[{name!r}]": value for name, value in headers.items()})
+    for name, text in texts.items():
+        if isinstance(text, str) and not is_utf8(text):
+            return InvalidArgumentError(f"{name} is {text!r}, which UTF-8 has no bytes for")
+    return error
+
+
+def refused_batch(messages: list[Any], error: Exception) -> Exception:
+    """The error of the first message that is to blame, with its place."""
+    for i, message in enumerate(messages):
+        try:
+            fields = fields_of(message)
+            if isinstance(error, TypeError) and (found := refused(fields, error)) is not error:
+                raise found
+        except TowlineError as bad:
+            text = bad.message
+            text = text.replace("a message", f"messages[{i}]", 1) if text.startswith("a message ") else (
+                f"messages[{i}]: {text}"
+            )
+            return type(bad)(text)
+        except (_payload.PayloadError, TypeError) as bad:
+            return type(bad)(f"messages[{i}]: {bad}")
+    return error
 
 
 def messages_of(batch: Any) -> list[Any]:
@@ -317,3 +368,7 @@ def message_tuple(
         records.seconds_to_us(skip_if_late_by, "skip_if_late_by"),
         id,
     )
+
+
+# Errors about its arguments are told as those of what takes them.
+message_tuple.__qualname__ = "publish"

@@ -1,5 +1,4 @@
-"""One engine of the native half, with what both twins need: options as texts, logs, forks, and the exit of
-the interpreter."""
+"""One engine of the native half, with what both twins need: logs, forks, and the exit of the interpreter."""
 
 from __future__ import annotations
 
@@ -8,11 +7,10 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
-from datetime import timedelta
+from collections.abc import Callable
 from typing import Any
 
-from towline import _core, _options, errors
+from towline import _core, errors
 
 logger = logging.getLogger("towline")
 
@@ -25,44 +23,6 @@ ORDERINGS = {"none": "unordered", "key": "key_ordered", "partition": "partition_
 
 # Until they are shut: closing one takes time, which is not the garbage collector's to spend.
 _open: set[Native] = set()
-
-
-def texts_of(group: str, options: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Options by their names here, as the engine takes them: names and values as text."""
-    table = _options.TABLE[group]
-    texts: list[tuple[str, str]] = []
-    for name, value in options.items():
-        if name not in table:
-            known = ", ".join(table)
-            raise errors.InvalidConfigError(f"unknown option '{prefix}{name}'; known are {known}")
-        wire, kind, inner = table[name]
-        where = prefix + wire
-        if inner is not None:
-            if not isinstance(value, Mapping):
-                raise errors.InvalidConfigError(f"{prefix}{name} is a {type(value).__name__}, not a dict")
-            texts.extend(texts_of(inner, value, f"{where}."))
-        elif kind in ("texts", "counts", "mses"):
-            if isinstance(value, (str, bytes)):
-                raise errors.InvalidConfigError(f"{prefix}{name} is one text, not a list of them")
-            texts.extend((where, _text(one, kind.removesuffix("es").removesuffix("s"))) for one in value)
-        elif kind == "ms" and (isinstance(value, bool) or not isinstance(value, (int, float, timedelta))):
-            raise errors.InvalidConfigError(
-                f"{prefix}{name} is a {type(value).__name__}, not a number of seconds or a timedelta"
-            )
-        else:
-            texts.append((where, _text(value, kind)))
-    return texts
-
-
-def _text(value: Any, kind: str) -> str:
-    if kind in ("ms", "m"):  # "mses" without its ending
-        seconds = value.total_seconds() if isinstance(value, timedelta) else value
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-            return str(value)
-        return f"{seconds * 1000:.3f}"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
 
 
 def log_level() -> int | None:

@@ -104,8 +104,8 @@ class RetryOptions(TypedDict, total=False):
     """Times are seconds, or timedeltas."""
 
     # "fixed" b; "linear" b*n; "exponential" b*m^(n-1); "fibonacci" b*F(n); "sequence" the list, its last
-    # entry repeated; "custom" the function. n: failures so far.
-    kind: Literal["fixed", "linear", "exponential", "fibonacci", "sequence", "custom"]
+    # entry repeated. n: failures so far.
+    kind: Literal["fixed", "linear", "exponential", "fibonacci", "sequence"]
     # Attempts in all, the first one included; then the message becomes a dead letter. [1, 1000000]
     max_attempts: int
     # b: the wait before the first retry; 0 only where the kind does not grow from it. [0, 86400]
@@ -129,10 +129,10 @@ class RetryOptions(TypedDict, total=False):
 class ClassifyOptions(TypedDict, total=False):
     """Times are seconds, or timedeltas."""
 
-    # Error types that are tried again, exact names.
-    transient_types: Sequence[str]
-    # Error types that go to the dead letters at once, exact names.
-    permanent_types: Sequence[str]
+    # Error types that are tried again, their classes or exact names.
+    transient_types: Sequence[str | type[BaseException]]
+    # Error types that go to the dead letters at once, their classes or exact names.
+    permanent_types: Sequence[str | type[BaseException]]
     # Parts of a type name that mean transient, besides Transient, Connection, Network, Unavailable and
     # Timeout.
     transient_patterns: Sequence[str]
@@ -166,8 +166,8 @@ class DeadLettersOptions(TypedDict, total=False):
     enabled: bool
     # A failed message that was published longer ago is not retried; 0: no limit. [0, 315360000]
     age_max: Seconds
-    # Error types that go straight to the dead letters, exact names.
-    error_types: Sequence[str]
+    # Error types that go straight to the dead letters, their classes or exact names.
+    error_types: Sequence[str | type[BaseException]]
     # Keep payload and headers. False keeps only the facts, and such an entry cannot be redriven without a
     # new payload.
     keep_original: bool
@@ -325,8 +325,8 @@ class IdempotencyOptions(TypedDict, total=False):
     wait_max: Seconds
 
 
-# By group and name here: the name in the table, its type, the group it holds.
-TABLE: dict[str, dict[str, tuple[str, str, str | None]]] = {
+# By group and name here: the name in the table, its type, the group it holds or its choices.
+TABLE: dict[str, dict[str, tuple[str, str, str | tuple[str, ...] | None]]] = {
     "Alert": {
         "depth_count": ("depth_count", "count", None),
         "age": ("age_ms", "ms", None),
@@ -346,7 +346,7 @@ TABLE: dict[str, dict[str, tuple[str, str, str | None]]] = {
     },
     "Engine": {
         "name": ("name", "text", None),
-        "durability": ("durability", "enum", None),
+        "durability": ("durability", "enum", ("default", "process", "host")),
         "lease": ("lease_ms", "ms", None),
         "partition_count": ("partition_count", "count", None),
         "payload_bytes_max": ("payload_bytes_max", "bytes", None),
@@ -368,12 +368,12 @@ TABLE: dict[str, dict[str, tuple[str, str, str | None]]] = {
         "conversations": ("conversations", "struct", "Conversations"),
     },
     "Retry": {
-        "kind": ("kind", "enum", None),
+        "kind": ("kind", "enum", ("fixed", "linear", "exponential", "fibonacci", "sequence")),
         "max_attempts": ("max_attempts", "count", None),
         "initial_delay": ("initial_delay_ms", "ms", None),
         "multiplier": ("multiplier", "ratio", None),
         "delay_max": ("delay_ms_max", "ms", None),
-        "jitter": ("jitter", "enum", None),
+        "jitter": ("jitter", "enum", ("none", "proportional", "full", "equal", "decorrelated")),
         "jitter_ratio": ("jitter_ratio", "ratio", None),
         "sequence": ("sequence_ms", "mses", None),
         "budget_ratio": ("budget_ratio", "ratio", None),
@@ -383,7 +383,9 @@ TABLE: dict[str, dict[str, tuple[str, str, str | None]]] = {
         "permanent_types": ("permanent_types", "texts", None),
         "transient_patterns": ("transient_patterns", "texts", None),
         "permanent_patterns": ("permanent_patterns", "texts", None),
-        "otherwise": ("otherwise", "enum", None),
+        "otherwise": (
+            "otherwise", "enum", ("transient", "throttled", "permanent", "decode", "not_a_failure"),
+        ),
     },
     "Breaker": {
         "enabled": ("enabled", "bool", None),
@@ -410,9 +412,9 @@ TABLE: dict[str, dict[str, tuple[str, str, str | None]]] = {
         "prefetch_count": ("prefetch_count", "count", None),
         "prefetch_bytes_max": ("prefetch_bytes_max", "bytes", None),
         "batch_count_max": ("batch_count_max", "count", None),
-        "ack": ("ack", "enum", None),
-        "order": ("order", "enum", None),
-        "on_key_failure": ("on_key_failure", "enum", None),
+        "ack": ("ack", "enum", ("on_success", "first", "manual")),
+        "order": ("order", "enum", ("unordered", "key_ordered", "partition_ordered")),
+        "on_key_failure": ("on_key_failure", "enum", ("block_key", "park_key", "skip")),
         "partitions": ("partitions", "counts", None),
         "filter": ("filter", "text", None),
         "start": ("start", "code", None),
@@ -426,7 +428,7 @@ TABLE: dict[str, dict[str, tuple[str, str, str | None]]] = {
         "dead_letters": ("dead_letters", "struct", "DeadLetters"),
     },
     "Topic": {
-        "type": ("type", "enum", None),
+        "type": ("type", "enum", ("queue", "log", "bus")),
         "partition_count": ("partition_count", "count", None),
         "retention": ("retention_ms", "ms", None),
     },

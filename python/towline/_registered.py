@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from towline import _native, errors, records
 from towline._handlers import UNREADABLE, Handler
-from towline._native import texts_of
+from towline._option_texts import texts_of
 
 if TYPE_CHECKING:
     from towline._saga import SagaDefinition
@@ -37,29 +38,52 @@ class Registered:
     def __init__(
         self, topics: Topics, handler: Handler | None, ordering: Ordering, options: Mapping[str, Any]
     ) -> None:
-        if ordering not in _native.ORDERINGS:
-            raise errors.InvalidConfigError(
-                f"ordering is {ordering!r}, but must be one of {', '.join(_native.ORDERINGS)}"
-            )
-        if "order" in options:
-            raise errors.InvalidConfigError(
-                f"order is {options['order']!r}, but this option is called ordering here: "
-                f"one of {', '.join(_native.ORDERINGS)}"
-            )
-        if not isinstance(topics, Iterable):
-            raise errors.InvalidArgumentError(
-                f"topics is {records.shown(topics)}, but must be a name or a pattern, or a list of them"
-            )
         self.handler = handler
-        self.concurrency = int(options.get("concurrency", 1))
-        self.native_arguments = (
-            [topics] if isinstance(topics, str) else list(topics),
-            [
-                *texts_of("Consumer", {**options, "order": _native.ORDERINGS[ordering]}),
-                # What cannot be read cannot be read the next time either.
-                ("classify.permanent_types", UNREADABLE),
-            ],
-            handler is not None and handler.in_batches,
+        self._topics = topics
+        self._group = options.get("group", "")
+        with self.told():
+            _refuse(topics, ordering, options)
+            self.native_arguments = (
+                [topics] if isinstance(topics, str) else list(topics),
+                [
+                    *texts_of("Consumer", {**options, "order": _native.ORDERINGS[ordering]}),
+                    # What cannot be read cannot be read the next time either.
+                    ("classify.permanent_types", UNREADABLE),
+                ],
+                handler is not None and handler.in_batches,
+            )
+        self.concurrency: int = options.get("concurrency", 1)
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """What is wrong with it says of which consumer: where many are registered nobody could tell."""
+        try:
+            yield
+        except errors.TowlineError as error:
+            if self.handler is not None:
+                error.message = f"{self.named()}: {error.message}"
+                error.args = (error.message,)
+            raise
+
+    def named(self) -> str:
+        name = "" if self.handler is None else f" {self.handler.name!r}"
+        of_group = f" (group {self._group!r})" if self._group else ""
+        return f"the consumer{name} of {records.shown(self._topics)}{of_group}"
+
+
+def _refuse(topics: Any, ordering: Any, options: Mapping[str, Any]) -> None:
+    if ordering not in _native.ORDERINGS:
+        raise errors.InvalidConfigError(
+            f"ordering is {ordering!r}, but must be one of {', '.join(_native.ORDERINGS)}"
+        )
+    if "order" in options:
+        raise errors.InvalidConfigError(
+            f"order is {options['order']!r}, but this option is called ordering here: "
+            f"one of {', '.join(_native.ORDERINGS)}"
+        )
+    if not isinstance(topics, Iterable):
+        raise errors.InvalidArgumentError(
+            f"topics is {records.shown(topics)}, but must be a name or a pattern, or a list of them"
         )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from towline import _core, _message, _payload, errors
 from towline._handlers import UNREADABLE, outcome_of
 from towline._message import OutcomeTuple, message_tuple
-from towline._native import texts_of
+from towline._option_texts import texts_of
 from towline._options import SagaOptions, SagaStepOptions
 
 if TYPE_CHECKING:
@@ -190,8 +190,8 @@ class SagaDefinition:
     def __init__(self, type: str, version: int, options: SagaOptions) -> None:
         self.type = type
         self.version = version
-        self._concurrency = int(options.get("concurrency", 16))
         self._texts = texts_of("Saga", options)
+        self._concurrency = options.get("concurrency", 16)
         self._stages: list[list[SagaStep]] = []
         self._begins_with = ""
 

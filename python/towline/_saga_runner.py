@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from towline import _core
     from towline._calls import Span
     from towline._engine import Engine
+    from towline._native import Native
     from towline._sync_engine import SyncEngine
 
 
@@ -40,6 +41,7 @@ class SagaRunner:
         return self.__aenter__().__await__()
 
     async def __aenter__(self) -> Self:
+        self._engine._check()
         async with self._starting:
             if self._native is None:
                 await self._engine._start_saga_runner(self)
@@ -50,7 +52,8 @@ class SagaRunner:
             await self.close()
 
     def statistics(self) -> SagaRunnerStatistics:
-        return SagaRunnerStatistics(*self._open().statistics())
+        self._engine._alive()
+        return SagaRunnerStatistics(*self._started().statistics())
 
     async def close(self, timeout: Span | None = None) -> int:
         """Begins no more calls, waits for those that run up to `timeout` (default: the engine's
@@ -65,6 +68,9 @@ class SagaRunner:
 
     def _open(self) -> _core.SagaRunner:
         self._engine._check()
+        return self._started()
+
+    def _started(self) -> _core.SagaRunner:
         if self._native is None:
             raise errors.ClosedError("the sagas are not run yet; await engine.run_saga(...)")
         return self._native
@@ -84,12 +90,15 @@ class SagaRunner:
             work = self._engine._in_thread(context, RELEASED, function.run, given)
         task = self._engine._loop.create_task(work, context=context)
         self._engine._saga_calls[call.number] = task
-        task.add_done_callback(functools.partial(self._returned, call), context=context)
+        task.add_done_callback(functools.partial(self._returned, call, self._engine._native), context=context)
 
-    def _returned(self, call: _core.SagaCall, task: asyncio.Task[OutcomeTuple]) -> None:
-        del self._engine._saga_calls[call.number]
-        native = self._engine._native
-        if native is not None and not native.forked:
+    def _returned(
+        self, call: _core.SagaCall, native: Native | None, task: asyncio.Task[OutcomeTuple]
+    ) -> None:
+        if native is None or native is not self._engine._native:  # of an opening that failed
+            return
+        self._engine._saga_calls.pop(call.number, None)
+        if not native.forked:
             native.port.finish_saga_call(call, RELEASED if task.cancelled() else task.result())
 
 

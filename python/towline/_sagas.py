@@ -68,7 +68,9 @@ class Sagas:
             "status": status,
             "version": version,
             "unfinished": unfinished,
-            "started_before": None if started_before is None else records.to_us(started_before),
+            "started_before": (
+                None if started_before is None else records.to_us(started_before, "started_before")
+            ),
             "count_max": count_max,
             "cursor": cursor,
         }

@@ -36,6 +36,16 @@ def stamps_of(folder: str) -> dict[str, int]:
     return stamps
 
 
+def how_it_ended(code: int) -> str:
+    """Of the exit code of a process: below 0 it is a signal."""
+    if code >= 0:
+        return f"exited with {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"
+
+
 class Supervisor:
     """Runs `command` in `count` processes until a signal. Each is given a pipe as standard input, which ends
     with this process."""
@@ -46,6 +56,8 @@ class Supervisor:
         self._reload = reload
         self._stamps = stamps_of(".") if reload else {}
         self._running: list[subprocess.Popen[bytes]] = []
+        # Of those that are to end because a file has changed.
+        self._asked: set[int] = set()
         self._signals = 0
         self._handed_on = 0
         self._cannot_run = False
@@ -82,6 +94,7 @@ class Supervisor:
             self._cannot_run = False
             print("towline: a file has changed; starting again", file=sys.stderr, flush=True)
             for process in self._running:
+                self._asked.add(process.pid)
                 process.terminate()
         while not self._signals and not self._cannot_run and len(self._running) < self._count:
             # In a session of its own: what is typed at the terminal comes to this process, which hands
@@ -115,3 +128,7 @@ class Supervisor:
                 if not self._reload:  # with `reload` the next change may help
                     self._exit_code = CANNOT_RUN
                     self._signals = 1
+            elif process.pid not in self._asked:
+                end = f"worker {process.pid} {how_it_ended(process.returncode)}"
+                print(f"towline: {end}; starting another", file=sys.stderr, flush=True)
+            self._asked.discard(process.pid)

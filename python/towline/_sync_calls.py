@@ -8,13 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from towline import _payload, errors, records
 from towline._arguments import names_arguments
 from towline._calls import ACQUIRED, COMPLETED, POLL_S, acked, dead_letter_query
-from towline._message import message_tuple, messages_of
-from towline._native import texts_of
+from towline._message import message_tuple, messages_of, refused, refused_batch
+from towline._option_texts import texts_of
 from towline._options import IdempotencyOptions, RetryOptions, TopicOptions
 from towline.records import (
     BlockedKey,
@@ -34,7 +34,6 @@ from towline.records import (
 if TYPE_CHECKING:
     from typing import Unpack
 
-T = TypeVar("T")
 Span = float | timedelta
 Moment = datetime | float
 Answer = Literal["done", "already_fired", "not_found"]
@@ -109,12 +108,20 @@ class SyncCalls:
             skip_if_late_by=skip_if_late_by,
             id=id,
         )
-        return acked((self._publish([fields]))[0])
+        try:
+            receipts = self._publish([fields])
+        except TypeError as error:
+            raise refused(fields, error) from None
+        return acked(receipts[0])
 
     def publish_batch(self, messages: Sequence[Mapping[str, Any]]) -> list[Receipt]:
         """Publishes many: each a dict of what `publish` takes. One receipt per message, in order; it does not
         raise for single messages, so look at `receipt.outcome`. The valid ones are stored together."""
-        return self._publish(messages_of(messages))
+        given = messages_of(messages)
+        try:
+            return self._publish(given)
+        except (errors.InvalidArgumentError, _payload.PayloadError, TypeError) as error:
+            raise refused_batch(given, error) from None
 
     def publish_with_retry(
         self,
@@ -127,12 +134,13 @@ class SyncCalls:
     ) -> Receipt:
         """Publishes, and while the message is not stored tries again by `retry`, at most for `timeout`. When
         all attempts failed it becomes a dead letter `publish_failed` and the last error is raised."""
-        raw = self._call(
-            "publish_with_retry",
-            message_tuple(topic, payload, **options),
-            texts_of("Retry", retry or {}),
-            None if timeout is None else records.seconds_to_us(timeout),
-        )
+        fields = message_tuple(topic, payload, **options)
+        texts = texts_of("Retry", retry or {})
+        limit = None if timeout is None else records.seconds_to_us(timeout)
+        try:
+            raw = self._call("publish_with_retry", fields, texts, limit)
+        except TypeError as error:
+            raise refused(fields, error) from None
         return acked(raw)
 
     def cancel(self, message_id: str) -> Answer:
@@ -142,7 +150,7 @@ class SyncCalls:
 
     def reschedule(self, message_id: str, due_at: Moment) -> Answer:
         """Moves the due time of a delayed message."""
-        answer: int = self._call("reschedule", message_id, records.to_us(due_at))
+        answer: int = self._call("reschedule", message_id, records.to_us(due_at, "due_at"))
         return records.ANSWERS[answer]
 
     def pending(self, topic: str = "", *, count_max: int = 100, cursor: str = "") -> Page[Scheduled]:
@@ -263,25 +271,18 @@ class SyncCalls:
 
     # ---- idempotency ----------------------------------------------------------------------------------
 
-    def once(
-        self, key: str, run: Callable[[], T], **options: Unpack[IdempotencyOptions]
-    ) -> T:
-        """Runs `run` unless this key has a result, and returns the result: what JSON knows, or bytes. Single
-        flight among callers and processes; a run that raises leaves the key free. None, 0, False and "" are
-        results.
-
-        `wait_max`: how long to wait for another caller's run. Raises `InProgressError` beyond that,
-        `KeyMismatchError` (another `fingerprint`), `LeaseLostError` (it took longer than `lease`, and
-        somebody else has the key now)."""
+    def _once(self, key: str, run: Callable[[], Any], options: IdempotencyOptions) -> Any:
         if not callable(run):
             raise TypeError(f"what runs once is a function, not a {type(run).__name__}")
+        records.text("key", key)
+        wanted = _payload.result_kind(run)
         texts = texts_of("Idempotency", options)
         wait_max = records.seconds_to_us(options.get("wait_max", 0)) / 1_000_000
         deadline = time.monotonic() + wait_max
         while True:
             kind, token, retry_after_us, result, content_type = self._begin(key, texts)
             if kind == COMPLETED:
-                return cast(T, _payload.decode(result, content_type, Any) if content_type else result)
+                return _payload.read_result(key, result, content_type, wanted)
             if kind == ACQUIRED:
                 break
             if time.monotonic() >= deadline:
@@ -290,18 +291,29 @@ class SyncCalls:
                     retry_after=retry_after_us / 1_000_000,
                 )
             time.sleep(min(POLL_S, retry_after_us / 1_000_000))
+        result, content_type = self._run_once(key, run, token, texts)
+        return _payload.read_result(key, result, content_type, wanted)
+
+    def _run_once(
+        self, key: str, run: Callable[[], Any], token: Any, texts: list[tuple[str, str]]
+    ) -> tuple[bytes, str]:
+        """What is stored then."""
         try:
             value = run()
-            result, content_type = _payload.encode(value)
         except BaseException:
             self._call("fail", token)
             raise
         try:
+            result, content_type = _payload.encode(value)
             self._call("complete", token, result, content_type, texts)
-        except errors.PayloadTooLargeError:
+        except (_payload.PayloadError, errors.PayloadTooLargeError) as error:
             self._call("fail", token)
-            raise
-        return value
+            text = error.message if isinstance(error, errors.TowlineError) else str(error)
+            raise type(error)(
+                f"the function of the key {key!r} has run, but its result was not kept, so it would run "
+                f"again: {text}"
+            ) from error
+        return result, content_type
 
     # ---- operation ------------------------------------------------------------------------------------
 

@@ -57,6 +57,7 @@ class SyncConversationFeed:
         records.place("count_max", count_max)
         if message.sequence == 0:
             raise errors.InvalidArgumentError("sequence is 0, but messages are numbered from 1")
+        self._engine._check()
         with self._asking:
             self._engine._check()
             given = self._given.get(message.conversation)

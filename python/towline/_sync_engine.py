@@ -10,15 +10,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from towline import _native, _sync_calls, errors, records
 from towline._calls import Span
 from towline._event_subscription import GIVEN_UP, SyncEventSubscription
-from towline._handlers import Handler
+from towline._handlers import Handler, is_coroutine_function
 from towline._message import ACKED, RELEASED, Message, OutcomeTuple, fields_of, handed_over
 from towline._native import ALERT, DELIVERY, EVENTS, LOG, SAGA_CALLS, STOP, Native
-from towline._options import ConsumerOptions
+from towline._options import ConsumerOptions, IdempotencyOptions
 from towline._registered import DRAIN_COUNT, PUMP_POLL_US, AtOpen, Ordering, Registered, Topics, running_in
 from towline._saga import SagaDefinition
 from towline._saga_runner import SyncSagaRunner
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from towline import _core
     from towline.testing import VirtualClock
 
+T = TypeVar("T")
 
 # Outcomes that follow each other within so many seconds are told together.
 TELL_AFTER = 0.001
@@ -317,7 +318,8 @@ class SyncEngine(_sync_calls.SyncCalls):
             port.open(None, self._url, self._texts, None if self._clock is None else self._clock._native)
             self._native.start_pump(self._pump_main)
             for registered in self._at_open.consumers:
-                self._start(SyncConsumer(self, registered))
+                with registered.told():
+                    self._start(SyncConsumer(self, registered))
             for name, function, options in self._at_open.event_handlers:
                 self._events.subscribe(name, function, **options)
             for saga in self._at_open.sagas:
@@ -446,6 +448,18 @@ class SyncEngine(_sync_calls.SyncCalls):
 
     def _call(self, name: str, *arguments: Any) -> Any:
         return getattr(self._check().port, name)(None, *arguments)
+
+    def once(self, key: str, run: Callable[[], T], **options: Unpack[IdempotencyOptions]) -> T:
+        """As `Engine.once`; the function runs in the calling thread."""
+        return cast(T, self._once(key, run, options))
+
+    def _run_once(
+        self, key: str, run: Callable[[], Any], token: Any, texts: list[tuple[str, str]]
+    ) -> tuple[bytes, str]:
+        if is_coroutine_function(run):
+            self._call("fail", token)
+            raise errors.InvalidArgumentError("run is a coroutine function; use `async with` for it")
+        return super()._run_once(key, run, token, texts)
 
     def _publish(self, messages: list[Any]) -> list[Receipt]:
         return self._check().port.publish_and_wait(messages, fields_of)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import builtins
 from typing import Any, ClassVar
 
+from towline import _wording
+
 
 class TowlineError(Exception):
     """Everything that towline raises. `code` is the contract: the same text in every language and in logs.
@@ -459,4 +461,7 @@ BY_NUMBER: dict[int, type[TowlineError]] = {
 def of(number: int, message: str, native_code: int) -> TowlineError:
     """The exception for an error of the engine."""
     context = {"native_code": native_code} if native_code else {}
-    return BY_NUMBER.get(number, TowlineError)(message, **context)
+    kind = BY_NUMBER.get(number, TowlineError)
+    if kind in (InvalidConfigError, InvalidDelayError, TopologyMismatchError):
+        message = _wording.in_python(message)
+    return kind(message, **context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -45,8 +46,11 @@ def from_us(us: int) -> datetime:
 def to_us(moment: datetime | float, name: str = "the time") -> int:
     """Microseconds since 1970 of an aware datetime, or of seconds since 1970."""
     if isinstance(moment, datetime):
-        if moment.tzinfo is None:
-            raise ValueError("the time has no zone; use datetime.now(timezone.utc), or seconds since 1970")
+        if moment.utcoffset() is None:
+            raise errors.InvalidArgumentError(
+                f"{name} is {shown(moment)}, which has no zone; use datetime.now(timezone.utc), "
+                "moment.astimezone() for local time, or seconds since 1970"
+            )
         return round((moment - _EPOCH) / timedelta(microseconds=1))
     return _microseconds(moment, name, "an aware datetime, or seconds since 1970 as a number")
 
@@ -74,6 +78,21 @@ def shown(value: Any) -> str:
     except Exception:
         text = f"a {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def is_utf8(text: str) -> bool:
+    """Halves of surrogate pairs, such as those of file names, have no bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """For the text of an error about a name that nobody knows."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f", did you mean '{near[0]}'?" if near else ""
 
 
 class Receipt(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import dataclasses
+import gc
 import threading
 import time
 from typing import Any
@@ -409,3 +410,39 @@ async def test_a_retry_waits_on_the_virtual_clock(url: str) -> None:
         assert attempts == [1, 2]
         await clock.advance_and_settle(engine, 0.1)
         assert attempts == [1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", [GeneratorExit, KeyError])
+@asynchronous
+async def test_whatever_a_handler_raises_is_a_failed_attempt(url: str, kind: type[BaseException]) -> None:
+    said: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: said.append(what))
+
+    async def handle() -> None:
+        raise kind("no")
+
+    async with Engine(url) as engine:
+        await engine.consume("a", handle, group="g", retry={"max_attempts": 1})
+        await engine.publish("a", b"")
+        found: list[Any] = []
+        while not found:
+            found = (await engine.dead_letters()).items
+        assert found[0].error_type == kind.__name__ and found[0].reason == "exhausted"
+    gc.collect()
+    assert said == []
+
+
+@asynchronous
+async def test_the_errors_of_a_message_say_of_which(url: str) -> None:
+    async with Engine(url) as engine:
+        await engine.publish("a", b"")
+        async with engine.subscribe("a", group="g") as subscription:
+            message = await subscription.receive(20)
+            assert message is not None
+            message.ack()
+            calls: list[Any] = [message.ack, message.nak, lambda: message.extend(5), message.progress]
+            for call in calls:
+                with pytest.raises((errors.AlreadySettledError, errors.LeaseLostError)) as told:
+                    call()
+                context = {"topic": "a", "message_id": message.id, "attempt": 1}
+                assert context.items() <= told.value.context.items()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from conftest import asynchronous, eventually, eventually_async
 
-from towline import Engine, Message, NewEvent, errors
+from towline import Engine, Message, NewEvent, Saga, errors
 
 
 def run(code: str, *arguments: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
@@ -480,3 +480,64 @@ def test_the_logger_decides_what_is_logged(url: str) -> None:
     )
     assert done.returncode == 0
     assert "towline WARNING consumer: g/a: circuit breaker open" in done.stderr
+
+
+@pytest.mark.parametrize("twin", ["async", "sync"])
+@asynchronous
+async def test_an_engine_that_could_not_be_opened_can_be_opened_later(tmp_path: Path, twin: str) -> None:
+    engine = Engine(f"sqlite:{tmp_path}/later/store.db")
+    handled: list[str] = []
+
+    @engine.consumer("a", group="g")
+    def handle(what: str) -> None:
+        handled.append(what)
+
+    for _ in range(2):
+        with pytest.raises(errors.TowlineError):
+            if twin == "sync":
+                engine.__enter__()
+            else:
+                await engine.open()
+    (tmp_path / "later").mkdir()
+    if twin == "sync":
+        with engine as opened:
+            opened.publish("a", "x")
+            assert eventually(lambda: handled == ["x"])
+    else:
+        with pytest.raises(errors.ClosedError, match="not open"):
+            await engine.publish("a", "x")
+        async with engine:
+            await engine.publish("a", "x")
+            assert await eventually_async(lambda: handled == ["x"])
+
+
+@asynchronous
+async def test_what_an_opening_that_failed_has_started_does_not_disturb_the_next(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(url)
+    runs, may_end = [0], threading.Event()
+
+    @engine.consumer("a", group="g")
+    def handle() -> None:
+        runs[0] += 1
+        may_end.wait(30)
+
+    async with Engine(url) as other:
+
+        async def fail(_: Any) -> None:
+            await other.publish("a", b"")
+            assert await eventually_async(lambda: runs[0] == 1)
+            raise ZeroDivisionError
+
+        engine.saga(Saga("order").step("charge", print, pivot=True))
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "run_saga", fail)
+            with pytest.raises(ZeroDivisionError):
+                await engine.open()
+        await engine.open()
+        assert await eventually_async(lambda: runs[0] == 2)
+        may_end.set()
+        await engine.settle_down()
+        assert [one.waiting + one.in_flight for one in await other.backlog() if one.topic == "a"] == [0]
+        await engine.close()

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from typing import Any
 
 import pytest
 from conftest import asynchronous, eventually
@@ -84,3 +85,20 @@ def test_ctrl_c_ends_a_blocking_wait_and_gives_the_place_away() -> None:
     assert limiter.statistics().waiting == 0
     held.release()
     assert limiter.try_acquire() is not None
+
+
+@pytest.mark.parametrize("value", ["2", 2.5, None, True])
+def test_what_is_no_whole_number_is_refused_by_name(value: Any) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match=f"limit is {value!r}, but must be a whole number"):
+        Limiter(value)
+    with pytest.raises(errors.InvalidArgumentError, match="waiting_max is"):
+        Limiter(2, waiting_max=value)
+    limiter = Limiter(2)
+    with pytest.raises(errors.InvalidArgumentError, match="limit is"):
+        limiter.set_limit(value)
+    for call in (limiter.try_acquire, limiter.acquire_blocking):
+        with pytest.raises(errors.InvalidArgumentError, match="weight is"):
+            call(weight=value)
+    with pytest.raises(errors.InvalidConfigError, match="limit is 0, but must be at least 1"):
+        Limiter(0)
+    assert limiter.statistics().limit == 2

@@ -11,7 +11,7 @@ import pytest
 from conftest import asynchronous
 
 import towline
-from towline import Engine, Message, errors
+from towline import Engine, Message, PayloadError, errors
 from towline.testing import VirtualClock
 
 
@@ -120,7 +120,7 @@ async def test_many_publishers_at_once_share_commits(url: str) -> None:
 async def test_bad_options_are_refused_by_name(url: str) -> None:
     with pytest.raises(errors.InvalidConfigError, match="unknown option 'leese'"):
         Engine(url, leese=5)  # type: ignore[call-arg]
-    with pytest.raises(errors.InvalidConfigError, match="lease_ms is 1 ms, but must be between"):
+    with pytest.raises(errors.InvalidConfigError, match="lease is 0.001 s, but must be between"):
         async with Engine(url, lease=0.001):
             pass
     with pytest.raises(errors.InvalidUrlError):
@@ -182,7 +182,7 @@ def test_a_batch_that_is_none_is_refused_whole() -> None:
         ({}, "messages is {}"),
         (None, "messages is None"),
         ("orders", "messages is 'orders'"),
-        ([good, 1], "a message of a batch is 1"),
+        ([good, 1], "messages[1] is 1, but"),
         ([good, {"topic": "orders", "value": 1}], "'value'"),
         ([good, {"topic": "orders"}], "no 'payload'"),
     ]
@@ -222,3 +222,56 @@ def test_a_second_name_of_the_order_is_refused() -> None:
         engine.consumer("orders", **options)(handle)
     with engine as running, pytest.raises(errors.InvalidConfigError, match="order is 'unordered'.*ordering"):
         running.consume("orders", handle, **options)
+
+
+SURROGATE = "caf\udce9"
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"key": SURROGATE}, r"key is 'caf\\udce9', which UTF-8 has no bytes for"),
+        ({"topic": SURROGATE}, "topic is"),
+        ({"id": SURROGATE}, "id is"),
+        ({"content_type": SURROGATE}, "content_type is"),
+        ({"headers": {"a": SURROGATE}}, r"headers\['a'\] is"),
+        ({"headers": {SURROGATE: "a"}}, r"the name of headers\['caf\\udce9'\] is"),
+        ({"due_at": datetime(2026, 1, 1)}, "due_at is .* has no zone; use"),
+    ],
+)
+@asynchronous
+async def test_what_has_no_bytes_or_no_zone_is_named(fields: dict[str, Any], text: str) -> None:
+    message: dict[str, Any] = {"topic": "a", "payload": b"", **fields}
+    async with Engine("memory:") as engine:
+        for publish in (engine.publish, engine.publish_with_retry):
+            with pytest.raises(errors.InvalidArgumentError, match=text):
+                await publish(**message)
+        with pytest.raises(errors.InvalidArgumentError, match=rf"messages\[1\]: {text}"):
+            await engine.publish_batch([{"topic": "a", "payload": 1}, message])
+        with pytest.raises(PayloadError, match="cannot be written"):
+            await engine.publish("a", SURROGATE)
+        with pytest.raises(errors.InvalidArgumentError, match="group is .* UTF-8 has no bytes"):
+            await engine.release_key(SURROGATE, "a", "k")
+        with pytest.raises(errors.InvalidArgumentError, match="created_from is .* has no zone"):
+            await engine.dead_letters(created_from=datetime(2026, 1, 1))
+        assert await engine.backlog() == []
+
+
+@asynchronous
+async def test_a_bad_message_of_a_batch_is_named_by_its_place_and_a_wrong_name_with_the_right_one() -> None:
+    good = {"topic": "a", "payload": 1}
+    async with Engine("memory:") as engine:
+        text = r"messages\[3\] has 'paylod', did you mean 'payload'\?"
+        with pytest.raises(errors.InvalidArgumentError, match=text):
+            await engine.publish_batch([good, good, good, {"topic": "a", "paylod": 1}])
+        with pytest.raises(PayloadError, match=r"messages\[1\]: the payload cannot be written"):
+            await engine.publish_batch([good, {"topic": "a", "payload": object()}])
+        with pytest.raises(TypeError, match="no condition of dead letters, did you mean 'topic'"):
+            await engine.dead_letter_groups(topics="a")
+        wrong: Any = {"kye": "k"}
+        with pytest.raises(TypeError, match=r"^Engine\.publish\(\) got an unexpected"):
+            await engine.publish("a", 1, **wrong)
+        with pytest.raises(TypeError, match=r"^publish\(\) got an unexpected"):
+            await engine.publish_with_retry("a", 1, **wrong)
+    with Engine("memory:") as twin, pytest.raises(TypeError, match=r"^SyncEngine\.reschedule\(\) got"):
+        twin.reschedule("a", 1, **wrong)

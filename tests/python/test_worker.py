@@ -13,6 +13,8 @@ import pytest
 from conftest import eventually
 
 from towline import Engine, NewEvent, RecordedEvent, Saga, SagaCall
+from towline.__main__ import shown_url
+from towline._supervisor import how_it_ended
 
 SHOP = """
 from towline import Engine
@@ -68,6 +70,13 @@ def note(id: str) -> None:
         out.write(f"charged {id}\\n")
 """
 
+DYING = """
+import os
+import threading
+
+threading.Timer(0.3, os._exit, [1]).start()
+"""
+
 STUCK = """
 import asyncio
 import time
@@ -83,9 +92,9 @@ async def handle() -> None:
 """
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, target: str = "shop:engine") -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "towline", "run", "shop:engine", *arguments],
+        [sys.executable, "-m", "towline", "run", target, *arguments],
         cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
@@ -207,7 +216,9 @@ def test_a_worker_that_dies_is_started_again_and_the_others_go_with_who_started_
     worker = start(tmp_path, "--workers", "2")
     lines = Lines(worker)
     pids = [lines.pid(), lines.pid()]
-    os.kill(pids.pop(0), signal.SIGKILL)
+    killed = pids.pop(0)
+    os.kill(killed, signal.SIGKILL)
+    lines.next_with(f"towline: worker {killed} was ended by SIGKILL; starting another")
     pids.append(lines.pid())
     worker.kill()
     worker.wait(30)
@@ -266,3 +277,76 @@ def test_what_is_no_engine_is_refused_by_name(tmp_path: Path) -> None:
         worker = start(tmp_path, "--workers", workers)
         _, text = worker.communicate(timeout=30)
         assert worker.returncode == 2 and "ZeroDivisionError" in text
+
+
+@pytest.mark.parametrize(
+    ("target", "hint"),
+    [
+        ("./shop.py:engine", "give shop:engine"),
+        ("shop.py", "give shop:engine"),
+        ("app/shop.py:other", "give app.shop:other"),
+        ("../shop.py", "give shop:engine in the folder .."),
+    ],
+)
+def test_a_path_is_refused_with_the_module_to_give(tmp_path: Path, target: str, hint: str) -> None:
+    worker = start(tmp_path, target=target)
+    _, text = worker.communicate(timeout=30)
+    assert worker.returncode == 2 and f"{target} is a path" in text and hint in text
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "wait"),
+    [
+        ("", [], "up to 30 s"),
+        ("", ["--grace", "1.5"], "up to 1.5 s"),
+        (", drain_timeout=7", [], "up to 7 s"),
+        ("?drain_timeout_ms=5", [], ""),
+    ],
+)
+def test_the_log_says_what_runs_where_and_that_it_stops(
+    tmp_path: Path, options: str, arguments: list[str], wait: str
+) -> None:
+    store = '"sqlite:store.db"'
+    given = store[:-1] + options + '"' if options.startswith("?") else store + options
+    (tmp_path / "shop.py").write_text(EVERYTHING.replace(store, given))
+    worker = start(tmp_path, *arguments)
+    lines = Lines(worker)
+    line = lines.next_with("running on sqlite:store.db: ")
+    for part in (
+        "the consumer 'note' of 'charged' (group 'g')",
+        "the handler of events 'statistics'",
+        "the saga 'parcel', the saga 'order'",
+    ):
+        assert part in line
+    lines.pid()
+    worker.send_signal(signal.SIGTERM)
+    stopping = f"stopping: {f'waiting {wait}'.strip()} for handlers; a second signal ends at once"
+    assert stopping in lines.next_with("stopping")
+    assert worker.wait(30) == 0
+    lines.stream.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:orders.db", "sqlite:orders.db"),
+        ("sqlite:/srv/orders.db?key=hunter2", "sqlite:/srv/orders.db"),
+        ("redis://:hunter2@host:6379/0?password=hunter2", "redis://host:6379/0"),
+        ("nats://user:hunter2@host", "nats://host"),
+        ("memory:", "memory:"),
+    ],
+)
+def test_the_log_has_no_secrets_of_the_url(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
+
+
+def test_a_worker_that_ends_by_itself_is_told(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SHOP + DYING)
+    worker = start(tmp_path, "--workers", "2")
+    lines = Lines(worker)
+    assert "exited with 1; starting another" in lines.next_with("towline: worker")
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(30)
+    lines.stream.close()
+    assert how_it_ended(-signal.SIGSEGV) == "was ended by SIGSEGV"
+    assert how_it_ended(-40) == "was ended by signal 40"

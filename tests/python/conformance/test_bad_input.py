@@ -292,7 +292,7 @@ async def test_bad_15_settling_with_a_bad_delay_is_refused_and_the_message_stays
 async def test_bad_16_leases_that_cannot_work(store: Store) -> None:
     async with refusing(store) as bad:
         for lease in (0, 0.001, -1, timedelta(days=3650)):
-            with pytest.raises(errors.InvalidConfigError, match="lease_ms"):
+            with pytest.raises(errors.InvalidConfigError, match="lease"):
                 async with store.open(lease=lease):
                     pass
             await bad.refuses(
@@ -301,7 +301,7 @@ async def test_bad_16_leases_that_cannot_work(store: Store) -> None:
             )
         for timeout in (0, -1, timedelta(hours=25)):
             await bad.refuses_consumer(
-                errors.InvalidConfigError, "handler_timeout_ms", handler_timeout=timeout
+                errors.InvalidConfigError, "handler_timeout", handler_timeout=timeout
             )
 
 
@@ -312,10 +312,10 @@ async def test_bad_17_retry_policies_that_cannot_work(store: Store) -> None:
         *(({"multiplier": by}, ("multiplier", "1000")) for by in (0.5, 0, -2, 1e9, float("nan"))),
         *(({"jitter_ratio": ratio}, ("jitter_ratio",)) for ratio in (-0.1, 1.5, float("nan"))),
         *(({"budget_ratio": ratio}, ("budget_ratio",)) for ratio in (-0.1, 1.5)),
-        ({"initial_delay": -1}, ("initial_delay_ms",)),
-        ({"initial_delay": 0}, ("initial_delay_ms", "more than 0", "fixed")),
-        ({"initial_delay": timedelta(hours=25)}, ("initial_delay_ms",)),
-        ({"delay_max": 0.01}, ("delay_ms_max", "initial_delay_ms")),
+        ({"initial_delay": -1}, ("initial_delay",)),
+        ({"initial_delay": 0}, ("initial_delay", "more than 0", "fixed")),
+        ({"initial_delay": timedelta(hours=25)}, ("initial_delay",)),
+        ({"delay_max": 0.01}, ("retry.delay_max", "retry.initial_delay")),
         ({"kind": "sequence"}, ("sequence",)),
         ({"kind": "sequence", "sequence": [1, -1]}, ("sequence",)),
         ({"kind": "custom"}, ("custom",)),
@@ -375,7 +375,7 @@ async def test_bad_18_limits_that_cannot_work(store: Store) -> None:
 @asynchronous
 async def test_bad_19_options_that_nobody_knows_or_cannot_read(store: Store) -> None:
     async with refusing(store) as bad:
-        with pytest.raises(errors.InvalidConfigError, match="'leese'; known are.* lease"):
+        with pytest.raises(errors.InvalidConfigError, match="'leese', did you mean 'lease'"):
             Engine(store.url, leese=5)  # type: ignore[call-arg]
         with pytest.raises(errors.InvalidConfigError, match="retry.tries"):
             await bad.engine.consume("orders", lambda: None, **member(retry={"tries": 5}))
@@ -397,7 +397,7 @@ async def test_bad_19_options_that_nobody_knows_or_cannot_read(store: Store) -> 
 @asynchronous
 async def test_bad_20_options_that_contradict_each_other(store: Store) -> None:
     async with refusing(store) as bad:
-        await bad.refuses_consumer(errors.InvalidConfigError, "inbox_window_ms", inbox_window=0.001)
+        await bad.refuses_consumer(errors.InvalidConfigError, "inbox_window", inbox_window=0.001)
         await bad.engine.declare_topic("small", partition_count=8)
         await bad.refuses_consumer(errors.InvalidConfigError, topic="small", partitions=[70])
         for other in ({"partition_count": 9}, {"type": "log", "partition_count": 8}):
