@@ -1,10 +1,18 @@
 // What was thrown, as texts. It may be anything: objects whose getters throw, proxies, causes in a ring.
 
+import path from "node:path";
+import { pathToFileURL } from "node:url";
 import { inspect } from "node:util";
 
 const STACK_LENGTH_MAX = 16_384;
 const TEXT_LENGTH_MAX = 4_096;
 const CAUSE_COUNT_MAX = 8;
+
+/** Of the files of this package, as frames name them. */
+const OWN_FOLDERS = [__dirname + path.sep, `${pathToFileURL(__dirname).href}/`];
+const FRAME = /^\s+at /;
+/** Node's own, and what calls handlers for this package. */
+const OF_NODE = /\bnode:(internal|async_hooks|diagnostics_channel)\b/;
 
 /** The names that say only which built-in class an error extends. */
 const BUILT_IN = new Set([
@@ -72,16 +80,26 @@ export function messageOf(error: unknown): string {
   return isObject && !isError(error) ? describe(error) : `(this ${typeOf(error)} has no text)`;
 }
 
-/** Its stack, and behind it those of its causes, each once. */
+/** Its stack without the frames that every stack has here, and behind it those of its causes, each once. */
 export function stackOf(error: unknown): string {
-  let stack = textOf(error, "stack");
+  let stack = withoutOwnFrames(textOf(error, "stack"));
   const told = new Set([error]);
   for (const one of told) {
-    if (one !== error) stack += `\ncaused by: ${textOf(one, "stack") || `${typeOf(one)}: ${messageOf(one)}`}`;
+    if (one !== error) {
+      const text = withoutOwnFrames(textOf(one, "stack")) || `${typeOf(one)}: ${messageOf(one)}`;
+      stack += `\ncaused by: ${text}`;
+    }
     if (stack.length > STACK_LENGTH_MAX || told.size > CAUSE_COUNT_MAX) break;
     for (const cause of causesOf(one)) told.add(cause);
   }
   return stack.slice(0, STACK_LENGTH_MAX);
+}
+
+/** Dead letters are grouped by their first frames: those of the engine and of Node would make one group of many. */
+function withoutOwnFrames(stack: string): string {
+  const lines = stack.split("\n");
+  const isOwn = (line: string): boolean => OWN_FOLDERS.some((folder) => line.includes(folder));
+  return lines.filter((line) => !FRAME.test(line) || !(isOwn(line) || OF_NODE.test(line))).join("\n");
 }
 
 /** What is named as its cause, and the first of those that an AggregateError holds. */

@@ -1,7 +1,10 @@
 // What is recorded of what a handler throws: its type, its text, its stack.
 
 import assert from "node:assert/strict";
+import diagnostics from "node:diagnostics_channel";
 import { test } from "node:test";
+
+import { LeaseLostError } from "towline";
 
 import { open, until } from "./support.mjs";
 
@@ -86,4 +89,34 @@ test("an object that is no error is shown, as far as it is short", async (t) => 
   assert.ok(texts[4].includes("text: 'xxx") && texts[4].length < 5_000, `${texts[4].length}`);
   assert.match(texts[5], /code: \[Getter\]/);
   assert.equal(texts[6], "its own");
+});
+
+test("a stack has the user's frames, and neither the engine's nor Node's own", async (t) => {
+  const channel = diagnostics.tracingChannel("towline:process");
+  const listener = { start() {} };
+  const thrown = [() => new Error("first line\n    second line"), () => new LeaseLostError("lost"),
+    Object.assign(new Error("x"), { stack: "Error: x\n    at node:internal/a:1:1\n    at node:fs:2:2" })];
+  const plain = await deadLettersOf(t, thrown);
+  channel.subscribe(listener); // then Node calls the handler, too
+  const traced = await deadLettersOf(t, thrown);
+  channel.unsubscribe(listener);
+  for (const [atOnce, typed, files] of [plain, traced]) {
+    for (const { errorStack } of [atOnce, typed]) {
+      assert.match(errorStack, /\n +at .*failures\.test\.mjs/);
+      assert.doesNotMatch(errorStack, /node\/dist|node:/);
+    }
+    assert.match(atOnce.errorStack, /^Error: first line\n    second line\n +at /);
+    assert.equal(files.errorStack, "Error: x\n    at node:fs:2:2");
+  }
+});
+
+test("what the engine refuses a handler for different reasons are different groups", async (t) => {
+  const engine = await open(t, "memory:");
+  const doing = [() => engine.publish("no good", 1), () => engine.publish("a.*", 1)]; // of one type
+  await engine.consume("orders", { group: "g", retry: { maxAttempts: 1 }, breaker: { enabled: false } },
+    (m) => doing[m.value % doing.length]());
+  for (let n = 0; n < 2 * doing.length; n += 1) await engine.publish("orders", n);
+  await until(async () => (await engine.deadLetters()).items.length === 2 * doing.length);
+  const groups = await engine.deadLetterGroups();
+  assert.deepEqual(groups.map((one) => one.count), [2, 2], JSON.stringify(groups));
 });
