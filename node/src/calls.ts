@@ -3,16 +3,17 @@
 import { EventEmitter } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { checkNames, checkOptions } from "./arguments.js";
+import { checkHeaders, checkNames, checkObject, checkOptions, textsOf } from "./arguments.js";
 import * as errors from "./errors.js";
-import { type Fields, kindOf, type Port, textsOf } from "./native.js";
+import type { Fields, Port } from "./native.js";
 import type { IdempotencyOptions, RetryOptions, TopicOptions } from "./options.js";
-import { decode, encode } from "./payload.js";
+import { decode, encode, PayloadError } from "./payload.js";
 import type {
   Answer, BlockedKey, DeadLetter, Alert, DeadLetterGroup, DeadLetterQuery, EngineStatistics,
   GroupBacklog, Health, LogRecord, Page, Receipt, RedriveOptions, RedriveReport, Scheduled,
 } from "./records.js";
 import { type Cancellable, cancelled, checkSignal } from "./signals.js";
+import { kindOf } from "./words.js";
 
 export interface Paged {
   /** [1, 1000]; 100 unless given. */
@@ -70,6 +71,7 @@ const POLL_MS = 50;
 
 /** Reads each option once. `signal` is the caller's. */
 export function fieldsOf(topic: string, value: unknown, options: MessageOptions): Fields {
+  checkObject(options, "options of publish");
   return read(topic, value, options, false);
 }
 
@@ -86,10 +88,36 @@ function read(topic: string, value: unknown, options: MessageOptions, isWhole: b
       throw new errors.InvalidArgumentError(`unknown option '${name}' of publish; known are ${known}`);
     }
     others ??= {};
-    others[name] = options[name as keyof MessageOptions];
+    const given = options[name as keyof MessageOptions];
+    if (name === "headers") checkHeaders(given);
+    others[name] = given;
   }
   const [payload, kind] = encode(value);
   return [topic, payload, key, contentType ?? kind, others];
+}
+
+export function checkMessages(messages: unknown): void {
+  if (Array.isArray(messages)) return;
+  throw new errors.InvalidArgumentError(`the messages are ${kindOf(messages)}, but must be a list`);
+}
+
+/** What cannot be sent says which one it is. */
+function fieldsOfBatch(messages: readonly OutgoingMessage[]): Fields[] {
+  const fields: Fields[] = [];
+  for (const [at, one] of messages.entries()) {
+    try {
+      if (typeof one !== "object" || one === null) {
+        throw new errors.InvalidArgumentError(`${kindOf(one)} is no message; give an object with topic and value`);
+      }
+      fields.push(read(one.topic, one.value, one, true));
+    } catch (error) {
+      const isOurs = error instanceof errors.InvalidArgumentError || error instanceof PayloadError;
+      if (!isOurs) throw error;
+      const Kind = error.constructor as new (message: string, options: { cause?: unknown }) => Error;
+      throw new Kind(`messages[${at}]: ${error.message}`, { cause: error.cause });
+    }
+  }
+  return fields;
 }
 
 interface IdempotencyAnswer {
@@ -129,6 +157,7 @@ export abstract class Calls {
    * "unknown" (repeat it only with a dedup id).
    */
   async publish(topic: string, value: unknown, options: PublishOptions = {}): Promise<Receipt> {
+    checkObject(options, "options of publish");
     const { signal, ...message } = options;
     const fields = fieldsOf(topic, value, message);
     const [receipt] = await this.send([fields], signal).catch(unstored);
@@ -141,11 +170,8 @@ export abstract class Calls {
    */
   async publishBatch(messages: readonly OutgoingMessage[], options: Cancellable = {}): Promise<Receipt[]> {
     checkOptions(options);
-    if (!Array.isArray(messages)) {
-      throw new errors.InvalidArgumentError(`the messages are ${kindOf(messages)}, but must be a list`);
-    }
-    const fields = messages.map((one) => read(one.topic, one.value, one, true));
-    return this.send(fields, options.signal);
+    checkMessages(messages);
+    return this.send(fieldsOfBatch(messages), options.signal);
   }
 
   /**
@@ -156,9 +182,11 @@ export abstract class Calls {
     topic: string, value: unknown,
     options: PublishOptions & { retry?: RetryOptions; timeoutMs?: number } = {},
   ): Promise<Receipt> {
-    const { retry, timeoutMs, signal, ...message } = options;
+    checkObject(options, "options of publish");
+    const { retry = {}, timeoutMs, signal, ...message } = options;
     const fields = fieldsOf(topic, value, message);
-    const texts = textsOf("Retry", retry ?? {});
+    checkObject(retry, "options of retry");
+    const texts = textsOf("Retry", retry, "retry.");
     const publishing = this.call<Receipt>(signal, "publishWithRetry", fields, texts, timeoutMs);
     return acked(await publishing.catch(unstored));
   }
@@ -189,6 +217,7 @@ export abstract class Calls {
    * ones.
    */
   async declareTopic(topic: string, options: TopicOptions & Cancellable = {}): Promise<void> {
+    checkObject(options, "options of the topic");
     const { signal, ...settings } = options;
     await this.call(signal, "declareTopic", topic, textsOf("Topic", settings));
   }
@@ -277,6 +306,7 @@ export abstract class Calls {
     if (typeof run !== "function") {
       throw new errors.InvalidArgumentError(`what runs once is ${kindOf(run)}, but must be a function`);
     }
+    checkObject(options, "options of once");
     const { signal, ...settings } = options;
     const texts = textsOf("Idempotency", settings);
     const deadline = performance.now() + (settings.waitMsMax ?? 0);

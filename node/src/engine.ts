@@ -4,15 +4,15 @@
 // published in one turn of the loop goes down in one call, and so do the outcomes of handlers. The loop is
 // kept alive while somebody waits for an answer or a consumer is open, and not otherwise.
 
-import { checkNames, checkOptions } from "./arguments.js";
-import { Calls, type MessageOptions, type PublishOptions } from "./calls.js";
+import { checkClosing, checkObject, checkOptions, textsOf } from "./arguments.js";
+import { Calls, checkMessages, type MessageOptions, type PublishOptions } from "./calls.js";
 import { Consumer, type Host } from "./consumer.js";
 import { Conversations } from "./conversations.js";
 import { ClosedError, InvalidArgumentError, InvalidConfigError, type TowlineError } from "./errors.js";
 import { type Message, RELEASED } from "./message.js";
 import { EventStore } from "./events.js";
 import * as bridge from "./native.js";
-import { type Fields, type Handle, kindOf, native, type Outcome, type Port, textsOf } from "./native.js";
+import { type Fields, type Handle, native, type Outcome, type Port } from "./native.js";
 import type { ConsumerOptions, EngineOptions } from "./options.js";
 import { Outgoing } from "./outgoing.js";
 import { type Alert, type LogLevel, type PackedReceipts, type Receipt, receiptsOf } from "./records.js";
@@ -24,8 +24,9 @@ import type { SagaDefinition } from "./saga.js";
 import type { RawCall } from "./saga_call.js";
 import { SagaRunner, SagaSink } from "./saga_runner.js";
 import { checkSaga, Sagas } from "./sagas.js";
-import type { VirtualClock } from "./testing.js";
+import { VirtualClock } from "./testing.js";
 import { tracePublish } from "./tracing.js";
+import { kindOf, shown } from "./words.js";
 
 // A batch of the usual size is fetched at once.
 const DRAIN_COUNT = 1_024;
@@ -118,7 +119,8 @@ export class Topic<T> {
     return this.#engine.publish(this.name, value, options);
   }
   /** One receipt per message, in order; look at `receipt.outcome`. */
-  publishBatch(messages: readonly TopicMessage<T>[], options: Cancellable = {}): Promise<Receipt[]> {
+  async publishBatch(messages: readonly TopicMessage<T>[], options: Cancellable = {}): Promise<Receipt[]> {
+    checkMessages(messages);
     return this.#engine.publishBatch(messages.map((one) => ({ ...one, topic: this.name })), options);
   }
   consume(options: ConsumeOptions, handler: Handler<T>): Promise<Consumer> {
@@ -169,7 +171,11 @@ export class Engine extends Calls {
    * Rejects with InvalidUrlError, InvalidConfigError and what the provider says.
    */
   static async open(url: string, options: OpenOptions = {}): Promise<Engine> {
+    checkObject(options, "options of open");
     const { clock, logLevel = "warning", signal, ...settings } = options;
+    if (clock !== undefined && !(clock instanceof VirtualClock)) {
+      throw new InvalidArgumentError(`clock is ${shown(clock)}, but must be a VirtualClock of towline/testing`);
+    }
     if (logLevel !== "off" && !LEVELS.includes(logLevel)) {
       throw new InvalidConfigError(`logLevel is '${logLevel}', but must be one of ${LEVELS.join(", ")}, off`);
     }
@@ -222,6 +228,7 @@ export class Engine extends Calls {
   async consume<T = unknown>(
     topics: Topics, options: ConsumeOptions, handler: Handler<T>,
   ): Promise<Consumer> {
+    checkObject(options, "options of the consumer");
     checkHandler(handler);
     const isManual = options.ack === "manual";
     const runner = new MessageRunner(this.#host, ++this.#ids, isManual, handler as Handler);
@@ -235,6 +242,7 @@ export class Engine extends Calls {
   async consumeBatches<T = unknown>(
     topics: Topics, options: ConsumeOptions, handler: BatchHandler<T>,
   ): Promise<Consumer> {
+    checkObject(options, "options of the consumer");
     checkHandler(handler);
     const isManual = options.ack === "manual";
     const runner = new BatchRunner(this.#host, ++this.#ids, isManual, handler as BatchHandler);
@@ -249,6 +257,7 @@ export class Engine extends Calls {
   async *messages<T = unknown>(
     topics: Topics, options: ConsumeOptions = {},
   ): AsyncIterableIterator<Message<T>> {
+    checkObject(options, "options of the consumer");
     const inbox = new Inbox(this.#host, ++this.#ids);
     const consumer = await this.#start(topics, { concurrency: 100, ...options, ack: "manual" }, inbox);
     try {
@@ -336,7 +345,7 @@ export class Engine extends Calls {
    * happens later.
    */
   async close(options: { timeoutMs?: number } = {}): Promise<number> {
-    checkNames(options, "options", "timeoutMs");
+    checkClosing(options);
     if (this.#closing === undefined) {
       this.#closing = this.#close(options.timeoutMs);
     } else if (options.timeoutMs !== undefined && !this.#isClosed) {

@@ -2,6 +2,7 @@
 
 import { inspect, type InspectOptions } from "node:util";
 
+import { checkNames } from "./arguments.js";
 import type { Host } from "./consumer.js";
 import { CancelledError, InvalidArgumentError } from "./errors.js";
 import * as bridge from "./native.js";
@@ -217,6 +218,7 @@ export class Message<T = unknown> {
   nak(options?: NakOptions & NotWaiting): void;
   nak(options: NakOptions & Waiting): Promise<void>;
   nak(options: NakOptions & Settling = {}): void | Promise<void> {
+    checkNames(options, "options", "afterMs", "why", "wait");
     const after = options.afterMs === undefined ? undefined : milliseconds(options.afterMs, "afterMs");
     return this.#settle([NAK, after, "Nak", String(options.why ?? ""), ""], options);
   }
@@ -292,8 +294,9 @@ export class Message<T = unknown> {
     return (this.#details ??= native.details(this.#deliveries(), this.#number(bridge.PLACE)));
   }
 
-  #settle(outcome: Outcome, { wait = false }: Settling): void | Promise<void> {
-    if (wait) {
+  #settle(outcome: Outcome, options: Settling): void | Promise<void> {
+    if (outcome?.[0] !== NAK) checkNames(options, "options", "wait");
+    if (options.wait) {
       return this.#host
         .call<void>(undefined, "settleDurably", this.#deliveries(), this.#number(bridge.PLACE), outcome)
         .then(() => this.#onSettled?.());

@@ -1,9 +1,11 @@
 // A saga's definition: its steps, and what undoes them.
 
+import { checkObject, textsOf } from "./arguments.js";
 import { InvalidArgumentError, InvalidSagaError } from "./errors.js";
-import { kindOf, native, textsOf } from "./native.js";
+import { native } from "./native.js";
 import type { SagaOptions, SagaStepOptions } from "./options.js";
 import type { SagaCall } from "./saga_call.js";
+import { kindOf } from "./words.js";
 
 /**
  * Runs a step, or undoes it. Returning means that it succeeded, and a value other than undefined is the step's
@@ -77,6 +79,7 @@ export abstract class SagaDefinition {
 
   /** @internal */
   constructor(type: string, options: SagaDefinitionOptions, beginsWith: string) {
+    checkObject(options, "options of the saga");
     const { version = 1, ...settings } = options;
     this.type = type;
     this.version = version;
@@ -131,6 +134,7 @@ export class Saga<C = unknown> extends SagaDefinition {
    * waited for; see `Sagas.reply`.
    */
   step(name: string, execute: SagaHandler<C> | undefined, options: StepOptions<C> = {}): this {
+    checkObject(options, `options of step '${name}'`);
     return this.parallel([{ ...options, name, execute }]);
   }
 

@@ -1,10 +1,12 @@
 // A handler's transaction: its SQL, what it publishes and its acknowledgement are one.
 
+import { checkNames } from "./arguments.js";
 import { fieldsOf, type MessageOptions } from "./calls.js";
 import { InvalidArgumentError } from "./errors.js";
 import { eventFields, type NewEvent, placeFrom } from "./event_records.js";
-import { type Handle, kindOf, native } from "./native.js";
+import { type Handle, native } from "./native.js";
 import { encode } from "./payload.js";
+import { kindOf } from "./words.js";
 
 /** Whole numbers, also as bigint, are INTEGER; other numbers REAL; strings TEXT. */
 export type SqlParameter = null | number | bigint | string;
@@ -38,6 +40,7 @@ export class Transaction {
    * fails the transaction with ConflictError. Once per stream.
    */
   append(stream: string, events: readonly NewEvent[], options: { expected?: bigint | number } = {}): void {
+    checkNames(options, "options", "expected");
     const { expected } = options;
     const version = expected === undefined ? undefined : placeFrom(expected, "expected");
     native.sqlAppend(this.#session, stream, eventFields(events), version);
