@@ -2,7 +2,7 @@
 
 import { InvalidArgumentError, InvalidConfigError } from "./errors.js";
 import { TABLE } from "./options.js";
-import { kindOf, shown } from "./words.js";
+import { kindOf, otherNames, shown } from "./words.js";
 
 /** The furthest that the boundary takes. */
 const MS_MAX = 9e12;
@@ -17,7 +17,7 @@ export function checkNames(given: unknown, what: string, ...known: readonly stri
   checkObject(given, what);
   for (const name of Object.keys(given as object)) {
     if (known.includes(name)) continue;
-    throw new InvalidArgumentError(`unknown '${name}' among the ${what}; known are ${known.join(", ")}`);
+    throw new InvalidArgumentError(`unknown '${name}' among the ${what}${otherNames(name, known)}`);
   }
 }
 
@@ -42,6 +42,12 @@ export function checkHeaders(headers: unknown): void {
     + "give Object.fromEntries(headers)");
 }
 
+/** Dates that the boundary would call objects. */
+export function checkDate(date: unknown, name: string): void {
+  if (!(date instanceof Date) || !Number.isNaN(date.getTime())) return;
+  throw new InvalidArgumentError(`${name} is an invalid Date; give one that has a time`);
+}
+
 interface Kind {
   wanted: string;
   fits(value: unknown): boolean;
@@ -57,7 +63,7 @@ const MS: Kind = { wanted: "a number of milliseconds from 0 on, with three decim
 const KINDS: Record<string, Kind> = {
   bool: { wanted: "a boolean", fits: (value) => typeof value === "boolean" },
   ratio: { wanted: "a number", fits: (value) => typeof value === "number" },
-  count: COUNT, bytes: COUNT, counts: COUNT, ms: MS, mses: MS, text: TEXT, texts: TEXT, enum: TEXT, code: TEXT,
+  count: COUNT, bytes: COUNT, counts: COUNT, ms: MS, mses: MS, text: TEXT, texts: TEXT, code: TEXT,
 };
 const LISTS = new Set(["texts", "counts", "mses"]);
 /** Beyond what a number holds. */
@@ -65,43 +71,49 @@ const SEED: Kind = {
   wanted: "a whole number or a bigint", fits: (value) => typeof value === "bigint" || isWhole(value),
 };
 
-function textOf(value: unknown, kind: Kind, where: string): string {
-  if (kind.fits(value)) return String(value);
-  throw new InvalidConfigError(`${where} is ${shown(value)}, but must be ${kind.wanted}`);
+/** `values` as in the table. */
+function oneOf(values: string): Kind {
+  const all = values.split("|");
+  return { wanted: `one of ${all.join(", ")}`, fits: (value) => all.includes(value as string) };
 }
 
-/** Options of the engine that have another name and other values here; whoever takes them translates them. */
-const RENAMED: Record<string, Record<string, string>> = { Consumer: { order: "ordering" } };
+function textOf(value: unknown, kind: Kind, where: string): string {
+  if (kind.fits(value)) return String(value);
+  const hint = value === "custom" ? "; only C++ can be given a function, here sequenceMs has the waits" : "";
+  throw new InvalidConfigError(`${where} is ${shown(value)}, but must be ${kind.wanted}${hint}`);
+}
 
-/** Options by their names here, as [name, value, name, value ...] of the engine's. */
-export function textsOf(group: string, options: object, wherePrefix = "", prefix = ""): string[] {
+/** Options by their names here, as [name, value, name, value ...] of the engine's. `others`: what else the call takes. */
+export function textsOf(group: string, options: object, others: readonly string[] = [], above = ""): string[] {
   const table = TABLE[group] ?? {};
-  const renamed = RENAMED[group] ?? {};
   const texts: string[] = [];
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined) continue;
-    const row = Object.hasOwn(table, name) && !Object.hasOwn(renamed, name) ? table[name] : undefined;
-    const where = wherePrefix + name;
+    const row = Object.hasOwn(table, name) ? table[name] : undefined;
+    const where = above + name;
     if (row === undefined) {
-      const known = Object.keys(table).map((one) => renamed[one] ?? one).join(", ");
-      throw new InvalidConfigError(`unknown option '${where}'; known are ${known}`);
+      const known = [...Object.keys(table), ...others];
+      throw new InvalidConfigError(`unknown option '${where}'${otherNames(name, known, above)}`);
     }
-    const [wire, kindName, inner] = row;
-    if (inner !== undefined) {
-      if (typeof value !== "object" || value === null || Array.isArray(value)) {
-        throw new InvalidConfigError(`${where} is ${shown(value)}, but must be an object`);
-      }
-      texts.push(...textsOf(inner, value as object, `${where}.`, `${prefix}${wire}.`));
-      continue;
-    }
-    const kind = group === "Engine" && name === "seed" ? SEED : KINDS[kindName] as Kind;
-    if (!LISTS.has(kindName)) {
-      texts.push(prefix + wire, textOf(value, kind, where));
+    const [wire, kindName, more = ""] = row;
+    if (kindName === "struct") {
+      checkInner(value, where);
+      const inner = textsOf(more, value as object, [], `${where}.`);
+      texts.push(...inner.map((text, at) => (at % 2 === 0 ? `${wire}.${text}` : text)));
+    } else if (!LISTS.has(kindName)) {
+      const kind = kindName === "enum" ? oneOf(more) : name === "seed" ? SEED : KINDS[kindName] as Kind;
+      texts.push(wire, textOf(value, kind, where));
     } else if (Array.isArray(value)) {
-      for (const [at, one] of value.entries()) texts.push(prefix + wire, textOf(one, kind, `${where}[${at}]`));
+      const kind = KINDS[kindName] as Kind;
+      for (const [at, one] of value.entries()) texts.push(wire, textOf(one, kind, `${where}[${at}]`));
     } else {
       throw new InvalidConfigError(`${where} is ${shown(value)}, but must be a list`);
     }
   }
   return texts;
+}
+
+function checkInner(value: unknown, where: string): void {
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return;
+  throw new InvalidConfigError(`${where} is ${shown(value)}, but must be an object`);
 }

@@ -3,7 +3,7 @@
 import { EventEmitter } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { checkHeaders, checkNames, checkObject, checkOptions, textsOf } from "./arguments.js";
+import { checkDate, checkHeaders, checkNames, checkObject, checkOptions, textsOf } from "./arguments.js";
 import * as errors from "./errors.js";
 import type { Fields, Port } from "./native.js";
 import type { IdempotencyOptions, RetryOptions, TopicOptions } from "./options.js";
@@ -13,7 +13,7 @@ import type {
   GroupBacklog, Health, LogRecord, Page, Receipt, RedriveOptions, RedriveReport, Scheduled,
 } from "./records.js";
 import { type Cancellable, cancelled, checkSignal } from "./signals.js";
-import { kindOf } from "./words.js";
+import { kindOf, otherNames } from "./words.js";
 
 export interface Paged {
   /** [1, 1000]; 100 unless given. */
@@ -64,7 +64,7 @@ const PUBLISH_OPTIONS = new Set([
 const CONDITIONS = [
   "topic", "group", "status", "errorType", "fingerprint", "text", "reason", "createdFrom", "createdBefore",
 ] as const;
-const OF_REDRIVE = ["payload", "dryRun", "ratePerSecond", "delayMs", "destination", "redriveMax"] as const;
+const OF_REDRIVE = ["dryRun", "ratePerSecond", "delayMs", "destination", "redriveMax"] as const;
 
 /** Between two questions whether somebody else's run of a key is done. */
 const POLL_MS = 50;
@@ -84,16 +84,23 @@ function read(topic: string, value: unknown, options: MessageOptions, isWhole: b
     if (isWhole && (name === "topic" || name === "value")) continue;
     if (!Object.hasOwn(options, name)) continue;
     if (!PUBLISH_OPTIONS.has(name)) {
-      const known = [...(isWhole ? ["topic", "value"] : []), ...PUBLISH_OPTIONS].join(", ");
-      throw new errors.InvalidArgumentError(`unknown option '${name}' of publish; known are ${known}`);
+      const known = [...(isWhole ? ["topic", "value"] : []), ...PUBLISH_OPTIONS];
+      throw new errors.InvalidArgumentError(`unknown option '${name}' of publish${otherNames(name, known)}`);
     }
     others ??= {};
     const given = options[name as keyof MessageOptions];
     if (name === "headers") checkHeaders(given);
+    else if (name === "dueAt") checkDate(given, name);
     others[name] = given;
   }
   const [payload, kind] = encode(value);
   return [topic, payload, key, contentType ?? kind, others];
+}
+
+function checkConditions(query: DeadLetterQuery, ...others: readonly string[]): void {
+  checkNames(query, "conditions", ...CONDITIONS, ...others);
+  checkDate(query.createdFrom, "createdFrom");
+  checkDate(query.createdBefore, "createdBefore");
 }
 
 export function checkMessages(messages: unknown): void {
@@ -186,7 +193,7 @@ export abstract class Calls {
     const { retry = {}, timeoutMs, signal, ...message } = options;
     const fields = fieldsOf(topic, value, message);
     checkObject(retry, "options of retry");
-    const texts = textsOf("Retry", retry, "retry.");
+    const texts = textsOf("Retry", retry, [], "retry.");
     const publishing = this.call<Receipt>(signal, "publishWithRetry", fields, texts, timeoutMs);
     return acked(await publishing.catch(unstored));
   }
@@ -200,6 +207,7 @@ export abstract class Calls {
   /** Moves the due time of a delayed message; a number is milliseconds since 1970. */
   async reschedule(messageId: string, dueAt: Date | number, options: Cancellable = {}): Promise<Answer> {
     checkOptions(options);
+    checkDate(dueAt, "dueAt");
     return this.call(options.signal, "reschedule", messageId, dueAt);
   }
 
@@ -219,7 +227,7 @@ export abstract class Calls {
   async declareTopic(topic: string, options: TopicOptions & Cancellable = {}): Promise<void> {
     checkObject(options, "options of the topic");
     const { signal, ...settings } = options;
-    await this.call(signal, "declareTopic", topic, textsOf("Topic", settings));
+    await this.call(signal, "declareTopic", topic, textsOf("Topic", settings, ["signal"]));
   }
 
   /** What waits for each group on each topic. */
@@ -244,7 +252,7 @@ export abstract class Calls {
 
   /** The dead letters for which every condition holds, newest last. */
   async deadLetters(query: DeadLetterQuery & Paged & Cancellable = {}): Promise<Page<DeadLetter>> {
-    checkNames(query, "conditions", ...CONDITIONS, "countMax", "cursor", "signal");
+    checkConditions(query, "countMax", "cursor", "signal");
     const { signal, ...conditions } = query;
     return this.call(signal, "deadLetters", conditions);
   }
@@ -257,7 +265,7 @@ export abstract class Calls {
 
   /** Dead letters by fingerprint. */
   async deadLetterGroups(query: DeadLetterQuery & Cancellable = {}): Promise<DeadLetterGroup[]> {
-    checkNames(query, "conditions", ...CONDITIONS, "signal");
+    checkConditions(query, "signal");
     const { signal, ...conditions } = query;
     return this.call(signal, "deadLetterGroups", conditions);
   }
@@ -267,7 +275,7 @@ export abstract class Calls {
    * ConflictError (not pending), LimitExceededError (`redriveMax`).
    */
   async redrive(entryId: string, options: RedriveOptions & Cancellable = {}): Promise<void> {
-    checkOptions(options, ...OF_REDRIVE);
+    checkOptions(options, "payload", ...OF_REDRIVE);
     const { signal, payload, ...how } = options;
     const bytes = payload === undefined ? {} : { payload: encode(payload)[0] };
     await this.call(signal, "redrive", entryId, { ...how, ...bytes });
@@ -277,7 +285,12 @@ export abstract class Calls {
   async redriveAll(
     query: DeadLetterQuery = {}, options: Omit<RedriveOptions, "payload"> & Cancellable = {},
   ): Promise<RedriveReport> {
-    checkNames(query, "conditions", ...CONDITIONS);
+    checkConditions(query);
+    checkObject(options, "options");
+    if ("payload" in options) {
+      throw new errors.InvalidArgumentError("unknown 'payload' among the options: it replaces that of a single entry, "
+        + "with redrive; redriveAll sends each entry's own");
+    }
     checkOptions(options, ...OF_REDRIVE);
     const { signal, ...how } = options;
     return this.call(signal, "redriveAll", query, how);
@@ -308,7 +321,7 @@ export abstract class Calls {
     }
     checkObject(options, "options of once");
     const { signal, ...settings } = options;
-    const texts = textsOf("Idempotency", settings);
+    const texts = textsOf("Idempotency", settings, ["signal"]);
     const deadline = performance.now() + (settings.waitMsMax ?? 0);
     let answer: IdempotencyAnswer;
     for (;;) {

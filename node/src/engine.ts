@@ -40,10 +40,7 @@ export interface OpenOptions extends EngineOptions, Cancellable {
   logLevel?: LogLevel | "off";
 }
 
-export interface ConsumeOptions extends Omit<ConsumerOptions, "order">, Cancellable {
-  /** What keeps its order: nothing (unless given), messages of a key, or of a partition. */
-  ordering?: keyof typeof ORDERINGS;
-}
+export interface ConsumeOptions extends ConsumerOptions, Cancellable {}
 
 type Topics = string | readonly string[];
 
@@ -88,15 +85,23 @@ function checkHandler(handler: unknown): void {
   }
 }
 
+function startOf(start: string | Date | undefined): string | undefined {
+  if (!(start instanceof Date)) return start;
+  const at = start.getTime();
+  if (Number.isNaN(at)) throw new InvalidConfigError("start is an invalid Date");
+  return `at:${BigInt(at) * 1_000n}`;
+}
+
 function consumerTexts(options: ConsumeOptions): string[] {
-  const { ordering = "none", signal: _, ...settings } = options;
+  const { ordering = "none", start, signal: _, ...settings } = options;
   if (!Object.hasOwn(ORDERINGS, ordering)) {
     const known = Object.keys(ORDERINGS).join(", ");
-    throw new InvalidConfigError(`ordering is '${ordering}', but must be one of ${known}`);
+    throw new InvalidConfigError(`ordering is ${shown(ordering)}, but must be one of ${known}`);
   }
   // What cannot be read cannot be read the next time either.
   const unreadable = ["classify.permanent_types", "PayloadError"];
-  return [...textsOf("Consumer", settings), "order", ORDERINGS[ordering], ...unreadable];
+  const texts = textsOf("Consumer", { ...settings, start: startOf(start) }, ["signal"]);
+  return [...texts, "order", ORDERINGS[ordering], ...unreadable];
 }
 
 /** One message of a batch for a topic. */
@@ -177,9 +182,9 @@ export class Engine extends Calls {
       throw new InvalidArgumentError(`clock is ${shown(clock)}, but must be a VirtualClock of towline/testing`);
     }
     if (logLevel !== "off" && !LEVELS.includes(logLevel)) {
-      throw new InvalidConfigError(`logLevel is '${logLevel}', but must be one of ${LEVELS.join(", ")}, off`);
+      throw new InvalidConfigError(`logLevel is ${shown(logLevel)}, but must be one of ${LEVELS.join(", ")}, off`);
     }
-    const texts = textsOf("Engine", settings);
+    const texts = textsOf("Engine", settings, ["clock", "logLevel", "signal"]);
     const engine = new Engine(logLevel === "off" ? undefined : LEVELS.indexOf(logLevel));
     try {
       await engine.call(signal, "open", url, texts, clock?.native);

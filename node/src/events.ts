@@ -161,7 +161,7 @@ export class EventStore {
   ): Promise<EventSubscription<T>> {
     checkObject(options, "options of subscribe");
     const { signal, ...settings } = options;
-    const texts = textsOf("EventSubscription", { ...settings, name });
+    const texts = textsOf("EventSubscription", { ...settings, name }, ["signal"]);
     if (handler !== undefined) return this.#handle(texts, options, handler);
     const handle = await this.#host.call<Handle>(signal, "followEvents", texts);
     return new EventSubscription<T>(this.#host, handle, settings);
@@ -194,7 +194,7 @@ export class EventStore {
   async streamTo(topic: string, options: StreamToOptions): Promise<EventSubscription> {
     checkObject(options, "options of streamTo");
     const { signal, ...settings } = options;
-    const texts = textsOf("EventSubscription", settings);
+    const texts = textsOf("EventSubscription", settings, ["signal"]);
     const handle = await this.#host.call<Handle>(signal, "streamEvents", topic, texts);
     const streaming: EventSubscription = new EventSubscription(this.#host, handle, settings,
       () => this.#streaming.delete(streaming));

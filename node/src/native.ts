@@ -6,6 +6,7 @@ import path from "node:path";
 import { errorOf } from "./errors.js";
 import type { ConsumerStatistics, LimiterStatistics } from "./records.js";
 import type { SqlParameter, SqlValue } from "./transaction.js";
+import { inWordsOfNode } from "./words.js";
 
 /** What the native half keeps: a delivery, a transaction, a consumer, a clock, permits. */
 export type Handle = { readonly __native: unique symbol };
@@ -189,7 +190,8 @@ function load(): Native {
 }
 
 export const native = load();
-native.setErrorFactory(errorOf);
+native.setErrorFactory((number, message, nativeCode) =>
+  errorOf(number, inWordsOfNode(number, message), nativeCode));
 
 /**
  * What was taken out of the mailbox: the payloads behind each other, the fields of the events, those that are no

@@ -62,7 +62,7 @@ export function stepOf(branch: SagaBranch, events = NO_EVENTS): Step {
   checkHandler(execute, `the function of step '${name}'`);
   checkHandler(compensate, `the compensation of step '${name}'`);
   // What cannot be written cannot be written the next time either.
-  const texts = [...textsOf("SagaStep", settings), "classify.permanent_types", "PayloadError"];
+  const texts = [...textsOf("SagaStep", settings, ["compensate"]), "classify.permanent_types", "PayloadError"];
   const compensates = compensate !== undefined || (settings.compensationCommand ?? "") !== "";
   return { name, execute, compensate, compensates, hasCommand: (settings.command ?? "") !== "", texts, events };
 }
@@ -83,7 +83,7 @@ export abstract class SagaDefinition {
     const { version = 1, ...settings } = options;
     this.type = type;
     this.version = version;
-    this.#texts = textsOf("Saga", settings);
+    this.#texts = textsOf("Saga", settings, ["version"]);
     this.#beginsWith = beginsWith;
   }
 

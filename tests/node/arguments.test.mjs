@@ -145,3 +145,78 @@ test("a time limit that is none closes nothing", async (t) => {
   assert.equal(await consumer.close({ timeoutMs: 0 }), 0);
   await engine.publish("a", 1);
 });
+
+test("errors of the engine name options and times as they are here", async (t) => {
+  const engine = await open(t, "memory:");
+  const delay = (options, ...words) => Promise.all([
+    refused(() => engine.publish("a", 1, options), "ERR_INVALID_DELAY", ...words),
+    engine.publishBatch([{ topic: "a", value: 1, ...options }]).then(([receipt]) =>
+      refused(() => { throw receipt.error; }, "ERR_INVALID_DELAY", ...words)),
+  ]);
+  await delay({ delayMs: -1 }, "delayMs is -1 ms", "between 0 and 31622400000 ms", "option delayMsMax");
+  await delay({ delayMs: -0.001 }, "delayMs is -0.001 ms");
+  await delay({ delayMs: 31_622_400_000.5 }, "delayMs is 31622400000.5 ms");
+  await delay({ ttlMs: -1_200 }, "ttlMs is -1200 ms");
+  await delay({ delayMs: 1, skipIfLateByMs: -10 }, "skipIfLateByMs is -10 ms");
+  await delay({ delayMs: 1, dueAt: Date.now() + 10_000 }, "delayMs and dueAt are both given");
+  await delay({ dueAt: new Date("9999-01-01") }, "dueAt is", "ms from now", "delayMsMax");
+  const options = (call, ...words) => refused(call, CONFIG, ...words);
+  await options(() => Engine.open("memory:", { leaseMs: 1 }), "leaseMs is 1 ms", "100 ms");
+  await options(() => Engine.open("memory:", { conversations: { countMax: 0 } }), "conversations.countMax is 0");
+  await options(() => engine.consume("a", { batchCountMax: 0 }, () => {}), "batchCountMax is 0");
+  await options(() => engine.consume("a", { retry: { delayMsMax: 10 } }, () => {}), "retry.delayMsMax is 10 ms",
+    "retry.initialDelayMs");
+  await options(() => engine.consume("a", { onKeyFailure: "skip" }, () => {}), "onKeyFailure", "set ordering");
+  await options(() => engine.publishWithRetry("a", 1, { retry: { maxAttempts: 0 } }), "retry.maxAttempts is 0");
+  await refused(() => engine.pending({ countMax: 0 }), ARGUMENT, "countMax is 0");
+  await refused(() => engine.publish("a", 1, { dedupId: "a b" }), "ERR_INVALID_ID", "dedupId 'a b'");
+  await refused(() => engine.publish("a", Buffer.alloc(2 ** 21)), "ERR_PAYLOAD_TOO_LARGE", "option payloadBytesMax");
+  await refused(() => engine.publishBatch(Array(10_001).fill({ topic: "a", value: 1 })), "ERR_BATCH_TOO_LARGE",
+    "batchCountMax is 10000");
+});
+
+test("what the user wrote stays as it was written", async () => {
+  await refused(() => Engine.open("memory:?lease_ms=soon"), CONFIG, "lease_ms: 'soon'");
+  await refused(() => Engine.open("memory:?lease_sm=1"), CONFIG, "'lease_sm'", "'lease_ms'");
+  const engine = await Engine.open("memory:");
+  await refused(() => engine.consume("a", { filter: "content_type ==" }, () => {}), "ERR_INVALID_FILTER",
+    "'content_type =='");
+  await refused(() => engine.consume("a", { start: "due_at" }, () => {}), CONFIG, "start: 'due_at' is not");
+  await refused(() => engine.publish("due_at count_max", 1), "ERR_INVALID_TOPIC", "'due_at count_max'");
+  await engine.close();
+});
+
+test("an unknown option is told which ones there are, and which one may be meant", async (t) => {
+  const engine = await open(t, "memory:");
+  const opening = (options, ...words) => refused(() => Engine.open("memory:", options), CONFIG, ...words);
+  await opening({ lease_ms: 1 }, "unknown option 'lease_ms'; did you mean 'leaseMs'?", "known are name, durability");
+  await opening({ leaseSm: 1 }, "did you mean 'leaseMs'?", "clock, logLevel, signal");
+  await opening({ alert: { depth: 1 } }, "'alert.depth'; did you mean 'alert.depthCount'?");
+  const far = await refused(() => Engine.open("memory:", { colour: 1 }), CONFIG, "unknown option 'colour'; known are");
+  assert.doesNotMatch(far.message, /did you mean/);
+  const consuming = (options, ...words) => refused(() => engine.consume("a", options, () => {}), CONFIG, ...words);
+  await consuming({ concurency: 1 }, "did you mean 'concurrency'?", "deadLetters, signal");
+  await consuming({ retry: { attempts: 1 } }, "'retry.attempts'; known are", "maxAttempts");
+  const order = await consuming({ order: "key" }, "did you mean 'ordering'?");
+  assert.doesNotMatch(order.message.split("known are")[1], /\border\b/);
+  await refused(() => engine.publish("a", 1, { delay: 1 }), ARGUMENT, "'delay' of publish; did you mean 'delayMs'?");
+  await refused(() => engine.publish("a", 1, { Key: "k" }), ARGUMENT, "did you mean 'key'?");
+  await refused(() => engine.deadLetters({ errortype: "E" }), ARGUMENT, "did you mean 'errorType'?");
+  const payload = "it replaces that of a single entry, with redrive";
+  for (const given of [1, "p", undefined]) {
+    await refused(() => engine.redriveAll({}, { payload: given }), ARGUMENT, "unknown 'payload'", payload);
+  }
+});
+
+test("an invalid Date is called one", async (t) => {
+  const engine = await open(t, "memory:");
+  const none = new Date(NaN);
+  const id = "01890000-0000-7000-8000-000000000000";
+  for (const [name, call] of [["dueAt", () => engine.publish("a", 1, { dueAt: none })],
+    ["messages[1]: dueAt", () => engine.publishBatch([{ topic: "a", value: 1 }, { topic: "a", value: 1, dueAt: none }])],
+    ["dueAt", () => engine.reschedule(id, none)], ["createdFrom", () => engine.deadLetters({ createdFrom: none })],
+    ["createdBefore", () => engine.deadLetterGroups({ createdBefore: none })]]) {
+    await refused(call, ARGUMENT, `${name} is an invalid Date`);
+  }
+  assert.equal((await engine.statistics()).published, 0);
+});
