@@ -103,7 +103,7 @@ function checkConditions(query: DeadLetterQuery, ...others: readonly string[]): 
   checkDate(query.createdBefore, "createdBefore");
 }
 
-export function checkMessages(messages: unknown): void {
+function checkMessages(messages: unknown): void {
   if (Array.isArray(messages)) return;
   throw new errors.InvalidArgumentError(`the messages are ${kindOf(messages)}, but must be a list`);
 }
@@ -142,8 +142,9 @@ export interface EngineEvents {
 }
 
 /**
- * The calls of an engine. Times are milliseconds. Every call rejects with a `TowlineError`: `ClosedError`
- * after close, and what is said with it. Bad input is refused before any I/O and changes nothing.
+ * The calls of an engine. Times are milliseconds. Every call rejects with a `TowlineError`: `ClosedError` after close,
+ * InvalidArgumentError and InvalidConfigError for what it cannot take, and what is said with it; a value that cannot
+ * be written is a `PayloadError`. Bad input is refused before any I/O and changes nothing.
  */
 export abstract class Calls {
   /** 'alert' (an Alert), 'log' (level, station, text), 'closed'. */
@@ -161,24 +162,35 @@ export abstract class Calls {
   /**
    * Publishes one message; resolves when it is stored durably. `value`: bytes as they are, strings as UTF-8,
    * else JSON. Rejects unless the message was stored; `error.outcome` is "rejected" (surely not stored) or
-   * "unknown" (repeat it only with a dedup id).
+   * "unknown" (repeat it only with a dedup id), also that of a PayloadError.
    */
   async publish(topic: string, value: unknown, options: PublishOptions = {}): Promise<Receipt> {
-    checkObject(options, "options of publish");
-    const { signal, ...message } = options;
-    const fields = fieldsOf(topic, value, message);
-    const [receipt] = await this.send([fields], signal).catch(unstored);
-    return acked(receipt as Receipt);
+    try {
+      checkObject(options, "options of publish");
+      const { signal, ...message } = options;
+      const [receipt] = await this.send([fieldsOf(topic, value, message)], signal);
+      return acked(receipt as Receipt);
+    } catch (error) {
+      return unstored(error);
+    }
   }
 
   /**
-   * Publishes many. One receipt per message, in order; it does not reject for single messages, so look at
-   * `receipt.outcome`. The valid ones are stored together.
+   * Publishes many. One receipt per message, in order; it does not reject for what the engine refuses of single
+   * messages (a topic, a key, a delay ...), so look at `receipt.outcome`. The valid ones are stored together.
+   *
+   * What cannot be sent at all, a value that cannot be written (PayloadError), a misspelt option or one of another type
+   * (InvalidArgumentError), refuses the whole call before anything is sent: `error.outcome` is "rejected", and its
+   * text names the place of the message. Rejects with BatchTooLargeError (`batchCountMax`).
    */
   async publishBatch(messages: readonly OutgoingMessage[], options: Cancellable = {}): Promise<Receipt[]> {
-    checkOptions(options);
-    checkMessages(messages);
-    return this.send(fieldsOfBatch(messages), options.signal);
+    try {
+      checkOptions(options);
+      checkMessages(messages);
+      return await this.send(fieldsOfBatch(messages), options.signal);
+    } catch (error) {
+      return unstored(error);
+    }
   }
 
   /**
@@ -189,13 +201,16 @@ export abstract class Calls {
     topic: string, value: unknown,
     options: PublishOptions & { retry?: RetryOptions; timeoutMs?: number } = {},
   ): Promise<Receipt> {
-    checkObject(options, "options of publish");
-    const { retry = {}, timeoutMs, signal, ...message } = options;
-    const fields = fieldsOf(topic, value, message);
-    checkObject(retry, "options of retry");
-    const texts = textsOf("Retry", retry, [], "retry.");
-    const publishing = this.call<Receipt>(signal, "publishWithRetry", fields, texts, timeoutMs);
-    return acked(await publishing.catch(unstored));
+    try {
+      checkObject(options, "options of publish");
+      const { retry = {}, timeoutMs, signal, ...message } = options;
+      const fields = fieldsOf(topic, value, message);
+      checkObject(retry, "options of retry");
+      const texts = textsOf("Retry", retry, [], "retry.");
+      return acked(await this.call<Receipt>(signal, "publishWithRetry", fields, texts, timeoutMs));
+    } catch (error) {
+      return unstored(error);
+    }
   }
 
   /** "done": it will never fire. Exactly one of cancelling and firing wins, across processes. */
@@ -404,7 +419,7 @@ function resultOf<T>(answer: IdempotencyAnswer): T {
 
 /** A publish that has no receipt was not even tried, unless its error says that nobody knows. */
 function unstored(error: unknown): never {
-  if (error instanceof errors.TowlineError) error.outcome ??= "rejected";
+  if (error instanceof errors.TowlineError || error instanceof PayloadError) error.outcome ??= "rejected";
   throw error;
 }
 

@@ -5,7 +5,7 @@
 // kept alive while somebody waits for an answer or a consumer is open, and not otherwise.
 
 import { checkClosing, checkObject, checkOptions, textsOf } from "./arguments.js";
-import { Calls, checkMessages, type MessageOptions, type PublishOptions } from "./calls.js";
+import { Calls, type MessageOptions, type OutgoingMessage, type PublishOptions } from "./calls.js";
 import { Consumer, type Host } from "./consumer.js";
 import { Conversations } from "./conversations.js";
 import { ClosedError, InvalidArgumentError, InvalidConfigError, type TowlineError } from "./errors.js";
@@ -124,9 +124,10 @@ export class Topic<T> {
     return this.#engine.publish(this.name, value, options);
   }
   /** One receipt per message, in order; look at `receipt.outcome`. */
-  async publishBatch(messages: readonly TopicMessage<T>[], options: Cancellable = {}): Promise<Receipt[]> {
-    checkMessages(messages);
-    return this.#engine.publishBatch(messages.map((one) => ({ ...one, topic: this.name })), options);
+  publishBatch(messages: readonly TopicMessage<T>[], options: Cancellable = {}): Promise<Receipt[]> {
+    const isList = Array.isArray(messages); // what is none is refused there
+    const named = isList ? messages.map((one: TopicMessage<T>) => ({ ...one, topic: this.name })) : messages;
+    return this.#engine.publishBatch(named as OutgoingMessage[], options);
   }
   consume(options: ConsumeOptions, handler: Handler<T>): Promise<Consumer> {
     return this.#engine.consume<T>(this.name, options, handler);

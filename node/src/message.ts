@@ -239,7 +239,7 @@ export class Message<T = unknown> {
    * asynchronous: every writer of the file waits for it, and so does the event loop. Throws UnsupportedError,
    * LeaseLostError, InvalidArgumentError, and what `body` throws.
    */
-  transaction(body: (transaction: Transaction) => void): void {
+  transaction<R>(body: (transaction: Transaction) => R extends PromiseLike<unknown> ? never : R): void {
     runTransaction(this.#deliveries(), this.#number(bridge.PLACE), body);
     this.#onSettled?.();
   }

@@ -354,7 +354,7 @@ export interface IdempotencyOptions {
   waitMsMax?: number;
 }
 
-/** By group and name here: the name in the table, its type, the group it holds or its values. */
+/** By group and name here: the name in the table, its type, the group or the values. */
 export const TABLE: Record<string, Record<string, readonly [string, string, string?]>> = {
   Alert: {
     depthCount: ["depth_count", "count"],

@@ -54,14 +54,14 @@ export class Transaction {
 
 /** Runs `body` now, on this thread. */
 export function runTransaction(
-  deliveries: Handle, place: number, body: (transaction: Transaction) => void,
+  deliveries: Handle, place: number, body: (transaction: Transaction) => unknown,
 ): void {
   if (typeof body !== "function") {
     throw new InvalidArgumentError(
       `the body of the transaction is ${kindOf(body)}, but must be a function`);
   }
   native.transaction(deliveries, place, (session) => {
-    const result = body(new Transaction(session)) as unknown;
+    const result = body(new Transaction(session));
     if (result instanceof Promise) {
       result.catch(() => {}); // what it does after the end is refused
       throw new InvalidArgumentError("the body of a transaction must not be asynchronous: every writer waits");

@@ -220,3 +220,35 @@ test("an invalid Date is called one", async (t) => {
   }
   assert.equal((await engine.statistics()).published, 0);
 });
+
+test("whatever refuses a publish says that nothing was stored", async (t) => {
+  const engine = await open(t, "memory:");
+  const publishing = [() => engine.publish("a", 1n), () => engine.publish("a", () => 1), () => engine.publish("a", 1, 5),
+    () => engine.publish("a", 1, { kye: "k" }), () => engine.publish("a", 1, { headers: new Map() }),
+    () => engine.publish("a", 1, { priority: 300 }), () => engine.publish("no good", 1),
+    () => engine.publishBatch([{ topic: "a", value: 1n }]), () => engine.publishBatch([null]),
+    () => engine.publishBatch(5), () => engine.publishBatch([{ topic: "a", value: 1, kye: "k" }]),
+    () => engine.publishBatch([{ topic: "a", value: 1, priority: 300 }]), () => engine.topic("a").publishBatch(5),
+    () => engine.topic("a").publish(1n), () => engine.publishBatch([], { signal: AbortSignal.abort() }),
+    () => engine.publishWithRetry("a", 1n), () => engine.publishWithRetry("a", 1, { retry: { kind: "x" } })];
+  for (const publish of publishing) {
+    await assert.rejects(publish, (error) => error.outcome === "rejected", `${publish}`);
+  }
+  assert.equal((await engine.statistics()).published, 0);
+});
+
+test("a group may start at a Date", async (t) => {
+  const clock = new VirtualClock();
+  const engine = await open(t, "memory:", { clock });
+  await engine.declareTopic("a", { type: "log", retentionMs: 3_600_000 });
+  await engine.publish("a", "old");
+  clock.advance(10_000);
+  const start = clock.now();
+  await engine.publish("a", "new");
+  const seen = [];
+  await engine.consume("a", { group: "g", start }, (m) => seen.push(m.value));
+  await engine.settleDown();
+  assert.deepEqual(seen, ["new"]);
+  await refused(() => engine.consume("a", { group: "h", start: new Date(NaN) }, () => {}), CONFIG, "start is an invalid Date");
+  await refused(() => engine.consume("a", { group: "h", start: 5 }, () => {}), CONFIG, "start is a number (5)");
+});
