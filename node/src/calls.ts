@@ -13,6 +13,7 @@ import type {
   GroupBacklog, Health, LogRecord, Page, Receipt, RedriveOptions, RedriveReport, Scheduled,
 } from "./records.js";
 import { type Cancellable, cancelled, checkSignal } from "./signals.js";
+import { messageOf } from "./thrown.js";
 import { kindOf, otherNames } from "./words.js";
 
 export interface Paged {
@@ -320,9 +321,13 @@ export abstract class Calls {
   // ---- idempotency ----------------------------------------------------------------------------------
 
   /**
-   * Runs `run` unless this key has a result, and resolves to the result: what JSON knows, or bytes. Single
-   * flight among callers and processes; a run that throws leaves the key free. null, 0, false and "" are
-   * results.
+   * Runs `run` unless this key has a result, and resolves to the result. Single flight among callers and processes; a
+   * run that throws leaves the key free. null, 0, false and "" are results.
+   *
+   * The first caller gets what all later ones get, the result as it was stored: bytes as a Buffer, text as it is,
+   * everything else as JSON gives it back (a Date is its text, an instance of a class a plain object, undefined null).
+   * A result that cannot be stored rejects with PayloadError or PayloadTooLargeError when `run` has run already, and it
+   * runs again with the next call.
    *
    * `waitMsMax`: how long to wait for another caller's run. Rejects with InProgressError beyond that,
    * KeyMismatchError (another `fingerprint`), LeaseLostError (it took longer than `leaseMs`, and somebody
@@ -350,13 +355,23 @@ export abstract class Calls {
     }
     try {
       const value = await run();
-      const [result, kind] = encode(value === undefined ? null : value);
-      await this.call(undefined, "complete", answer.token, result, kind, texts);
-      return value;
+      return await this.#complete<T>(key, value, answer, texts);
     } catch (error) {
       // Free for the next one, unless somebody else has it already.
       await this.call(undefined, "fail", answer.token).catch(() => {});
       throw error;
+    }
+  }
+
+  /** Stores the result, and gives it as it was stored. */
+  async #complete<T>(key: string, value: unknown, { token }: IdempotencyAnswer, texts: string[]): Promise<T> {
+    try {
+      const [result, contentType] = encode(value === undefined ? null : value);
+      const stored = Buffer.from(result as Uint8Array); // a copy: it may be changed meanwhile
+      await this.call(undefined, "complete", token, stored, contentType, texts);
+      return resultOf<T>({ result: stored, contentType });
+    } catch (error) {
+      throw notKept(key, error);
     }
   }
 
@@ -412,8 +427,15 @@ export abstract class Calls {
   }
 }
 
-function resultOf<T>(answer: IdempotencyAnswer): T {
-  const { result, contentType } = answer;
+/** Its effect may have happened: who reads it must not take it for a call that did nothing. */
+function notKept(key: string, error: unknown): Error {
+  const why = `the function of the key '${key}' has run, but its result was not kept: ${messageOf(error)}`;
+  if (!(error instanceof errors.TowlineError)) return new PayloadError(why, { cause: error });
+  const Kind = error.constructor as new (message: string, context: errors.ErrorContext) => errors.TowlineError;
+  return new Kind(why, { cause: error, nativeCode: error.nativeCode });
+}
+
+function resultOf<T>({ result, contentType }: Pick<IdempotencyAnswer, "result" | "contentType">): T {
   return (contentType === "" ? result : decode(result, 0, result.length, contentType)) as T;
 }
 
