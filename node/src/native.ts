@@ -136,7 +136,9 @@ interface Native {
   progress(deliveries: Handle, place: number, note: string): void;
   /** The session that `body` is given ends with it. */
   transaction(deliveries: Handle, place: number, body: (session: Handle) => void): void;
-  sqlExecute(session: Handle, sql: string, parameters: readonly SqlParameter[]): SqlValue[][];
+  sqlExecute(
+    session: Handle, sql: string, parameters: readonly Exclude<SqlParameter, boolean>[],
+  ): SqlValue[][];
   sqlPublish(session: Handle, message: Fields): string;
   sqlAppend(session: Handle, stream: string, events: unknown[][], expected: bigint | undefined): void;
   sqlComplete(session: Handle, scope: string, key: string, result: string | Uint8Array): void;

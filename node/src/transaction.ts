@@ -6,12 +6,25 @@ import { InvalidArgumentError } from "./errors.js";
 import { eventFields, type NewEvent, placeFrom } from "./event_records.js";
 import { type Handle, native } from "./native.js";
 import { encode } from "./payload.js";
-import { kindOf } from "./words.js";
+import { kindOf, shown } from "./words.js";
 
-/** Whole numbers, also as bigint, are INTEGER; other numbers REAL; strings TEXT. */
-export type SqlParameter = null | number | bigint | string;
+/**
+ * Whole numbers, also as bigint, are INTEGER, and so are true (1) and false (0); other numbers REAL; strings TEXT. Bytes
+ * go as their hex text, with `unhex(?1)` in the statement.
+ */
+export type SqlParameter = null | number | bigint | string | boolean;
 /** A whole number that a number cannot hold exactly comes as bigint, a blob that is no text as bytes. */
 export type SqlValue = null | number | bigint | string | Buffer;
+
+/** Parameters as the native half takes them. `place` from 1, as in the statement. */
+function sqlParameterFrom(value: unknown, place: number): Exclude<SqlParameter, boolean> {
+  if (value === null || typeof value === "string" || typeof value === "number") return value;
+  if (typeof value === "boolean") return value ? 1 : 0;
+  if (typeof value === "bigint" && BigInt.asIntN(64, value) === value) return value;
+  const hint = value instanceof Uint8Array ? `; give the hex text of bytes, and unhex(?${place}) in the statement` : "";
+  throw new InvalidArgumentError(`parameter ?${place} is ${shown(value)}, but must be null, a number, a bigint of 64 bits, `
+    + `a string or a boolean${hint}`);
+}
 
 /** SQL on the engine's own connection, inside `message.transaction`; over when the body returns. */
 export class Transaction {
@@ -24,10 +37,14 @@ export class Transaction {
 
   /**
    * Runs one statement and returns its rows. The engine's own tables, PRAGMA, ATTACH, temporary tables and
-   * transaction statements are refused with InvalidArgumentError.
+   * transaction statements are refused with InvalidArgumentError, and so is a parameter of another type, by its place.
    */
   execute(sql: string, parameters: readonly SqlParameter[] = []): SqlValue[][] {
-    return native.sqlExecute(this.#session, sql, parameters);
+    if (!Array.isArray(parameters)) {
+      throw new InvalidArgumentError(`the parameters are ${shown(parameters)}, but must be a list`);
+    }
+    const values = Array.from(parameters, (one: unknown, at) => sqlParameterFrom(one, at + 1));
+    return native.sqlExecute(this.#session, sql, values);
   }
 
   /** Publishes with the transaction. Returns the message's id. */

@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { Engine, Saga } from "towline";
 import { VirtualClock } from "towline/testing";
 
-import { open, until } from "./support.mjs";
+import { open, providers, until } from "./support.mjs";
 
 const ARGUMENT = "ERR_INVALID_ARGUMENT";
 const CONFIG = "ERR_INVALID_CONFIG";
@@ -251,4 +251,31 @@ test("a group may start at a Date", async (t) => {
   assert.deepEqual(seen, ["new"]);
   await refused(() => engine.consume("a", { group: "h", start: new Date(NaN) }, () => {}), CONFIG, "start is an invalid Date");
   await refused(() => engine.consume("a", { group: "h", start: 5 }, () => {}), CONFIG, "start is a number (5)");
+});
+
+test("a parameter of a statement may be a boolean, and a wrong one is named by its place", async (t) => {
+  const engine = await open(t, providers.sqlite(t));
+  const rows = [];
+  const errors = [];
+  await engine.consume("a", { group: "g" }, (m) => m.transaction((tx) => {
+    rows.push(...tx.execute("SELECT ?1, ?2, ?3, ?4, typeof(?1)", [true, false, 1n, null]));
+    rows.push(...tx.execute("SELECT unhex(?1)", [Buffer.from([0xff, 0]).toString("hex")]));
+    for (const parameters of [[1, undefined], [1, {}], [1, Buffer.from([1])], [1, 2n ** 63n], [1, , 2], "text"]) {
+      try {
+        tx.execute("SELECT ?1, ?2", parameters);
+      } catch (error) {
+        errors.push(error);
+      }
+    }
+  }));
+  await engine.publish("a", 1);
+  await until(() => errors.length === 6);
+  assert.deepEqual(rows, [[1, 0, 1, null, "integer"], [Buffer.from([0xff, 0])]]);
+  assert.ok(errors.every((error) => error.code === ARGUMENT));
+  const places = ["undefined", "an object", "a Buffer", "a bigint (9223372036854775808)", "undefined"];
+  for (const [at, given] of places.entries()) {
+    assert.ok(errors[at].message.startsWith(`parameter ?2 is ${given}, but must be`), errors[at].message);
+  }
+  assert.match(errors[2].message, /unhex\(\?2\)/);
+  assert.match(errors[5].message, /the parameters are a string \('text'\), but must be a list/);
 });

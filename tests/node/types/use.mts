@@ -57,7 +57,7 @@ await orders.consumeBatches({ group: "b", batchCountMax: 100 }, async (batch) =>
 await orders.consume({ group: "t" }, (m) => {
   m.transaction((tx) => {
     tx.append("order-1", [{ type: "order.paid", value: m.value }], { expected: 1n });
-    const rows: SqlValue[][] = tx.execute("SELECT ?1", [m.value.total]);
+    const rows: SqlValue[][] = tx.execute("SELECT ?1, ?2", [m.value.total, m.attempt > 1]);
     tx.publish("bills", rows.length, { key: m.key });
     // @ts-expect-error: no SQL value
     tx.execute("SELECT ?1", [{}]);
