@@ -123,7 +123,7 @@ async function serve({ module, graceMs }: Arguments): Promise<void> {
   engine.events.once("closed", stop);
   await checkOpen(engine, module);
   const alive = setInterval(() => {}, 1 << 30); // an engine without consumers does not keep the process
-  process.send?.("running");
+  process.send?.("running", () => {}); // without it a supervisor that is gone is an error that nobody catches
   await stopped;
   clearInterval(alive);
   const stuck = await engine.close(graceMs === undefined ? {} : { timeoutMs: graceMs });
