@@ -20,9 +20,27 @@ await orders.consume({ group: "billing", concurrency: 8, retry: { maxAttempts: 3
 const app = express();
 app.use(express.json());
 
+/** What a client got wrong. */
+class BadRequest extends Error {
+  status = 400;
+  code = "ERR_BAD_REQUEST";
+}
+
+/** The order of a request. Whether it can be billed shows later. */
+function orderOf({ body }) {
+  if (typeof body !== "object" || body === null || Array.isArray(body)) {
+    throw new BadRequest("give an order as JSON, with the content type application/json");
+  }
+  const { customer, amount } = body;
+  if (typeof customer !== "string" || customer === "") throw new BadRequest("customer must be a text that is not empty");
+  if (typeof amount !== "number") throw new BadRequest("amount must be a number");
+  return { customer, amount };
+}
+
 app.post("/orders", async (request, response) => {
-  const { id, duplicate } = await orders.publish(request.body, {
-    key: request.body.customer,
+  const order = orderOf(request);
+  const { id, duplicate } = await orders.publish(order, {
+    key: order.customer,
     dedupId: request.get("idempotency-key") ?? "",
   });
   response.status(duplicate ? 200 : 202).json({ id });
@@ -39,7 +57,7 @@ app.get("/dead-letters", async (request, response) => {
 });
 
 app.post("/dead-letters/:id/redrive", async (request, response) => {
-  await engine.redrive(request.params.id, { payload: JSON.stringify(request.body) });
+  await engine.redrive(request.params.id, { payload: JSON.stringify(orderOf(request)) });
   response.status(202).end();
 });
 
@@ -51,8 +69,10 @@ app.get("/health", async (request, response) => {
 // Express takes it for an error handler by its four parameters.
 app.use((error, request, response, next) => {
   if (response.headersSent) return next(error);
-  const status = { ERR_INVALID_ID: 400, ERR_INVALID_KEY: 400, ERR_NOT_FOUND: 404, ERR_CONFLICT: 409 };
-  response.status(status[error.code] ?? (error.retryable ? 503 : error.status ?? 500)).json({ code: error.code });
+  const known = { ERR_INVALID_ID: 400, ERR_INVALID_KEY: 400, ERR_NOT_FOUND: 404, ERR_CONFLICT: 409 };
+  const status = known[error.code] ?? (error.retryable ? 503 : error.status ?? 500);
+  if (status === 500) console.error(error); // not the client's, and not for its eyes
+  response.status(status).json({ code: error.code, reason: status === 500 ? "an error of the server" : error.message });
 });
 
 const server = app.listen(Number(process.argv[2] ?? 3000), "127.0.0.1", () => {

@@ -3,16 +3,18 @@
 import { EventEmitter } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { checkNames, checkOptions } from "./arguments.js";
+import { checkDate, checkHeaders, checkNames, checkObject, checkOptions, textsOf } from "./arguments.js";
 import * as errors from "./errors.js";
-import { type Fields, kindOf, type Port, textsOf } from "./native.js";
+import type { Fields, Port } from "./native.js";
 import type { IdempotencyOptions, RetryOptions, TopicOptions } from "./options.js";
-import { decode, encode } from "./payload.js";
+import { decode, encode, PayloadError } from "./payload.js";
 import type {
   Answer, BlockedKey, DeadLetter, Alert, DeadLetterGroup, DeadLetterQuery, EngineStatistics,
   GroupBacklog, Health, LogRecord, Page, Receipt, RedriveOptions, RedriveReport, Scheduled,
 } from "./records.js";
 import { type Cancellable, cancelled, checkSignal } from "./signals.js";
+import { messageOf } from "./thrown.js";
+import { kindOf, otherNames } from "./words.js";
 
 export interface Paged {
   /** [1, 1000]; 100 unless given. */
@@ -63,13 +65,14 @@ const PUBLISH_OPTIONS = new Set([
 const CONDITIONS = [
   "topic", "group", "status", "errorType", "fingerprint", "text", "reason", "createdFrom", "createdBefore",
 ] as const;
-const OF_REDRIVE = ["payload", "dryRun", "ratePerSecond", "delayMs", "destination", "redriveMax"] as const;
+const OF_REDRIVE = ["dryRun", "ratePerSecond", "delayMs", "destination", "redriveMax"] as const;
 
 /** Between two questions whether somebody else's run of a key is done. */
 const POLL_MS = 50;
 
 /** Reads each option once. `signal` is the caller's. */
 export function fieldsOf(topic: string, value: unknown, options: MessageOptions): Fields {
+  checkObject(options, "options of publish");
   return read(topic, value, options, false);
 }
 
@@ -82,14 +85,47 @@ function read(topic: string, value: unknown, options: MessageOptions, isWhole: b
     if (isWhole && (name === "topic" || name === "value")) continue;
     if (!Object.hasOwn(options, name)) continue;
     if (!PUBLISH_OPTIONS.has(name)) {
-      const known = [...(isWhole ? ["topic", "value"] : []), ...PUBLISH_OPTIONS].join(", ");
-      throw new errors.InvalidArgumentError(`unknown option '${name}' of publish; known are ${known}`);
+      const known = [...(isWhole ? ["topic", "value"] : []), ...PUBLISH_OPTIONS];
+      throw new errors.InvalidArgumentError(`unknown option '${name}' of publish${otherNames(name, known)}`);
     }
     others ??= {};
-    others[name] = options[name as keyof MessageOptions];
+    const given = options[name as keyof MessageOptions];
+    if (name === "headers") checkHeaders(given);
+    else if (name === "dueAt") checkDate(given, name);
+    others[name] = given;
   }
   const [payload, kind] = encode(value);
   return [topic, payload, key, contentType ?? kind, others];
+}
+
+function checkConditions(query: DeadLetterQuery, ...others: readonly string[]): void {
+  checkNames(query, "conditions", ...CONDITIONS, ...others);
+  checkDate(query.createdFrom, "createdFrom");
+  checkDate(query.createdBefore, "createdBefore");
+}
+
+function checkMessages(messages: unknown): void {
+  if (Array.isArray(messages)) return;
+  throw new errors.InvalidArgumentError(`the messages are ${kindOf(messages)}, but must be a list`);
+}
+
+/** What cannot be sent says which one it is. */
+function fieldsOfBatch(messages: readonly OutgoingMessage[]): Fields[] {
+  const fields: Fields[] = [];
+  for (const [at, one] of messages.entries()) {
+    try {
+      if (typeof one !== "object" || one === null) {
+        throw new errors.InvalidArgumentError(`${kindOf(one)} is no message; give an object with topic and value`);
+      }
+      fields.push(read(one.topic, one.value, one, true));
+    } catch (error) {
+      const isOurs = error instanceof errors.InvalidArgumentError || error instanceof PayloadError;
+      if (!isOurs) throw error;
+      const Kind = error.constructor as new (message: string, options: { cause?: unknown }) => Error;
+      throw new Kind(`messages[${at}]: ${error.message}`, { cause: error.cause });
+    }
+  }
+  return fields;
 }
 
 interface IdempotencyAnswer {
@@ -107,8 +143,9 @@ export interface EngineEvents {
 }
 
 /**
- * The calls of an engine. Times are milliseconds. Every call rejects with a `TowlineError`: `ClosedError`
- * after close, and what is said with it. Bad input is refused before any I/O and changes nothing.
+ * The calls of an engine. Times are milliseconds. Every call rejects with a `TowlineError`: `ClosedError` after close,
+ * InvalidArgumentError and InvalidConfigError for what it cannot take, and what is said with it; a value that cannot
+ * be written is a `PayloadError`. Bad input is refused before any I/O and changes nothing.
  */
 export abstract class Calls {
   /** 'alert' (an Alert), 'log' (level, station, text), 'closed'. */
@@ -126,26 +163,35 @@ export abstract class Calls {
   /**
    * Publishes one message; resolves when it is stored durably. `value`: bytes as they are, strings as UTF-8,
    * else JSON. Rejects unless the message was stored; `error.outcome` is "rejected" (surely not stored) or
-   * "unknown" (repeat it only with a dedup id).
+   * "unknown" (repeat it only with a dedup id), also that of a PayloadError.
    */
   async publish(topic: string, value: unknown, options: PublishOptions = {}): Promise<Receipt> {
-    const { signal, ...message } = options;
-    const fields = fieldsOf(topic, value, message);
-    const [receipt] = await this.send([fields], signal).catch(unstored);
-    return acked(receipt as Receipt);
+    try {
+      checkObject(options, "options of publish");
+      const { signal, ...message } = options;
+      const [receipt] = await this.send([fieldsOf(topic, value, message)], signal);
+      return acked(receipt as Receipt);
+    } catch (error) {
+      return unstored(error);
+    }
   }
 
   /**
-   * Publishes many. One receipt per message, in order; it does not reject for single messages, so look at
-   * `receipt.outcome`. The valid ones are stored together.
+   * Publishes many. One receipt per message, in order; it does not reject for what the engine refuses of single
+   * messages (a topic, a key, a delay ...), so look at `receipt.outcome`. The valid ones are stored together.
+   *
+   * What cannot be sent at all, a value that cannot be written (PayloadError), a misspelt option or one of another type
+   * (InvalidArgumentError), refuses the whole call before anything is sent: `error.outcome` is "rejected", and its
+   * text names the place of the message. Rejects with BatchTooLargeError (`batchCountMax`).
    */
   async publishBatch(messages: readonly OutgoingMessage[], options: Cancellable = {}): Promise<Receipt[]> {
-    checkOptions(options);
-    if (!Array.isArray(messages)) {
-      throw new errors.InvalidArgumentError(`the messages are ${kindOf(messages)}, but must be a list`);
+    try {
+      checkOptions(options);
+      checkMessages(messages);
+      return await this.send(fieldsOfBatch(messages), options.signal);
+    } catch (error) {
+      return unstored(error);
     }
-    const fields = messages.map((one) => read(one.topic, one.value, one, true));
-    return this.send(fields, options.signal);
   }
 
   /**
@@ -156,11 +202,16 @@ export abstract class Calls {
     topic: string, value: unknown,
     options: PublishOptions & { retry?: RetryOptions; timeoutMs?: number } = {},
   ): Promise<Receipt> {
-    const { retry, timeoutMs, signal, ...message } = options;
-    const fields = fieldsOf(topic, value, message);
-    const texts = textsOf("Retry", retry ?? {});
-    const publishing = this.call<Receipt>(signal, "publishWithRetry", fields, texts, timeoutMs);
-    return acked(await publishing.catch(unstored));
+    try {
+      checkObject(options, "options of publish");
+      const { retry = {}, timeoutMs, signal, ...message } = options;
+      const fields = fieldsOf(topic, value, message);
+      checkObject(retry, "options of retry");
+      const texts = textsOf("Retry", retry, [], "retry.");
+      return acked(await this.call<Receipt>(signal, "publishWithRetry", fields, texts, timeoutMs));
+    } catch (error) {
+      return unstored(error);
+    }
   }
 
   /** "done": it will never fire. Exactly one of cancelling and firing wins, across processes. */
@@ -172,6 +223,7 @@ export abstract class Calls {
   /** Moves the due time of a delayed message; a number is milliseconds since 1970. */
   async reschedule(messageId: string, dueAt: Date | number, options: Cancellable = {}): Promise<Answer> {
     checkOptions(options);
+    checkDate(dueAt, "dueAt");
     return this.call(options.signal, "reschedule", messageId, dueAt);
   }
 
@@ -189,8 +241,9 @@ export abstract class Calls {
    * ones.
    */
   async declareTopic(topic: string, options: TopicOptions & Cancellable = {}): Promise<void> {
+    checkObject(options, "options of the topic");
     const { signal, ...settings } = options;
-    await this.call(signal, "declareTopic", topic, textsOf("Topic", settings));
+    await this.call(signal, "declareTopic", topic, textsOf("Topic", settings, ["signal"]));
   }
 
   /** What waits for each group on each topic. */
@@ -215,7 +268,7 @@ export abstract class Calls {
 
   /** The dead letters for which every condition holds, newest last. */
   async deadLetters(query: DeadLetterQuery & Paged & Cancellable = {}): Promise<Page<DeadLetter>> {
-    checkNames(query, "conditions", ...CONDITIONS, "countMax", "cursor", "signal");
+    checkConditions(query, "countMax", "cursor", "signal");
     const { signal, ...conditions } = query;
     return this.call(signal, "deadLetters", conditions);
   }
@@ -228,7 +281,7 @@ export abstract class Calls {
 
   /** Dead letters by fingerprint. */
   async deadLetterGroups(query: DeadLetterQuery & Cancellable = {}): Promise<DeadLetterGroup[]> {
-    checkNames(query, "conditions", ...CONDITIONS, "signal");
+    checkConditions(query, "signal");
     const { signal, ...conditions } = query;
     return this.call(signal, "deadLetterGroups", conditions);
   }
@@ -238,7 +291,7 @@ export abstract class Calls {
    * ConflictError (not pending), LimitExceededError (`redriveMax`).
    */
   async redrive(entryId: string, options: RedriveOptions & Cancellable = {}): Promise<void> {
-    checkOptions(options, ...OF_REDRIVE);
+    checkOptions(options, "payload", ...OF_REDRIVE);
     const { signal, payload, ...how } = options;
     const bytes = payload === undefined ? {} : { payload: encode(payload)[0] };
     await this.call(signal, "redrive", entryId, { ...how, ...bytes });
@@ -248,7 +301,12 @@ export abstract class Calls {
   async redriveAll(
     query: DeadLetterQuery = {}, options: Omit<RedriveOptions, "payload"> & Cancellable = {},
   ): Promise<RedriveReport> {
-    checkNames(query, "conditions", ...CONDITIONS);
+    checkConditions(query);
+    checkObject(options, "options");
+    if ("payload" in options) {
+      throw new errors.InvalidArgumentError("unknown 'payload' among the options: it replaces that of a single entry, "
+        + "with redrive; redriveAll sends each entry's own");
+    }
     checkOptions(options, ...OF_REDRIVE);
     const { signal, ...how } = options;
     return this.call(signal, "redriveAll", query, how);
@@ -263,9 +321,13 @@ export abstract class Calls {
   // ---- idempotency ----------------------------------------------------------------------------------
 
   /**
-   * Runs `run` unless this key has a result, and resolves to the result: what JSON knows, or bytes. Single
-   * flight among callers and processes; a run that throws leaves the key free. null, 0, false and "" are
-   * results.
+   * Runs `run` unless this key has a result, and resolves to the result. Single flight among callers and processes; a
+   * run that throws leaves the key free. null, 0, false and "" are results.
+   *
+   * The first caller gets what all later ones get, the result as it was stored: bytes as a Buffer, text as it is,
+   * everything else as JSON gives it back (a Date is its text, an instance of a class a plain object, undefined null).
+   * A result that cannot be stored rejects with PayloadError or PayloadTooLargeError when `run` has run already, and it
+   * runs again with the next call.
    *
    * `waitMsMax`: how long to wait for another caller's run. Rejects with InProgressError beyond that,
    * KeyMismatchError (another `fingerprint`), LeaseLostError (it took longer than `leaseMs`, and somebody
@@ -277,8 +339,9 @@ export abstract class Calls {
     if (typeof run !== "function") {
       throw new errors.InvalidArgumentError(`what runs once is ${kindOf(run)}, but must be a function`);
     }
+    checkObject(options, "options of once");
     const { signal, ...settings } = options;
-    const texts = textsOf("Idempotency", settings);
+    const texts = textsOf("Idempotency", settings, ["signal"]);
     const deadline = performance.now() + (settings.waitMsMax ?? 0);
     let answer: IdempotencyAnswer;
     for (;;) {
@@ -292,13 +355,23 @@ export abstract class Calls {
     }
     try {
       const value = await run();
-      const [result, kind] = encode(value === undefined ? null : value);
-      await this.call(undefined, "complete", answer.token, result, kind, texts);
-      return value;
+      return await this.#complete<T>(key, value, answer, texts);
     } catch (error) {
       // Free for the next one, unless somebody else has it already.
       await this.call(undefined, "fail", answer.token).catch(() => {});
       throw error;
+    }
+  }
+
+  /** Stores the result, and gives it as it was stored. */
+  async #complete<T>(key: string, value: unknown, { token }: IdempotencyAnswer, texts: string[]): Promise<T> {
+    try {
+      const [result, contentType] = encode(value === undefined ? null : value);
+      const stored = Buffer.from(result as Uint8Array); // a copy: it may be changed meanwhile
+      await this.call(undefined, "complete", token, stored, contentType, texts);
+      return resultOf<T>({ result: stored, contentType });
+    } catch (error) {
+      throw notKept(key, error);
     }
   }
 
@@ -354,14 +427,21 @@ export abstract class Calls {
   }
 }
 
-function resultOf<T>(answer: IdempotencyAnswer): T {
-  const { result, contentType } = answer;
+/** Its effect may have happened: who reads it must not take it for a call that did nothing. */
+function notKept(key: string, error: unknown): Error {
+  const why = `the function of the key '${key}' has run, but its result was not kept: ${messageOf(error)}`;
+  if (!(error instanceof errors.TowlineError)) return new PayloadError(why, { cause: error });
+  const Kind = error.constructor as new (message: string, context: errors.ErrorContext) => errors.TowlineError;
+  return new Kind(why, { cause: error, nativeCode: error.nativeCode });
+}
+
+function resultOf<T>({ result, contentType }: Pick<IdempotencyAnswer, "result" | "contentType">): T {
   return (contentType === "" ? result : decode(result, 0, result.length, contentType)) as T;
 }
 
 /** A publish that has no receipt was not even tried, unless its error says that nobody knows. */
 function unstored(error: unknown): never {
-  if (error instanceof errors.TowlineError) error.outcome ??= "rejected";
+  if (error instanceof errors.TowlineError || error instanceof PayloadError) error.outcome ??= "rejected";
   throw error;
 }
 

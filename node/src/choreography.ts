@@ -1,9 +1,9 @@
 // Choreographies: sagas whose steps are joined by events.
 
 import { InvalidArgumentError } from "./errors.js";
-import { kindOf } from "./native.js";
 import type { SagaStepOptions } from "./options.js";
 import { SagaDefinition, type SagaDefinitionOptions, type SagaHandler, stepOf } from "./saga.js";
+import { kindOf } from "./words.js";
 
 export interface EventStepOptions extends SagaStepOptions {
   /** Unless given, `onSuccess`. */

@@ -3,8 +3,8 @@
 //
 //     npx towline run ./shop.js --workers 4 --reload
 //
-// The module exports an open engine, or a function that opens one, as `default` or `engine`. SIGTERM and SIGINT
-// stop intake, let handlers finish, and exit 0; a second one exits at once.
+// The module exports an open engine, a promise of one, or a function that opens one, as `default` or `engine`. SIGTERM
+// and SIGINT stop intake, let handlers finish, and exit 0; a second one exits at once.
 
 import path from "node:path";
 import { pathToFileURL } from "node:url";
@@ -12,12 +12,12 @@ import { parseArgs } from "node:util";
 
 import type { Engine } from "./engine.js";
 import { exitAsAsked } from "./signals.js";
-import { CANNOT_RUN, supervise } from "./supervisor.js";
+import { CANNOT_RUN, STOPPING, supervise } from "./supervisor.js";
 
 const USAGE = `Usage: towline run <module> [options]
 
-Runs the consumers of a module, which exports an open engine, or a function that opens one, as \`default\` or
-\`engine\`, until SIGTERM or SIGINT.
+Runs the consumers of a module, which exports an open engine, a promise of one, or a function that opens one, as
+\`default\` or \`engine\`, until SIGTERM or SIGINT.
 
   --workers <n>   worker processes (1)
   --reload        start again when a file of this folder changes
@@ -89,11 +89,21 @@ async function engineOf(module: string): Promise<Engine> {
   // What a CommonJS module exports comes as `default`.
   const exported = loaded["default"] as Record<string, unknown> | undefined;
   for (const candidate of [exported, loaded["engine"], exported?.["default"], exported?.["engine"]]) {
-    const value: unknown = typeof candidate === "function" ? await candidate() : candidate;
+    const value: unknown = await (typeof candidate === "function" ? candidate() : candidate);
     if (isEngine(value)) return value;
   }
   throw new UsageError(
     `${module} exports no engine; it must export an open one, or a function that opens one, as default`);
+}
+
+/** One that is closed tells it no more, and would be waited for until a signal. */
+async function checkOpen(engine: Engine, module: string): Promise<void> {
+  try {
+    await engine.health();
+  } catch (error) {
+    if ((error as { code?: string }).code !== "ERR_CLOSED") return; // its consumers will tell
+    throw new UsageError(`the engine that ${module} exports is closed already; leave it open, the command closes it`);
+  }
 }
 
 /** Until a signal. */
@@ -101,17 +111,20 @@ async function serve({ module, graceMs }: Arguments): Promise<void> {
   let stop: () => void = () => {};
   const stopped = new Promise<void>((resolve) => (stop = resolve));
   let isStopping = false;
+  const isSupervised = process.send !== undefined;
   const onSignal = () => {
     if (isStopping) exitAsAsked(1); // what handlers hold goes back
     isStopping = true;
+    if (!isSupervised) console.error(STOPPING);
     stop();
   };
   for (const signal of SIGNALS) process.on(signal, onSignal);
   process.once("disconnect", onSignal); // whoever started this worker is gone
   const engine = await engineOf(module);
   engine.events.once("closed", stop);
+  await checkOpen(engine, module);
   const alive = setInterval(() => {}, 1 << 30); // an engine without consumers does not keep the process
-  process.send?.("running");
+  process.send?.("running", () => {}); // without it a supervisor that is gone is an error that nobody catches
   await stopped;
   clearInterval(alive);
   const stuck = await engine.close(graceMs === undefined ? {} : { timeoutMs: graceMs });

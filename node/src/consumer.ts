@@ -1,6 +1,6 @@
 // A running consumer, as its user holds it.
 
-import { checkNames, checkOptions } from "./arguments.js";
+import { checkClosing, checkOptions } from "./arguments.js";
 import type { OutgoingMessage } from "./calls.js";
 import { ClosedError, InvalidArgumentError } from "./errors.js";
 import { type Handle, native, type Outcome, type Port } from "./native.js";
@@ -79,7 +79,7 @@ export class Consumer {
    * of the engine it resolves at once, and the rest happens later.
    */
   async close(options: { timeoutMs?: number } = {}): Promise<number> {
-    checkNames(options, "options", "timeoutMs");
+    checkClosing(options);
     if (this.#closing === undefined) {
       const handle = this.#open();
       this.#closing = this.host

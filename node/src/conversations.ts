@@ -1,6 +1,6 @@
 // Conversations: streams of messages that clients read, who come and go.
 
-import { checkOptions } from "./arguments.js";
+import { checkHeaders, checkOptions } from "./arguments.js";
 import type { Host } from "./consumer.js";
 import {
   type AppendedMessage, type CatchUp, catchUps, type ConversationGap, type ConversationMessage, conversationPage,
@@ -152,6 +152,7 @@ export class Conversations {
         `a message is ${message === null ? "null" : `a ${typeof message}`}, but must be an object`);
     }
     const { sender, value, headers = {}, contentType, id } = message;
+    checkHeaders(headers);
     const [payload, known] = encode(value);
     return this.#host.call(options.signal, "appendMessage", conversation,
       [sender, payload, contentType ?? known, headers, id]);

@@ -4,15 +4,15 @@
 // published in one turn of the loop goes down in one call, and so do the outcomes of handlers. The loop is
 // kept alive while somebody waits for an answer or a consumer is open, and not otherwise.
 
-import { checkNames, checkOptions } from "./arguments.js";
-import { Calls, type MessageOptions, type PublishOptions } from "./calls.js";
+import { checkClosing, checkObject, checkOptions, textsOf } from "./arguments.js";
+import { Calls, type MessageOptions, type OutgoingMessage, type PublishOptions } from "./calls.js";
 import { Consumer, type Host } from "./consumer.js";
 import { Conversations } from "./conversations.js";
 import { ClosedError, InvalidArgumentError, InvalidConfigError, type TowlineError } from "./errors.js";
 import { type Message, RELEASED } from "./message.js";
 import { EventStore } from "./events.js";
 import * as bridge from "./native.js";
-import { type Fields, type Handle, kindOf, native, type Outcome, type Port, textsOf } from "./native.js";
+import { type Fields, type Handle, native, type Outcome, type Port } from "./native.js";
 import type { ConsumerOptions, EngineOptions } from "./options.js";
 import { Outgoing } from "./outgoing.js";
 import { type Alert, type LogLevel, type PackedReceipts, type Receipt, receiptsOf } from "./records.js";
@@ -24,8 +24,9 @@ import type { SagaDefinition } from "./saga.js";
 import type { RawCall } from "./saga_call.js";
 import { SagaRunner, SagaSink } from "./saga_runner.js";
 import { checkSaga, Sagas } from "./sagas.js";
-import type { VirtualClock } from "./testing.js";
+import { VirtualClock } from "./testing.js";
 import { tracePublish } from "./tracing.js";
+import { kindOf, shown } from "./words.js";
 
 // A batch of the usual size is fetched at once.
 const DRAIN_COUNT = 1_024;
@@ -39,10 +40,7 @@ export interface OpenOptions extends EngineOptions, Cancellable {
   logLevel?: LogLevel | "off";
 }
 
-export interface ConsumeOptions extends Omit<ConsumerOptions, "order">, Cancellable {
-  /** What keeps its order: nothing (unless given), messages of a key, or of a partition. */
-  ordering?: keyof typeof ORDERINGS;
-}
+export interface ConsumeOptions extends ConsumerOptions, Cancellable {}
 
 type Topics = string | readonly string[];
 
@@ -89,15 +87,23 @@ function checkHandler(handler: unknown): void {
   }
 }
 
+function startOf(start: string | Date | undefined): string | undefined {
+  if (!(start instanceof Date)) return start;
+  const at = start.getTime();
+  if (Number.isNaN(at)) throw new InvalidConfigError("start is an invalid Date");
+  return `at:${BigInt(at) * 1_000n}`;
+}
+
 function consumerTexts(options: ConsumeOptions): string[] {
-  const { ordering = "none", signal: _, ...settings } = options;
+  const { ordering = "none", start, signal: _, ...settings } = options;
   if (!Object.hasOwn(ORDERINGS, ordering)) {
     const known = Object.keys(ORDERINGS).join(", ");
-    throw new InvalidConfigError(`ordering is '${ordering}', but must be one of ${known}`);
+    throw new InvalidConfigError(`ordering is ${shown(ordering)}, but must be one of ${known}`);
   }
   // What cannot be read cannot be read the next time either.
   const unreadable = ["classify.permanent_types", "PayloadError"];
-  return [...textsOf("Consumer", settings), "order", ORDERINGS[ordering], ...unreadable];
+  const texts = textsOf("Consumer", { ...settings, start: startOf(start) }, ["signal"]);
+  return [...texts, "order", ORDERINGS[ordering], ...unreadable];
 }
 
 /** One message of a batch for a topic. */
@@ -121,7 +127,9 @@ export class Topic<T> {
   }
   /** One receipt per message, in order; look at `receipt.outcome`. */
   publishBatch(messages: readonly TopicMessage<T>[], options: Cancellable = {}): Promise<Receipt[]> {
-    return this.#engine.publishBatch(messages.map((one) => ({ ...one, topic: this.name })), options);
+    const isList = Array.isArray(messages); // what is none is refused there
+    const named = isList ? messages.map((one: TopicMessage<T>) => ({ ...one, topic: this.name })) : messages;
+    return this.#engine.publishBatch(named as OutgoingMessage[], options);
   }
   consume(options: ConsumeOptions, handler: Handler<T>): Promise<Consumer> {
     return this.#engine.consume<T>(this.name, options, handler);
@@ -171,11 +179,15 @@ export class Engine extends Calls {
    * Rejects with InvalidUrlError, InvalidConfigError and what the provider says.
    */
   static async open(url: string, options: OpenOptions = {}): Promise<Engine> {
+    checkObject(options, "options of open");
     const { clock, logLevel = "warning", signal, ...settings } = options;
-    if (logLevel !== "off" && !LEVELS.includes(logLevel)) {
-      throw new InvalidConfigError(`logLevel is '${logLevel}', but must be one of ${LEVELS.join(", ")}, off`);
+    if (clock !== undefined && !(clock instanceof VirtualClock)) {
+      throw new InvalidArgumentError(`clock is ${shown(clock)}, but must be a VirtualClock of towline/testing`);
     }
-    const texts = textsOf("Engine", settings);
+    if (logLevel !== "off" && !LEVELS.includes(logLevel)) {
+      throw new InvalidConfigError(`logLevel is ${shown(logLevel)}, but must be one of ${LEVELS.join(", ")}, off`);
+    }
+    const texts = textsOf("Engine", settings, ["clock", "logLevel", "signal"]);
     const engine = new Engine(logLevel === "off" ? undefined : LEVELS.indexOf(logLevel));
     try {
       await engine.call(signal, "open", url, texts, clock?.native);
@@ -224,6 +236,7 @@ export class Engine extends Calls {
   async consume<T = unknown>(
     topics: Topics, options: ConsumeOptions, handler: Handler<T>,
   ): Promise<Consumer> {
+    checkObject(options, "options of the consumer");
     checkHandler(handler);
     const isManual = options.ack === "manual";
     const runner = new MessageRunner(this.#host, ++this.#ids, isManual, handler as Handler);
@@ -237,6 +250,7 @@ export class Engine extends Calls {
   async consumeBatches<T = unknown>(
     topics: Topics, options: ConsumeOptions, handler: BatchHandler<T>,
   ): Promise<Consumer> {
+    checkObject(options, "options of the consumer");
     checkHandler(handler);
     const isManual = options.ack === "manual";
     const runner = new BatchRunner(this.#host, ++this.#ids, isManual, handler as BatchHandler);
@@ -251,6 +265,7 @@ export class Engine extends Calls {
   async *messages<T = unknown>(
     topics: Topics, options: ConsumeOptions = {},
   ): AsyncIterableIterator<Message<T>> {
+    checkObject(options, "options of the consumer");
     const inbox = new Inbox(this.#host, ++this.#ids);
     const consumer = await this.#start(topics, { concurrency: 100, ...options, ack: "manual" }, inbox);
     try {
@@ -338,7 +353,7 @@ export class Engine extends Calls {
    * happens later.
    */
   async close(options: { timeoutMs?: number } = {}): Promise<number> {
-    checkNames(options, "options", "timeoutMs");
+    checkClosing(options);
     if (this.#closing === undefined) {
       this.#closing = this.#close(options.timeoutMs);
     } else if (options.timeoutMs !== undefined && !this.#isClosed) {

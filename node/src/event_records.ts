@@ -1,5 +1,6 @@
 // What the event store takes and tells. Versions and positions are bigints.
 
+import { checkHeaders } from "./arguments.js";
 import { InvalidArgumentError } from "./errors.js";
 import { decode, encode } from "./payload.js";
 
@@ -144,6 +145,7 @@ export function eventFields(events: readonly NewEvent[]): unknown[][] {
       throw new InvalidArgumentError(`an event is ${one === null ? "null" : `a ${typeof one}`}, but must be an object`);
     }
     const { type, value, headers = {}, contentType, id } = one;
+    checkHeaders(headers);
     const [payload, known] = encode(value);
     return [type, payload, contentType ?? known, headers, id];
   });

@@ -1,6 +1,6 @@
 // A durable reader of events.
 
-import { checkNames, checkOptions } from "./arguments.js";
+import { checkClosing, checkOptions } from "./arguments.js";
 import type { Host } from "./consumer.js";
 import { ClosedError, LeaseLostError } from "./errors.js";
 import { placeFrom, type RawEvent, RecordedEvent } from "./event_records.js";
@@ -160,7 +160,7 @@ export class EventSubscription<T = unknown> implements AsyncIterable<RecordedEve
    * engine closes it, too. Inside a handler of the engine it resolves at once, and the rest happens later.
    */
   async close(options: { timeoutMs?: number } = {}): Promise<boolean> {
-    checkNames(options, "options", "timeoutMs");
+    checkClosing(options);
     this.#onClosing();
     this.#closing ??= this.#close(options.timeoutMs);
     if (this.#sink === undefined || !this.#host.isInHandler) return this.#closing;

@@ -1,6 +1,6 @@
 // The event store: streams of events that are only appended to, read back in order, and followed.
 
-import { checkOptions } from "./arguments.js";
+import { checkObject, checkOptions, textsOf } from "./arguments.js";
 import type { Host } from "./consumer.js";
 import {
   type Appended, eventFields, type EventPage, LAST, type NewEvent, placeFrom, type RawPage, type RawSnapshot,
@@ -8,11 +8,12 @@ import {
 } from "./event_records.js";
 import { InvalidArgumentError } from "./errors.js";
 import { type EventHandler, EventSink, EventSubscription } from "./event_subscription.js";
-import { type Handle, kindOf, textsOf } from "./native.js";
+import { type Handle } from "./native.js";
 import type { EventSubscriptionOptions, RetryOptions } from "./options.js";
 import { encode } from "./payload.js";
 import type { Page } from "./records.js";
 import type { Cancellable } from "./signals.js";
+import { kindOf } from "./words.js";
 
 export interface ReadOptions extends Cancellable {
   /** Included; whole. */
@@ -158,8 +159,9 @@ export class EventStore {
   async subscribe<T = unknown>(
     name: string, options: HandleEventsOptions = {}, handler?: EventHandler<T>,
   ): Promise<EventSubscription<T>> {
+    checkObject(options, "options of subscribe");
     const { signal, ...settings } = options;
-    const texts = textsOf("EventSubscription", { ...settings, name });
+    const texts = textsOf("EventSubscription", { ...settings, name }, ["signal"]);
     if (handler !== undefined) return this.#handle(texts, options, handler);
     const handle = await this.#host.call<Handle>(signal, "followEvents", texts);
     return new EventSubscription<T>(this.#host, handle, settings);
@@ -190,8 +192,9 @@ export class EventStore {
    * it is from. Rejects as `subscribe`, with InvalidTopicError.
    */
   async streamTo(topic: string, options: StreamToOptions): Promise<EventSubscription> {
+    checkObject(options, "options of streamTo");
     const { signal, ...settings } = options;
-    const texts = textsOf("EventSubscription", settings);
+    const texts = textsOf("EventSubscription", settings, ["signal"]);
     const handle = await this.#host.call<Handle>(signal, "streamEvents", topic, texts);
     const streaming: EventSubscription = new EventSubscription(this.#host, handle, settings,
       () => this.#streaming.delete(streaming));

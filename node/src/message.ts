@@ -2,11 +2,13 @@
 
 import { inspect, type InspectOptions } from "node:util";
 
+import { checkNames } from "./arguments.js";
 import type { Host } from "./consumer.js";
 import { CancelledError, InvalidArgumentError } from "./errors.js";
 import * as bridge from "./native.js";
 import { type Details, type Handle, native, type Outcome } from "./native.js";
 import { decode } from "./payload.js";
+import { describe, messageOf, stackOf, textOf, typeOf } from "./thrown.js";
 import { runTransaction, type Transaction } from "./transaction.js";
 
 // Outcome.Kind of the engine.
@@ -16,7 +18,6 @@ const DEFER = 3;
 const DEAD_LETTER = 4;
 export const RELEASED: Outcome = [5, undefined, "", "", ""];
 
-const STACK_LENGTH_MAX = 16_384;
 const UNREAD = Symbol("unread");
 
 /** Throw it to be tried again after `afterMs` (left out: as the retry policy says). Counts as an attempt. */
@@ -50,24 +51,6 @@ export class Defer extends Error {
   }
 }
 
-/** What a property of anything says as text; "" when it cannot be had. */
-function textOf(error: unknown, property: "name" | "message" | "stack"): string {
-  try {
-    const value = (error as Record<string, unknown>)[property];
-    return typeof value === "string" ? value : "";
-  } catch {
-    return "";
-  }
-}
-
-function describe(error: unknown): string {
-  try {
-    return String(error);
-  } catch {
-    return "(the text of what was thrown could not be made)";
-  }
-}
-
 /** The furthest that the boundary takes; the engine has bounds of its own. */
 const DELAY_MS_MAX = 9e12;
 
@@ -96,17 +79,11 @@ function meaningOf(error: unknown, handled: Handled): Outcome {
   if (error instanceof Defer) {
     const after = delayOf(error.afterMs);
     // Deferring counts nothing: without a wait it would come again at once, for ever.
-    if (after === undefined || after < 0) return [FAIL, undefined, "Defer", describe(error), ""];
+    if (after === undefined || after < 0) return [FAIL, undefined, "Defer", messageOf(error), ""];
     return [DEFER, after, "", "", ""];
   }
   if (handled.isStopped) return RELEASED; // the result does not count any more
-  if (typeof error !== "object" || error === null) {
-    return [FAIL, undefined, error === null ? "null" : typeof error, describe(error), ""];
-  }
-  const type = textOf(error, "name") || "Error";
-  const text = textOf(error, "message") || (error instanceof Error ? "" : describe(error));
-  const stack = textOf(error, "stack").slice(0, STACK_LENGTH_MAX);
-  return [FAIL, undefined, type, text || `(this ${type} has no text)`, stack];
+  return [FAIL, undefined, typeOf(error), messageOf(error), stackOf(error)];
 }
 
 function milliseconds(value: unknown, name: string): number {
@@ -241,6 +218,7 @@ export class Message<T = unknown> {
   nak(options?: NakOptions & NotWaiting): void;
   nak(options: NakOptions & Waiting): Promise<void>;
   nak(options: NakOptions & Settling = {}): void | Promise<void> {
+    checkNames(options, "options", "afterMs", "why", "wait");
     const after = options.afterMs === undefined ? undefined : milliseconds(options.afterMs, "afterMs");
     return this.#settle([NAK, after, "Nak", String(options.why ?? ""), ""], options);
   }
@@ -261,7 +239,7 @@ export class Message<T = unknown> {
    * asynchronous: every writer of the file waits for it, and so does the event loop. Throws UnsupportedError,
    * LeaseLostError, InvalidArgumentError, and what `body` throws.
    */
-  transaction(body: (transaction: Transaction) => void): void {
+  transaction<R>(body: (transaction: Transaction) => R extends PromiseLike<unknown> ? never : R): void {
     runTransaction(this.#deliveries(), this.#number(bridge.PLACE), body);
     this.#onSettled?.();
   }
@@ -316,8 +294,9 @@ export class Message<T = unknown> {
     return (this.#details ??= native.details(this.#deliveries(), this.#number(bridge.PLACE)));
   }
 
-  #settle(outcome: Outcome, { wait = false }: Settling): void | Promise<void> {
-    if (wait) {
+  #settle(outcome: Outcome, options: Settling): void | Promise<void> {
+    if (outcome?.[0] !== NAK) checkNames(options, "options", "wait");
+    if (options.wait) {
       return this.#host
         .call<void>(undefined, "settleDurably", this.#deliveries(), this.#number(bridge.PLACE), outcome)
         .then(() => this.#onSettled?.());

@@ -3,10 +3,10 @@
 import { readdirSync } from "node:fs";
 import path from "node:path";
 
-import { errorOf, InvalidConfigError } from "./errors.js";
-import { TABLE } from "./options.js";
+import { errorOf } from "./errors.js";
 import type { ConsumerStatistics, LimiterStatistics } from "./records.js";
 import type { SqlParameter, SqlValue } from "./transaction.js";
+import { inWordsOfNode } from "./words.js";
 
 /** What the native half keeps: a delivery, a transaction, a consumer, a clock, permits. */
 export type Handle = { readonly __native: unique symbol };
@@ -137,7 +137,9 @@ interface Native {
   progress(deliveries: Handle, place: number, note: string): void;
   /** The session that `body` is given ends with it. */
   transaction(deliveries: Handle, place: number, body: (session: Handle) => void): void;
-  sqlExecute(session: Handle, sql: string, parameters: readonly SqlParameter[]): SqlValue[][];
+  sqlExecute(
+    session: Handle, sql: string, parameters: readonly Exclude<SqlParameter, boolean>[],
+  ): SqlValue[][];
   sqlPublish(session: Handle, message: Fields): string;
   sqlAppend(session: Handle, stream: string, events: unknown[][], expected: bigint | undefined): void;
   sqlComplete(session: Handle, scope: string, key: string, result: string | Uint8Array): void;
@@ -191,7 +193,8 @@ function load(): Native {
 }
 
 export const native = load();
-native.setErrorFactory(errorOf);
+native.setErrorFactory((number, message, nativeCode) =>
+  errorOf(number, inWordsOfNode(number, message), nativeCode));
 
 /**
  * What was taken out of the mailbox: the payloads behind each other, the fields of the events, those that are no
@@ -229,45 +232,3 @@ export const PLACE = 10; // among the deliveries that were drained together
 /** Where the call of a saga is, or a list of events, from its kind on. */
 export const SAGA_RECORD = 2;
 export const EVENT_LIST = 2;
-
-/** What it is, for an error. */
-export function kindOf(value: unknown): string {
-  if (value === undefined || value === null) return String(value);
-  if (Array.isArray(value)) return "a list";
-  return typeof value === "object" ? "an object" : `a ${typeof value}`;
-}
-
-/** Options of the engine that have another name and other values here; whoever takes them translates them. */
-const RENAMED: Record<string, Record<string, string>> = { Consumer: { order: "ordering" } };
-
-/** Options by their names here, as [name, value, name, value ...] of the engine's. */
-export function textsOf(group: string, options: object, wherePrefix = "", prefix = ""): string[] {
-  const table = TABLE[group] ?? {};
-  const renamed = RENAMED[group] ?? {};
-  const texts: string[] = [];
-  for (const [name, value] of Object.entries(options)) {
-    if (value === undefined) continue;
-    const row = Object.hasOwn(table, name) && !Object.hasOwn(renamed, name) ? table[name] : undefined;
-    const where = wherePrefix + name;
-    if (row === undefined) {
-      const known = Object.keys(table).map((one) => renamed[one] ?? one).join(", ");
-      throw new InvalidConfigError(`unknown option '${where}'; known are ${known}`);
-    }
-    const [wire, kind, inner] = row;
-    if (inner !== undefined) {
-      if (typeof value !== "object" || value === null) {
-        throw new InvalidConfigError(`${where} is ${kindOf(value)}, but must be an object`);
-      }
-      texts.push(...textsOf(inner, value as object, `${where}.`, `${prefix}${wire}.`));
-    } else if (kind === "texts" || kind === "counts" || kind === "mses") {
-      if (!Array.isArray(value)) throw new InvalidConfigError(`${where} must be a list`);
-      for (const one of value) texts.push(prefix + wire, String(one));
-    } else if (["string", "number", "boolean", "bigint"].includes(typeof value)) {
-      texts.push(prefix + wire, String(value));
-    } else {
-      const given = value === null ? "null" : `of type ${typeof value}`;
-      throw new InvalidConfigError(`${where} is ${given}; see docs/OPTIONS.md`);
-    }
-  }
-  return texts;
-}

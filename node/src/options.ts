@@ -95,7 +95,7 @@ export interface EngineOptions {
   /** How often the janitor looks for what has expired. [10, 3600000] */
   sweepIntervalMs?: number;
   /** Seeds jitter and ids; 0: from the machine. Set it only to replay a run. [0, 9223372036854775807] */
-  seed?: number;
+  seed?: number | bigint;
   /** When dead letters and sagas raise an alert. */
   alert?: AlertOptions;
   /** How conversations are fanned out and trimmed. */
@@ -105,9 +105,9 @@ export interface EngineOptions {
 export interface RetryOptions {
   /**
    * "fixed" b; "linear" b*n; "exponential" b*m^(n-1); "fibonacci" b*F(n); "sequence" the list, its last
-   * entry repeated; "custom" the function. n: failures so far.
+   * entry repeated. n: failures so far.
    */
-  kind?: "fixed" | "linear" | "exponential" | "fibonacci" | "sequence" | "custom";
+  kind?: "fixed" | "linear" | "exponential" | "fibonacci" | "sequence";
   /** Attempts in all, the first one included; then the message becomes a dead letter. [1, 1000000] */
   maxAttempts?: number;
   /** b: the wait before the first retry; 0 only where the kind does not grow from it. [0, 86400000] */
@@ -117,7 +117,7 @@ export interface RetryOptions {
   /** No wait is longer, jitter included. [0, 31622400000] */
   delayMsMax?: number;
   /**
-   * "none"; "proportional" d*(1 +- jitter_ratio); "full" 0..d; "equal" d/2..d; "decorrelated"
+   * "none"; "proportional" d*(1 +- jitterRatio); "full" 0..d; "equal" d/2..d; "decorrelated"
    * b..3*previous.
    */
   jitter?: "none" | "proportional" | "full" | "equal" | "decorrelated";
@@ -126,7 +126,7 @@ export interface RetryOptions {
   /** The waits of "sequence". [0, 31622400000] */
   sequenceMs?: readonly number[];
   /**
-   * Retries among the deliveries of the last minute; beyond it a retry waits delay_ms_max. 1: no budget.
+   * Retries among the deliveries of the last minute; beyond it a retry waits delayMsMax. 1: no budget.
    * [0.0, 1.0]
    */
   budgetRatio?: number;
@@ -209,8 +209,11 @@ export interface ConsumerOptions {
    * handler settles.
    */
   ack?: "on_success" | "first" | "manual";
-  /** "unordered"; "key_ordered": one at a time per key; "partition_ordered": one at a time per partition. */
-  order?: "unordered" | "key_ordered" | "partition_ordered";
+  /**
+   * What keeps its order: "none" (unless given); "key": one message at a time per key; "partition": one
+   * at a time per partition.
+   */
+  ordering?: "none" | "key" | "partition";
   /**
    * Ordered modes, when a message fails: "block_key": its key waits for it; "park_key": as "block_key",
    * and after its dead letter the key waits for a person; "skip": to the dead letters at once, the key
@@ -224,8 +227,12 @@ export interface ConsumerOptions {
    * is in docs/FILTERS.md.
    */
   filter?: string;
-  /** Where a group that is new to a topic starts; a known group goes on where it was. */
-  start?: string;
+  /**
+   * Where a group that is new to a topic starts; a known group goes on where it was. "earliest" (unless
+   * given), "latest" (what is published from now on), "after:" and a message id, "at:" and microseconds
+   * since 1970, or a Date.
+   */
+  start?: string | Date;
   /**
    * How long a handler may take, extended by extend(); then the attempt has failed and its late result
    * is void. [1, 86400000]
@@ -347,7 +354,7 @@ export interface IdempotencyOptions {
   waitMsMax?: number;
 }
 
-/** By group and name here: the name in the table, its type, the group it holds. */
+/** By group and name here: the name in the table, its type, the group or the values. */
 export const TABLE: Record<string, Record<string, readonly [string, string, string?]>> = {
   Alert: {
     depthCount: ["depth_count", "count"],
@@ -368,7 +375,7 @@ export const TABLE: Record<string, Record<string, readonly [string, string, stri
   },
   Engine: {
     name: ["name", "text"],
-    durability: ["durability", "enum"],
+    durability: ["durability", "enum", "default|process|host"],
     leaseMs: ["lease_ms", "ms"],
     partitionCount: ["partition_count", "count"],
     payloadBytesMax: ["payload_bytes_max", "bytes"],
@@ -390,12 +397,12 @@ export const TABLE: Record<string, Record<string, readonly [string, string, stri
     conversations: ["conversations", "struct", "Conversations"],
   },
   Retry: {
-    kind: ["kind", "enum"],
+    kind: ["kind", "enum", "fixed|linear|exponential|fibonacci|sequence"],
     maxAttempts: ["max_attempts", "count"],
     initialDelayMs: ["initial_delay_ms", "ms"],
     multiplier: ["multiplier", "ratio"],
     delayMsMax: ["delay_ms_max", "ms"],
-    jitter: ["jitter", "enum"],
+    jitter: ["jitter", "enum", "none|proportional|full|equal|decorrelated"],
     jitterRatio: ["jitter_ratio", "ratio"],
     sequenceMs: ["sequence_ms", "mses"],
     budgetRatio: ["budget_ratio", "ratio"],
@@ -405,7 +412,7 @@ export const TABLE: Record<string, Record<string, readonly [string, string, stri
     permanentTypes: ["permanent_types", "texts"],
     transientPatterns: ["transient_patterns", "texts"],
     permanentPatterns: ["permanent_patterns", "texts"],
-    otherwise: ["otherwise", "enum"],
+    otherwise: ["otherwise", "enum", "transient|throttled|permanent|decode|not_a_failure"],
   },
   Breaker: {
     enabled: ["enabled", "bool"],
@@ -432,9 +439,9 @@ export const TABLE: Record<string, Record<string, readonly [string, string, stri
     prefetchCount: ["prefetch_count", "count"],
     prefetchBytesMax: ["prefetch_bytes_max", "bytes"],
     batchCountMax: ["batch_count_max", "count"],
-    ack: ["ack", "enum"],
-    order: ["order", "enum"],
-    onKeyFailure: ["on_key_failure", "enum"],
+    ack: ["ack", "enum", "on_success|first|manual"],
+    ordering: ["order", "enum", "none|key|partition"],
+    onKeyFailure: ["on_key_failure", "enum", "block_key|park_key|skip"],
     partitions: ["partitions", "counts"],
     filter: ["filter", "text"],
     start: ["start", "code"],
@@ -448,7 +455,7 @@ export const TABLE: Record<string, Record<string, readonly [string, string, stri
     deadLetters: ["dead_letters", "struct", "DeadLetters"],
   },
   Topic: {
-    type: ["type", "enum"],
+    type: ["type", "enum", "queue|log|bus"],
     partitionCount: ["partition_count", "count"],
     retentionMs: ["retention_ms", "ms"],
   },

@@ -9,6 +9,8 @@ const BYTES_TYPE = "";
 export class PayloadError extends TypeError {
   readonly code = "ERR_PAYLOAD";
   readonly retryable = false;
+  /** Of a publish: the message is surely not stored. */
+  outcome: "rejected" | "unknown" | undefined;
   override get name(): string {
     return "PayloadError";
   }

@@ -1,9 +1,11 @@
 // A saga's definition: its steps, and what undoes them.
 
+import { checkObject, textsOf } from "./arguments.js";
 import { InvalidArgumentError, InvalidSagaError } from "./errors.js";
-import { kindOf, native, textsOf } from "./native.js";
+import { native } from "./native.js";
 import type { SagaOptions, SagaStepOptions } from "./options.js";
 import type { SagaCall } from "./saga_call.js";
+import { kindOf } from "./words.js";
 
 /**
  * Runs a step, or undoes it. Returning means that it succeeded, and a value other than undefined is the step's
@@ -60,7 +62,7 @@ export function stepOf(branch: SagaBranch, events = NO_EVENTS): Step {
   checkHandler(execute, `the function of step '${name}'`);
   checkHandler(compensate, `the compensation of step '${name}'`);
   // What cannot be written cannot be written the next time either.
-  const texts = [...textsOf("SagaStep", settings), "classify.permanent_types", "PayloadError"];
+  const texts = [...textsOf("SagaStep", settings, ["compensate"]), "classify.permanent_types", "PayloadError"];
   const compensates = compensate !== undefined || (settings.compensationCommand ?? "") !== "";
   return { name, execute, compensate, compensates, hasCommand: (settings.command ?? "") !== "", texts, events };
 }
@@ -77,10 +79,11 @@ export abstract class SagaDefinition {
 
   /** @internal */
   constructor(type: string, options: SagaDefinitionOptions, beginsWith: string) {
+    checkObject(options, "options of the saga");
     const { version = 1, ...settings } = options;
     this.type = type;
     this.version = version;
-    this.#texts = textsOf("Saga", settings);
+    this.#texts = textsOf("Saga", settings, ["version"]);
     this.#beginsWith = beginsWith;
   }
 
@@ -131,6 +134,7 @@ export class Saga<C = unknown> extends SagaDefinition {
    * waited for; see `Sagas.reply`.
    */
   step(name: string, execute: SagaHandler<C> | undefined, options: StepOptions<C> = {}): this {
+    checkObject(options, `options of step '${name}'`);
     return this.parallel([{ ...options, name, execute }]);
   }
 

@@ -1,6 +1,6 @@
 // Runs the calls of one saga's steps on the event loop.
 
-import { checkNames } from "./arguments.js";
+import { checkClosing } from "./arguments.js";
 import type { Host } from "./consumer.js";
 import { ClosedError } from "./errors.js";
 import { outcomeOf, RELEASED } from "./message.js";
@@ -89,7 +89,7 @@ export class SagaRunner {
    * count. Idempotent. Inside a handler of the engine it resolves at once, and the rest happens later.
    */
   async close(options: { timeoutMs?: number } = {}): Promise<number> {
-    checkNames(options, "options", "timeoutMs");
+    checkClosing(options);
     this.#closing ??= this.#close(options.timeoutMs);
     if (!this.#host.isInHandler) return this.#closing;
     this.#closing.catch(() => {});

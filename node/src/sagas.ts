@@ -6,13 +6,14 @@ import type { Choreography } from "./choreography.js";
 import type { Host } from "./consumer.js";
 import { InvalidArgumentError, TimeoutError } from "./errors.js";
 import { Message } from "./message.js";
-import { kindOf, native } from "./native.js";
+import { native } from "./native.js";
 import type { Page, Receipt } from "./records.js";
 import { type Saga, SagaDefinition } from "./saga.js";
 import {
   decodeState, encodeState, type SagaEntry, type SagaInfo, type SagaQuery, type SagaResult, type SagaStarted,
 } from "./saga_records.js";
 import { type Cancellable, checkSignal } from "./signals.js";
+import { kindOf } from "./words.js";
 
 /** How long one question for a result takes a thread of the engine; less when many wait. */
 const CONDITIONS = ["type", "status", "definitionVersion", "unfinished", "startedBefore"] as const;

@@ -8,6 +8,9 @@ import path from "node:path";
 /** The exit code of a worker that need not be started again: its module cannot be run. */
 export const CANNOT_RUN = 2;
 
+/** Said by the process that the user started, at the first signal. */
+export const STOPPING = "towline: stopping; a second signal ends at once";
+
 const LOOK_MS = 500;
 const HEAR_MS = 1_000;
 const WATCHED = /\.([cm]?[jt]s|json)$/;
@@ -44,6 +47,8 @@ function differ(a: Map<string, number>, b: Map<string, number>): boolean {
 class Supervisor {
   readonly #work: Work;
   readonly #running = new Set<ChildProcess>();
+  /** They were told to end because a file has changed. */
+  readonly #restarting = new Set<ChildProcess>();
   #stamps: Map<string, number>;
   #cannotRun = false;
   #isStopping = false;
@@ -58,7 +63,12 @@ class Supervisor {
 
   run(): Promise<number> {
     const ended = new Promise<number>((resolve) => (this.#end = resolve));
-    for (const signal of this.#work.signals) process.on(signal, () => this.#stop(signal));
+    for (const signal of this.#work.signals) {
+      process.on(signal, () => {
+        if (!this.#isStopping) console.error(STOPPING);
+        this.#stop(signal);
+      });
+    }
     // A worker that dies is missed at the next look: one that dies at once does not turn in circles.
     this.#timer = setInterval(() => this.#look(), LOOK_MS);
     this.#fill();
@@ -72,6 +82,7 @@ class Supervisor {
         this.#stamps = stamps;
         this.#cannotRun = false;
         console.error("towline: a file has changed; starting again");
+        for (const child of this.#running) this.#restarting.add(child);
         this.#tell("SIGTERM");
       }
     }
@@ -87,8 +98,13 @@ class Supervisor {
     // In a session of its own: what is typed at the terminal comes to this process, which hands it on once.
     const child = spawn(process.execPath, args, { stdio: ["ignore", "inherit", "inherit", "ipc"], detached: true });
     this.#running.add(child);
-    child.once("exit", (code) => {
+    child.once("exit", (code, signal) => {
       this.#running.delete(child);
+      const wasAsked = this.#isStopping || this.#restarting.delete(child);
+      if (!wasAsked && code !== CANNOT_RUN) {
+        const how = signal === null ? `exited with ${code}` : `was ended by ${signal}`;
+        console.error(`towline: worker ${child.pid} ${how}; starting another`);
+      }
       // Ended by a signal that came before it listened: as asked.
       if (this.#isStopping) this.#exitCode = Math.max(this.#exitCode, code ?? 0);
       else if (code === CANNOT_RUN) this.#giveUp();

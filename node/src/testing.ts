@@ -6,7 +6,9 @@
 //     await clock.advanceAndSettle(engine, 30_000); // the handler has run
 
 import type { Engine } from "./engine.js";
+import { InvalidArgumentError } from "./errors.js";
 import { type Handle, native } from "./native.js";
+import { shown } from "./words.js";
 
 /**
  * A clock that stands still until it is advanced: delays, retries, leases and timeouts of the next 30 seconds
@@ -20,8 +22,14 @@ export class VirtualClock {
     return new Date(native.clockNow(this.native));
   }
 
-  /** Moves the time forward and wakes what waits for it; `engine.settleDown()` waits until that is done. */
+  /**
+   * Moves the time forward by [0, 9e12] ms and wakes what waits for it; `engine.settleDown()` waits until that is done.
+   * Throws InvalidArgumentError.
+   */
   advance(ms: number): void {
+    if (typeof ms === "number" && ms < 0) {
+      throw new InvalidArgumentError(`ms is ${shown(ms)}, but time only goes forward; stepWall moves the wall clock back`);
+    }
     native.clockAdvance(this.native, ms);
   }
 

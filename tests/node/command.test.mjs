@@ -12,17 +12,24 @@ import { folderOf, open, root, run, start, until } from "./support.mjs";
 const command = path.join(root, "node/dist/cli.js");
 
 const SHOP = `
-  import { appendFileSync } from "node:fs";
+  import { appendFileSync, existsSync, writeFileSync } from "node:fs";
   import { Engine } from "towline";
   export const engine = await Engine.open("sqlite:store.db");
   await engine.consume("orders", { group: "g" }, async (m) => {
     appendFileSync("handled", m.value + " by 1\\n");
+    if (m.value === "exit" && !existsSync("exited")) {
+      writeFileSync("exited", String(process.pid));
+      process.exit(3);
+    }
     if (m.value.startsWith("slow")) await new Promise((resolve) => setTimeout(resolve, 300));
     if (m.value === "stuck") await new Promise(() => {});
     if (m.value === "busy") for (;;);
     appendFileSync("handled", m.value + " done\\n");
   });
   appendFileSync("handled", "running " + process.pid + "\\n");`;
+
+/** What the process that was started says at the first signal; its workers do not repeat it. */
+const STOPPING = "towline: stopping; a second signal ends at once\n";
 
 /** A folder with a module, and what its handlers noted. */
 function shopIn(t, text = SHOP, name = "shop.mjs") {
@@ -53,7 +60,7 @@ for (const count of [1, 2]) {
     await until(() => shop.noted("slow by").length === 1);
     child.kill(count === 1 ? "SIGTERM" : "SIGINT");
     const { code, signal, err } = await done;
-    assert.deepEqual([code, signal, err], [0, null, ""]);
+    assert.deepEqual([code, signal, err], [0, null, STOPPING]);
     assert.deepEqual(shop.noted().slice(count), ["one by 1", "one done", "slow by 1", "slow done"]);
   });
 }
@@ -84,7 +91,7 @@ test("a worker runs sagas and handlers of events, too, and is kept by them", asy
   await until(() => shop.noted("event").length === 3);
   child.kill("SIGTERM");
   const { code, err } = await done;
-  assert.deepEqual([code, err], [0, ""]);
+  assert.deepEqual([code, err], [0, STOPPING]);
   assert.deepEqual(shop.noted("event"), names.map((name) => `event ${name}`));
   assert.deepEqual(shop.noted("charged"), ["charged o-1"]);
 });
@@ -128,7 +135,7 @@ test("a stuck handler gets its grace, and its message goes back", async (t) => {
   await until(() => shop.noted("stuck by").length === 1);
   child.kill("SIGTERM");
   const { code, err } = await done;
-  assert.deepEqual([code, err], [0, "towline: 1 handlers did not end in time; their messages went back\n"]);
+  assert.deepEqual([code, err], [0, `${STOPPING}towline: 1 handlers did not end in time; their messages went back\n`]);
   await until(async () => (await engine.backlog())[0].waiting === 1);
 });
 
@@ -139,8 +146,13 @@ test("a worker that dies is started again, and the others go with who started th
   const first = Number(shop.noted("running")[0].split(" ")[1]);
   process.kill(first, "SIGKILL");
   await until(() => shop.noted("running").length === 3);
+  const engine = await open(t, shop.url);
+  await engine.publish("orders", "exit");
+  await until(() => shop.noted("running").length === 4);
+  const exited = readFileSync(path.join(shop.folder, "exited"), "utf8");
   child.kill("SIGKILL");
-  await done;
+  assert.equal((await done).err, `towline: worker ${first} was ended by SIGKILL; starting another\n`
+    + `towline: worker ${exited} exited with 3; starting another\n`);
   const pids = shop.noted("running").slice(1).map((line) => Number(line.split(" ")[1]));
   const isRunning = (pid) => {
     try {
@@ -166,7 +178,9 @@ test("with --reload a changed file starts the workers again, also after one that
   await until(() => shop.noted("one done").length === 1);
   assert.deepEqual(shop.noted("one by"), ["one by 2"]);
   child.kill("SIGTERM");
-  assert.equal((await done).code, 0);
+  const { code, err } = await done;
+  assert.equal(code, 0);
+  assert.doesNotMatch(err, /starting another/); // it was asked to end
 });
 
 test("a module may be CommonJS, and export a function that opens the engine", async (t) => {
@@ -183,7 +197,40 @@ test("a module may be CommonJS, and export a function that opens the engine", as
   child.kill("SIGTERM");
   const { code, signal, err } = await done;
   // The signal may come before the engine is handed over; it is heard then.
-  assert.deepEqual([code, signal, err], [0, null, ""]);
+  assert.deepEqual([code, signal, err], [0, null, STOPPING]);
+});
+
+test("a module may export the promise of an engine", async (t) => {
+  for (const exported of ["export default Engine.open", "export const engine = Engine.open"]) {
+    const shop = shopIn(t, `
+      import { writeFileSync } from "node:fs";
+      import { Engine } from "towline";
+      ${exported}("sqlite:store.db").then((engine) => {
+        writeFileSync("handled", "running\\n");
+        return engine;
+      });`);
+    const { child, done } = shop.worker("shop.mjs");
+    await until(() => shop.noted("running").length === 1);
+    child.kill("SIGTERM");
+    const { code, signal, err } = await done;
+    assert.deepEqual([code, signal, err], [0, null, STOPPING]);
+  }
+  const shop = shopIn(t, `import { Engine } from "towline"; export default Engine.open("nowhere:x");`);
+  const { code, err } = await shop.worker("shop.mjs").done;
+  assert.equal(code, 2);
+  assert.match(err, /InvalidUrlError/);
+});
+
+test("an engine that is closed already is refused, and says so", async (t) => {
+  const shop = shopIn(t, `
+    import { Engine } from "towline";
+    export const engine = await Engine.open("memory:");
+    await engine.close();`);
+  for (const workers of ["1", "2"]) {
+    const { code, err } = await shop.worker("shop.mjs", "--workers", workers).done;
+    assert.equal(code, 2);
+    assert.match(err, /^towline: the engine that shop\.mjs exports is closed already; /);
+  }
 });
 
 test("what cannot be run is refused, and says why", async (t) => {

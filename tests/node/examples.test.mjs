@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import path from "node:path";
 import { test } from "node:test";
 
-import { folderOf, root, run, start, until } from "./support.mjs";
+import { folderOf, open, root, run, start, until } from "./support.mjs";
 
 const program = (name) => path.join(root, "examples/node", name);
 
@@ -45,9 +45,31 @@ test("the Express server takes, bills and mends orders, and ends at a signal", a
   assert.deepEqual(await call("POST", `/dead-letters/${entry.id}/redrive`, { customer: "bob", amount: 1 }),
     [202, undefined]);
   await until(async () => (await call("GET", `/orders/${bad.id}`))[1].state === "billed");
-  assert.deepEqual(await call("POST", "/dead-letters/x/redrive", {}), [400, { code: "ERR_INVALID_ID" }]);
+  const refused = async (method, where, body, status, code, reason) => {
+    const [got, answer] = await call(method, where, body);
+    assert.deepEqual([got, answer.code], [status, code]);
+    assert.match(answer.reason, reason);
+  };
+  await refused("POST", "/dead-letters/x/redrive", order, 400, "ERR_INVALID_ID", /id/);
+  await refused("POST", `/dead-letters/${entry.id}/redrive`, {}, 400, "ERR_BAD_REQUEST", /customer must be a text/);
+  await refused("POST", "/orders", { customer: 5, amount: 1 }, 400, "ERR_BAD_REQUEST", /customer must be a text/);
+  await refused("POST", "/orders", { customer: "k".repeat(300), amount: 1 }, 400, "ERR_INVALID_KEY", /300 bytes/);
+  await refused("POST", "/orders", { customer: "ada" }, 400, "ERR_BAD_REQUEST", /amount must be a number/);
+  await refused("POST", "/orders", undefined, 400, "ERR_BAD_REQUEST", /give an order|customer must be/);
+  await refused("POST", "/orders", [order], 400, "ERR_BAD_REQUEST", /give an order/);
+  const malformed = await fetch(`http://127.0.0.1:${port}/orders`, { method: "POST", body: "{",
+    headers: { "content-type": "application/json", connection: "close" } });
+  assert.deepEqual([malformed.status, typeof (await malformed.json()).reason], [400, "string"]);
   assert.deepEqual(await call("GET", "/health"), [200, { ok: true, detail: "" }]);
+  const engine = await open(t, environment.STORE);
+  await engine.publish("orders", "by somebody else, and no JSON");
+  const [failed, answer] = await until(async () => {
+    const got = await call("GET", "/dead-letters");
+    return got[0] !== 200 && got;
+  });
+  assert.deepEqual([failed, answer], [500, { reason: "an error of the server" }]);
   server.child.kill("SIGTERM");
   const { code, out, err } = await server.done;
-  assert.deepEqual([code, out.trim().split("\n").at(-1), err], [0, "closed", ""]);
+  assert.deepEqual([code, out.trim().split("\n").at(-1)], [0, "closed"]);
+  assert.match(err, /^SyntaxError: [^]*express_server\.mjs/); // nothing else has been logged
 });

@@ -162,6 +162,19 @@ for (const [provider, urlOf] of Object.entries(providers)) {
       assert.deepEqual(await engine.once(key, work), value);
       assert.equal(runs, before + 1);
     }
+    for (const value of [undefined, new Date(0), [1, undefined], { a: undefined, b: 1 }, new Map([[1, 2]]),
+      new (class Point { x = 1; })(), new Uint8Array([1, 2]), new Uint8Array([7]).buffer]) {
+      const key = `same ${runs}`;
+      const first = await engine.once(key, () => (runs++, value));
+      assert.deepStrictEqual(await engine.once(key, () => assert.fail("it ran again")), first, inspect(value));
+      assert.notEqual(first, undefined);
+    }
+    for (const [value, code] of [[1n, "ERR_PAYLOAD"], [() => 1, "ERR_PAYLOAD"], [Symbol("s"), "ERR_PAYLOAD"],
+      [Buffer.alloc(2 ** 21), "ERR_PAYLOAD_TOO_LARGE"]]) {
+      const refused = { code, message: /the key 'odd' has run, but its result was not kept: .*payload/ };
+      await assert.rejects(engine.once("odd", () => value), refused, typeof value);
+    }
+    assert.equal(await engine.once("odd", () => "again"), "again");
     let release;
     const gate = new Promise((resolve) => (release = resolve));
     let enter;

@@ -14,7 +14,8 @@ delete environment.TOWLINE_NODE_BINARY;
 const SOURCES = ["arguments", "calls", "choreography", "cli", "consumer", "conversation_records", "conversations",
   "engine", "errors", "event_records", "event_subscription", "events", "index", "limiter", "message", "native",
   "options", "outgoing", "payload", "records", "saga", "saga_call", "saga_records", "saga_runner", "sagas", "signals",
-  "sinks", "supervisor", "testing", "tracing", "transaction"];
+  "sinks", "supervisor", "testing", "thrown", "tracing", "transaction",
+  "words"];
 const EXPECTED = [
   "LICENSE",
   "README.md",

@@ -18,11 +18,11 @@ const TOO_MANY = 2 ** 31;
 scenario("BAD-16", "leases that cannot work", async (stage) => {
   const engine = await prepare(stage);
   for (const leaseMs of [0, 1, -1_000, 315_360_000_000, 9e15]) {
-    await refused(Engine.open(stage.url, { leaseMs }), CONFIG, "lease_ms", String(leaseMs));
+    await refused(Engine.open(stage.url, { leaseMs }), CONFIG, "leaseMs", String(leaseMs));
     await refused(engine.once("key", () => assert.fail("it ran"), { leaseMs }), CONFIG);
   }
   for (const handlerTimeoutMs of [0, -1_000, 90_000_000]) {
-    await unconsumable(engine, "orders", { handlerTimeoutMs }, CONFIG, "handler_timeout_ms",
+    await unconsumable(engine, "orders", { handlerTimeoutMs }, CONFIG, "handlerTimeoutMs",
       String(handlerTimeoutMs));
   }
   await refused(engine.once("key", () => assert.fail("it ran"), { ttlMs: 0 }), CONFIG);
@@ -36,20 +36,20 @@ scenario("BAD-17", "retry policies that cannot work", async (stage) => {
     await leavesAlone(engine, () => engine.publishWithRetry("orders", "p", { retry }), CONFIG);
   };
   for (const maxAttempts of [0, -1, TOO_MANY]) {
-    await bad({ maxAttempts }, "max_attempts", String(maxAttempts), "1000000");
+    await bad({ maxAttempts }, "maxAttempts", String(maxAttempts), "1000000");
   }
   for (const multiplier of [0.5, 0, -2, 1e9, NaN, Infinity]) await bad({ multiplier }, "multiplier", "1000");
   for (const ratio of [-0.1, 1.5, NaN]) {
-    await bad({ jitterRatio: ratio }, "jitter_ratio");
-    await bad({ budgetRatio: ratio }, "budget_ratio");
+    await bad({ jitterRatio: ratio }, "jitterRatio");
+    await bad({ budgetRatio: ratio }, "budgetRatio");
   }
-  await bad({ initialDelayMs: -1_000 }, "initial_delay_ms");
-  await bad({ initialDelayMs: 0 }, "initial_delay_ms", "more than 0", "fixed");
-  await bad({ initialDelayMs: 90_000_000 }, "initial_delay_ms");
-  await bad({ delayMsMax: 10 }, "delay_ms_max", "initial_delay_ms");
+  await bad({ initialDelayMs: -1_000 }, "initialDelayMs");
+  await bad({ initialDelayMs: 0 }, "initialDelayMs", "more than 0", "fixed");
+  await bad({ initialDelayMs: 90_000_000 }, "initialDelayMs");
+  await bad({ delayMsMax: 10 }, "delayMsMax", "initialDelayMs");
   await bad({ kind: "sequence" }, "sequence");
   await bad({ kind: "sequence", sequenceMs: [1_000, -1_000] }, "sequence");
-  await bad({ kind: "custom" }, "custom");
+  await bad({ kind: "custom" }, "custom", "C++", "sequenceMs");
 });
 
 scenario("BAD-18", "limits that cannot work", async (stage) => {
@@ -58,15 +58,14 @@ scenario("BAD-18", "limits that cannot work", async (stage) => {
     concurrency: [0, -1, 4_097, TOO_MANY], prefetchCount: [-1, 100_001, TOO_MANY], prefetchBytesMax: [0, -1],
     batchCountMax: [0, 10_001], ratePerSecond: [-1, 10_000_001], parkedCountMax: [0, -5],
   };
-  const wire = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
   for (const [name, values] of Object.entries(cases)) {
     for (const value of values) {
-      await unconsumable(engine, "orders", { [name]: value }, CONFIG, wire(name), String(value));
+      await unconsumable(engine, "orders", { [name]: value }, CONFIG, name, String(value));
     }
   }
   await unconsumable(engine, "orders", { partitions: [1_024] }, CONFIG, "partitions");
-  await unconsumable(engine, "orders", { deadLetters: { maxCrashes: 0 } }, CONFIG, "max_crashes");
-  await unconsumable(engine, "orders", { breaker: { enabled: true, failureRatio: 0 } }, CONFIG, "failure_ratio");
+  await unconsumable(engine, "orders", { deadLetters: { maxCrashes: 0 } }, CONFIG, "maxCrashes");
+  await unconsumable(engine, "orders", { breaker: { enabled: true, failureRatio: 0 } }, CONFIG, "failureRatio");
   for (const filter of ["header.x = ", "(".repeat(5_000)]) {
     await unconsumable(engine, "orders", { filter }, "ERR_INVALID_FILTER", "filter");
   }
@@ -89,7 +88,7 @@ scenario("BAD-18", "limits that cannot work", async (stage) => {
   };
   for (const [name, values] of Object.entries(options)) {
     for (const value of values) {
-      await refused(Engine.open(stage.url, { [name]: value }), CONFIG, wire(name), String(value));
+      await refused(Engine.open(stage.url, { [name]: value }), CONFIG, name, String(value));
     }
   }
 });
@@ -135,8 +134,8 @@ scenario("BAD-19", "options that nobody knows or can read", async (stage) => {
   await stage.close(await Engine.open(`${stage.url}?lease_ms=5000&partition_count=16`));
   const bad = (options, ...words) => refused(Engine.open(stage.url, options), CONFIG, ...words);
   await bad({ leaseSm: 1 }, "leaseSm", "leaseMs");
-  await bad({ lease_ms: 5_000 }, "lease_ms");
-  await bad({ leaseMs: "soon" }, "lease_ms", "soon");
+  await bad({ lease_ms: 5_000 }, "lease_ms", "did you mean 'leaseMs'");
+  await bad({ leaseMs: "soon" }, "leaseMs", "soon");
   for (const value of [null, {}, [], () => 1, Symbol("s")]) await bad({ leaseMs: value }, "leaseMs");
   await bad({ alert: 1 }, "alert");
   await bad({ alert: { depth: 1 } }, "alert.depth");
@@ -148,7 +147,7 @@ scenario("BAD-19", "options that nobody knows or can read", async (stage) => {
 
 scenario("BAD-20", "options that contradict each other", async (stage) => {
   const engine = await prepare(stage);
-  await unconsumable(engine, "orders", { inboxWindowMs: 1 }, CONFIG, "inbox_window_ms");
+  await unconsumable(engine, "orders", { inboxWindowMs: 1 }, CONFIG, "inboxWindowMs");
   await engine.declareTopic("small", { partitionCount: 8 });
   await refused(engine.consume("small", member({ partitions: [70] }), () => {}), CONFIG);
   for (const other of [{ partitionCount: 9 }, { type: "log", partitionCount: 8 }]) {

@@ -441,7 +441,7 @@ scenario("BAD-34", "a definition that breaks a rule is refused", async (stage) =
   }
   await refused(engine.runSaga(new Saga("order").step("a", undefined, undone)), "ERR_INVALID_SAGA", "function");
   await refused(engine.runSaga(new Saga("order").step("a", nothing, { ...undone, timeoutMs: 0 })),
-    "ERR_INVALID_CONFIG", "timeout_ms");
+    "ERR_INVALID_CONFIG", "timeoutMs");
   await refused(() => new Saga("order").step("a", nothing, { ...undone, timeout: 1 }), "ERR_INVALID_CONFIG", "timeout");
   await refused(() => new Saga("order", { deadline: 1 }), "ERR_INVALID_CONFIG", "deadline");
   await refused(() => new Saga("order").step("a", "run"), "ERR_INVALID_ARGUMENT", "'a'");

@@ -1,7 +1,8 @@
 // Compiled, never run: what users write must type, and what is wrong must not.
 import {
-  Choreography, type ConversationFeed, Engine, LeaseLostError, Limiter, type Message, Retry, Saga, type SagaCall,
-  type SagaDefinition, type SagaInfo, type SqlValue, TowlineError, type Topic,
+  Choreography, type ConsumerOptions, type ConversationFeed, Engine, type EngineOptions, LeaseLostError, Limiter,
+  type Message, PayloadError, Retry, type RetryOptions, Saga, type SagaCall, type SagaDefinition, type SagaInfo,
+  type SqlValue, TowlineError, type Topic, type Transaction,
 } from "towline";
 import { VirtualClock } from "towline/testing";
 
@@ -23,6 +24,14 @@ const consumer = await orders.consume({ group: "g", ordering: "key", retry: { ma
   m.signal.throwIfAborted();
 });
 consumer.pause();
+const settings: ConsumerOptions = { group: "g", ordering: "partition", start: "earliest" };
+await engine.consume("orders", { ...settings, start: new Date(0), signal: AbortSignal.timeout(1) }, () => {});
+const seeded: EngineOptions = { seed: 2n ** 62n };
+// @ts-expect-error: its name here is ordering
+const renamed: ConsumerOptions = { order: "key_ordered" };
+// @ts-expect-error: only C++ can be given a function
+const custom: RetryOptions = { kind: "custom" };
+console.log(seeded, renamed, custom, new PayloadError("x").outcome);
 // @ts-expect-error: no such order
 await engine.consume("orders", { group: "g", ordering: "keys" }, () => {});
 for await (const m of orders.messages({ group: "h" })) {
@@ -48,11 +57,18 @@ await orders.consumeBatches({ group: "b", batchCountMax: 100 }, async (batch) =>
 await orders.consume({ group: "t" }, (m) => {
   m.transaction((tx) => {
     tx.append("order-1", [{ type: "order.paid", value: m.value }], { expected: 1n });
-    const rows: SqlValue[][] = tx.execute("SELECT ?1", [m.value.total]);
+    const rows: SqlValue[][] = tx.execute("SELECT ?1, ?2", [m.value.total, m.attempt > 1]);
     tx.publish("bills", rows.length, { key: m.key });
     // @ts-expect-error: no SQL value
     tx.execute("SELECT ?1", [{}]);
   });
+  m.transaction((tx) => tx.publish("bills", 1));
+  const body = (tx: Transaction): void => tx.complete("s", "k", 1);
+  m.transaction(body);
+  // @ts-expect-error: every writer would wait
+  m.transaction(async (tx) => void tx.publish("bills", 1));
+  // @ts-expect-error: every writer would wait
+  m.transaction((tx) => Promise.resolve(tx));
 });
 const paying = new Saga<Order>("paying", { version: 2, deadlineMs: 60_000 })
   .step("charge", async (call: SagaCall<Order>) => {
