@@ -258,7 +258,7 @@ TEST_P(Backpressure, Conf56_PublishingIntoAStoreThatStandsStillIsBounded) {
   });
   EXPECT_EQ(acked.load(), 0) << "acknowledged while nothing could be written";
   EXPECT_EQ(refused.load(), 48);
-  EXPECT_EQ(engine.statistics().unknown, 0U);
+  EXPECT_EQ(engine.statistics().value().unknown, 0U);
   EXPECT_TRUE(engine.pending().value().items.empty());
   EXPECT_LE(support::resident_bytes(), before + (32U << 20U) * static_cast<unsigned>(support::slack()));
   EXPECT_TRUE(engine.publish({.topic = "orders", .payload = "after"}).acked()) << "and it goes on";

@@ -71,12 +71,12 @@ test("a message that ends its process each time becomes a dead letter", async (t
       const { code, err } = await runModule(`
         import { Engine } from "towline";
         const engine = await Engine.open(process.argv[1], { leaseMs: 200 });
-        await engine.consume("${kind}", { group: "g", deadLetters: { maxCrashes: 1 } },
+        await engine.consume("${kind}", { group: "g", deadLetters: { maxCrashes: 2 } },
           () => new Promise(() => { ${act} }));`, url);
       assert.notEqual(code, 0, err);
     }
     const handled = [];
-    const consumer = await engine.consume(kind, { group: "g", deadLetters: { maxCrashes: 1 } },
+    const consumer = await engine.consume(kind, { group: "g", deadLetters: { maxCrashes: 2 } },
       (m) => handled.push(m.value));
     await until(async () => (await engine.deadLetters({ topic: kind })).items.length === 1);
     const [entry] = (await engine.deadLetters({ topic: kind })).items;

@@ -258,7 +258,7 @@ class WrongStore final : public support::PlainStore {
 
   const Mutant mutant_;
   const std::shared_ptr<spi::Clock> clock_;
-  std::set<MessageId> own_;  ///< entries of sagas' logs that this process has written
+  std::set<MessageId> own_;                      ///< entries of sagas' logs that this process has written
   std::map<std::string, std::uint64_t> places_;  ///< of followers, as this process has written them
   const std::shared_ptr<Hidden> hidden_ = shared_hidden();
 };

@@ -192,9 +192,9 @@ class Engine {
   /// takes, and from inside a handler (then it marks the engine and returns; the rest happens on another
   /// thread). `timeout` is real time, also with a virtual clock. Returns the number of stuck handlers.
   Result<std::uint64_t> close(std::optional<Duration> timeout = std::nullopt);
-  /// close(0) for a process that ends while handlers run, as by an exception that nobody caught: what they have
-  /// in hand is left as the death of the process leaves it, so that it comes again when its lease has ended
-  /// and a message that ends its process each time is found (DeadLetterOptions::max_crashes).
+  /// close(0) for a process that ends while handlers run, as by an exception that nobody caught: what they
+  /// hold is left as the death of the process leaves it, so that it comes again when its lease has ended and
+  /// a message that ends its process each time is found (DeadLetterOptions::max_crashes).
   Result<std::uint64_t> abandon();
 
  private:

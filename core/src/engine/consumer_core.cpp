@@ -269,8 +269,9 @@ ConsumerCore::Intake ConsumerCore::intake(MonotonicTime now) {
   const bool open = breaker_.state() == policy::BreakerState::kOpen;
   if (open && !breaker_open_.exchange(true)) {
     context_->log(LogLevel::kWarning, "consumer",
-                  identity_ + ": circuit breaker open: too many handlings failed (options breaker.*); intake is "
-                              "paused for " +
+                  identity_ +
+                      ": circuit breaker open: too many handlings failed (options breaker.*); intake "
+                      "is paused for " +
                       base::duration_text(options_.breaker.open) + " at least");
     for (DeliveryPtr& state : dispatcher_.take_back())
       settler_.add_released(std::move(state));

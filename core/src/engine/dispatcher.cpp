@@ -151,9 +151,10 @@ void Dispatcher::fire_timer(DeliveryState& state, MonotonicTime now) {
   }
   ask_to_stop(state, stops_);
   decided_.others.push_back(
-      {self(state),
-       Outcome::fail({"HandlerTimeout", "the handler did not return within handler_timeout, " +
-                                            base::duration_text(limits_.handler_timeout), {}})});
+      {self(state), Outcome::fail({"HandlerTimeout",
+                                   "the handler did not return within handler_timeout, " +
+                                       base::duration_text(limits_.handler_timeout),
+                                   {}})});
 }
 
 std::size_t Dispatcher::capacity_locked() const {

@@ -27,7 +27,7 @@ Publisher::Publisher(std::shared_ptr<Context> context)
                  context_->clock) {}
 
 Result<Publisher::Prepared> Publisher::prepare(Message&& message, const MessageId& id, TimePoint now,
-                                                 MonotonicTime begin_by) {
+                                               MonotonicTime begin_by) {
   const EngineOptions& options = context_->options;
   std::size_t payload_max = static_cast<std::size_t>(options.payload_bytes_max);
   if (context_->capabilities.payload_bytes_max > 0) {

@@ -409,8 +409,8 @@ void Settler::tell(LogLevel level, const DeliveryState& state, const ErrorInfo& 
   ++told_;
   const spi::Envelope& envelope = state.envelope();
   std::string text = options_.group + "/" + envelope.topic + ": message " + envelope.id.to_string() +
-                     ", attempt " + std::to_string(envelope.attempt) + ": " + base::escape(error.type) + ": " +
-                     base::escape(error.message, kToldMessageMax) + "; " + what_next;
+                     ", attempt " + std::to_string(envelope.attempt) + ": " + base::escape(error.type) +
+                     ": " + base::escape(error.message, kToldMessageMax) + "; " + what_next;
   if (untold_ > 0) text += " (" + std::to_string(std::exchange(untold_, 0)) + " more failed before)";
   context_->log(level, "consumer", text);
 }

@@ -171,7 +171,7 @@ class Settler {
   std::vector<DeadLetter> new_entries_;
   bool must_pause_ = false;
   std::vector<Tally> tally_;
-  MonotonicTime told_until_ = MonotonicTime::min();  ///< the end of the second in which `told_` records were made
+  MonotonicTime told_until_ = MonotonicTime::min();  ///< the end of the second that `told_` counts records of
   std::uint64_t told_ = 0, untold_ = 0;
 };
 

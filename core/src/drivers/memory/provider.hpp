@@ -70,8 +70,7 @@ class MemoryStore final : public spi::Store {
   MemoryStore(const MemoryStore&) = delete;
   MemoryStore& operator=(const MemoryStore&) = delete;
 
-  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units,
-                                           spi::Deadline begin_by) override;
+  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units, spi::Deadline begin_by) override;
   Result<spi::DueBatch> claim_due(const spi::DueRequest& request) override;
   Result<spi::DueBatch> promote_due(const spi::DueRequest& request) override;
   void wake() noexcept override;

@@ -34,8 +34,8 @@ Result<void> MemoryTransport::declare(const spi::Topology& topology) {
   return declared;
 }
 
-Result<spi::Topology> MemoryTransport::topology(std::string_view topic,
-                                                std::uint32_t partition_count_default, spi::Deadline) {
+Result<spi::Topology> MemoryTransport::topology(std::string_view topic, std::uint32_t partition_count_default,
+                                                spi::Deadline) {
   spi::Topology asked;
   asked.topic = topic;
   asked.partition_count = partition_count_default;

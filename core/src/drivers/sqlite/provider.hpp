@@ -24,8 +24,7 @@ class SqliteStore final : public spi::Store {
  public:
   explicit SqliteStore(Handle handle);
   ~SqliteStore() override;
-  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units,
-                                           spi::Deadline begin_by) override;
+  Result<std::vector<Result<void>>> commit(std::span<const spi::Unit> units, spi::Deadline begin_by) override;
   Result<spi::DueBatch> claim_due(const spi::DueRequest& request) override;
   Result<spi::DueBatch> promote_due(const spi::DueRequest& request) override;
   void wake() noexcept override;

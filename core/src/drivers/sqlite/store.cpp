@@ -101,7 +101,7 @@ SqliteStore::SqliteStore(Handle handle) : handle_(std::move(handle)) {
 SqliteStore::~SqliteStore() { handle_.database->remove_due_waiter(waiter_); }
 
 Result<std::vector<Result<void>>> SqliteStore::commit(std::span<const spi::Unit> units,
-                                                       spi::Deadline begin_by) {
+                                                      spi::Deadline begin_by) {
   if (units.empty()) return std::vector<Result<void>>{};
   auto op = write_op<std::vector<Result<void>>>(
       handle_.now(), [&](Tx& tx, const Error* full) { return commit_units(tx, units, nullptr, full); });

@@ -321,8 +321,7 @@ Result<void> SqliteTransport::declare(const spi::Topology& topology) {
   return std::move(*op.result);
 }
 
-Result<spi::Topology> SqliteTransport::topology(std::string_view topic,
-                                                std::uint32_t partition_count_default,
+Result<spi::Topology> SqliteTransport::topology(std::string_view topic, std::uint32_t partition_count_default,
                                                 spi::Deadline begin_by) {
   spi::Topology asked;
   asked.topic = topic;
