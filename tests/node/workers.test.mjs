@@ -50,7 +50,7 @@ test("process.exit in a worker's handler ends the worker alone", async (t) => {
   const url = `sqlite:${path.join(folderOf(t), "a.db")}`;
   const engine = await open(t, url);
   await engine.publish("a", 1);
-  const worker = new Worker(source, { workerData: { url, mode: "exit" } });
+  const worker = new Worker(source, { workerData: { url, mode: "exit", leaseMs: 300 } });
   assert.equal(await exitOf(worker), 5);
   const seen = [];
   await engine.consume("a", { group: "g" }, (m) => seen.push(m.value));
