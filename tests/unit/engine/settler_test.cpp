@@ -313,7 +313,9 @@ TEST(Settler, AfterTheLastAttemptItIsADeadLetterWithItsWholeStory) {
 
 TEST(Settler, OfFailuresThatComeAllAtOnceMostAreOnlyCountedInTheLog) {
   World world;
-  const auto consumer = world.consume(group_options(), fails("a", 1000));
+  ConsumerOptions options = group_options();
+  options.retry = retry_after(1s);
+  const auto consumer = world.consume(options, fails("a", 1000));
   for (int i = 0; i < 25; ++i)
     world.publish("a");
   world.play(*consumer);
