@@ -115,8 +115,9 @@ async def test_a_task_that_others_cancel_before_its_first_step_is_not_waited_for
         await engine.consume("a", handle, group="g")
         loop.set_task_factory(cancel)
         await engine.publish("a", b"1")
-        assert await eventually_async(lambda: cancelled == 1)
-        loop.set_task_factory(None)
+        assert await eventually_async(lambda: cancelled > 0)
         begin = loop.time()
+    # Not before: it may have come again already.
+    loop.set_task_factory(None)
     assert begun == 0
     assert loop.time() - begin < 5, "closing waited for what never began"
