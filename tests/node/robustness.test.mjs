@@ -70,7 +70,7 @@ test("a message that ends its process each time becomes a dead letter", async (t
     for (let death = 1; death <= 2; ++death) {
       const { code, err } = await runModule(`
         import { Engine } from "towline";
-        const engine = await Engine.open(process.argv[1], { leaseMs: 200 });
+        const engine = await Engine.open(process.argv[1], { leaseMs: 1_000 });
         await engine.consume("${kind}", { group: "g", deadLetters: { maxCrashes: 2 } },
           () => new Promise(() => { ${act} }));`, url);
       assert.notEqual(code, 0, err);

@@ -121,7 +121,7 @@ TEST(EngineHandle, WhatHandlersHoldOfAnAbandonedEngineComesAgainAsAfterADeath) {
   std::atomic<int> running = 0;
   {
     EngineOptions options;
-    options.lease = 100ms;
+    options.lease = 1s;
     Engine engine = Engine::open(url, options).value();
     ConsumerOptions member{.group = "g"};
     member.concurrency = 1;
