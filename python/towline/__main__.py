@@ -20,7 +20,6 @@ import traceback
 from towline import Engine, TowlineError, __version__
 from towline._supervisor import CANNOT_RUN, SIGNALS, Supervisor
 
-
 logger = logging.getLogger("towline")
 
 # Unless the engine says otherwise (options.def).
@@ -92,7 +91,7 @@ async def serve(engine: Engine, grace: float | None, is_supervised: bool = False
     def on_signal(*_: object) -> None:
         nonlocal is_asked
         if is_asked:
-            os._exit(1)  # what handlers hold goes back
+            os._exit(1)  # what handlers hold comes again when its lease has ended
         is_asked = True
         loop.call_soon_threadsafe(on_first_signal)
 

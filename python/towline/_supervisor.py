@@ -112,7 +112,7 @@ class Supervisor:
             if self._handed_on == 1:
                 process.terminate()
             else:
-                process.kill()  # asked twice: what handlers hold goes back
+                process.kill()  # asked twice: what handlers hold comes again
                 self._exit_code = 1
 
     def _reap(self) -> None:

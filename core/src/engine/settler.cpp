@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::size_t kHistoryMax = 10;
 
-/// Log records about failures in a second.
+/// Log records of one level about failures in a second.
 constexpr std::uint64_t kToldMax = 10;
 constexpr std::size_t kToldMessageMax = 300;
 
@@ -398,20 +398,22 @@ void Settler::tell(LogLevel level, const DeliveryState& state, const ErrorInfo& 
                    const std::string& what_next) {
   if (!context_->options.log) return;
   const MonotonicTime now = context_->clock->monotonic();
-  if (now >= told_until_) {
-    told_until_ = now + std::chrono::seconds(1);
-    told_ = 0;
+  Told& told = told_[level];
+  if (now >= told.until) {
+    told.until = now + std::chrono::seconds(1);
+    told.count = 0;
   }
-  if (told_ == kToldMax) {
-    ++untold_;
+  if (told.count == kToldMax) {
+    ++told.left_out;
     return;
   }
-  ++told_;
+  ++told.count;
   const spi::Envelope& envelope = state.envelope();
   std::string text = options_.group + "/" + envelope.topic + ": message " + envelope.id.to_string() +
                      ", attempt " + std::to_string(envelope.attempt) + ": " + base::escape(error.type) +
                      ": " + base::escape(error.message, kToldMessageMax) + "; " + what_next;
-  if (untold_ > 0) text += " (" + std::to_string(std::exchange(untold_, 0)) + " more failed before)";
+  if (told.left_out > 0)
+    text += " (" + std::to_string(std::exchange(told.left_out, 0)) + " more failed before)";
   context_->log(level, "consumer", text);
 }
 

@@ -171,8 +171,12 @@ class Settler {
   std::vector<DeadLetter> new_entries_;
   bool must_pause_ = false;
   std::vector<Tally> tally_;
-  MonotonicTime told_until_ = MonotonicTime::min();  ///< the end of the second that `told_` counts records of
-  std::uint64_t told_ = 0, untold_ = 0;
+  /// Log records of the second that ends at `until`, and failures that had none.
+  struct Told {
+    MonotonicTime until = MonotonicTime::min();
+    std::uint64_t count = 0, left_out = 0;
+  };
+  std::map<LogLevel, Told> told_;  ///< apart: no warning is left out for records that nobody asked for
 };
 
 }  // namespace towline::engine

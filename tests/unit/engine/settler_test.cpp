@@ -326,6 +326,24 @@ TEST(Settler, OfFailuresThatComeAllAtOnceMostAreOnlyCountedInTheLog) {
   EXPECT_NE(world.log[10].find("(15 more failed before)"), std::string::npos) << world.log[10];
 }
 
+TEST(Settler, RetriesDoNotKeepADeadLetterOutOfTheLog) {
+  World world;
+  const auto consumer = world.consume(group_options(), fails("a", 1000));
+  for (int i = 0; i < 25; ++i)
+    world.publish("a");
+  world.play(*consumer);
+  ASSERT_EQ(world.log.size(), 10U);
+  Message expired;
+  expired.topic = "t";
+  expired.payload = "late";
+  expired.ttl = 1us;
+  world.publish(std::move(expired));
+  world.clock->advance(1ms);
+  world.play(*consumer);
+  ASSERT_EQ(world.log.size(), 11U);
+  EXPECT_NE(world.log[10].find("(expired)"), std::string::npos) << world.log[10];
+}
+
 TEST(Settler, WhatAHandlerSaysOfItsErrorIsKeptUpToABound) {
   World world;
   ConsumerOptions options = group_options();
