@@ -1,6 +1,7 @@
-// Cancelling delayed messages one a call, from many threads, while a million wait: in the order they were
-// scheduled in, and in no order. Each of the two touches other pages of the store; beside them a plain
-// program commits messages one a call from as many threads, which shows what the disk gives in that round.
+// Cancelling delayed messages while a million wait. One a call, from many threads: in the order they were
+// scheduled in, and in no order, which touches other pages of the store; and in no order by batches. Beside
+// them a plain program commits messages one a call from as many threads, which shows what the disk gives in
+// that round.
 
 #include <algorithm>
 #include <atomic>
@@ -68,6 +69,18 @@ double cancel_all(Engine& engine, std::span<const MessageId> ids) {
   return rate;
 }
 
+double cancel_in_batches(Engine& engine, std::span<const MessageId> ids) {
+  const auto start = Steady::now();
+  for (std::size_t at = 0; at < ids.size(); at += kBatch) {
+    const auto part = ids.subspan(at, std::min(kBatch, ids.size() - at));
+    for (const ScheduleAnswer answer : engine.cancel_batch({part.begin(), part.end()}).value()) {
+      if (answer != ScheduleAnswer::kDone)
+        throw std::runtime_error("a pending message could not be cancelled");
+    }
+  }
+  return static_cast<double>(ids.size()) / seconds_since(start);
+}
+
 }  // namespace
 
 int run_cancel_alone(const std::string& url, std::size_t count, bool shuffled) {
@@ -89,9 +102,12 @@ void cancelling(Bench& bench) {
                        fmt::format("{} threads, {} pending", kThreads, pending)};
   const Series in_order{"cancel(), as scheduled", "msg/s", how};
   const Series shuffled{"cancel(), in random order", "msg/s", how};
+  const Series batches{"cancel_batch(), in random order",
+                       "msg/s",
+                       {"sqlite FULL", kPayloadBytes, kBatch, fmt::format("1 thread, {} pending", pending)}};
   const Series plain{"plain group commit", "msg/s", {"sqlite FULL", kPayloadBytes, 1, "128 threads"}};
   Engine engine = Engine::open(sqlite_url(bench.new_file("cancel"))).value();
-  std::vector<MessageId> ids = fill(engine, pending + 2 * parts);
+  std::vector<MessageId> ids = fill(engine, pending + 3 * parts);
   std::shuffle(ids.begin() + static_cast<std::ptrdiff_t>(parts), ids.end(), std::mt19937_64(11));
   const std::span all(ids);
   const auto part_of = [part](int round) { return static_cast<std::size_t>(round - 1) * part; };
@@ -104,6 +120,10 @@ void cancelling(Bench& bench) {
          bench.sample(shuffled, round, cancel_all(engine, all.subspan(parts + part_of(round), part)));
        },
        [&](int round) {
+         bench.sample(batches, round,
+                      cancel_in_batches(engine, all.subspan(2 * parts + part_of(round), part)));
+       },
+       [&](int round) {
          GroupCommit commit(bench.new_file("plain"));
          bench.sample(plain, round, on_all_threads(part, [&](std::size_t) { commit.put(payload); }));
        }});
@@ -111,6 +131,7 @@ void cancelling(Bench& bench) {
   bench.check("cancel", in_order, at_least(50'000));
   bench.compare("cancel", shuffled, plain, no_bar());
   bench.check("cancel", shuffled, at_least(50'000));
+  bench.check("cancel", batches, at_least(50'000));
   (void)engine.close().value();
 }
 

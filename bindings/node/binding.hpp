@@ -43,6 +43,7 @@ struct AddonData {
 /// [ids behind each other, a letter for each end, an error for each that is not acked]; see records.ts.
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const std::vector<Receipt>& receipts);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, ScheduleAnswer answer);
+[[nodiscard]] Napi::Value to_js(Napi::Env env, const std::vector<ScheduleAnswer>& answers);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const Page<Scheduled>& page);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const Page<DeadLetter>& page);
 [[nodiscard]] Napi::Value to_js(Napi::Env env, const std::optional<DeadLetter>& entry);
@@ -111,6 +112,7 @@ struct FedMessages {
 /// Milliseconds since 1970.
 [[nodiscard]] TimePoint time_from(const Napi::Value& value, std::string_view name);
 [[nodiscard]] MessageId id_from(const Napi::Value& value);
+[[nodiscard]] std::vector<MessageId> ids_from(const Napi::Value& value);
 /// [topic, payload, key, content type, others]; see native.ts.
 [[nodiscard]] Message message_from(const Napi::Value& fields);
 /// The options of a message that are rarely given, by their names in calls.ts.

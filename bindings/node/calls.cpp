@@ -20,6 +20,10 @@ void cancel(Port& port, Info info) {
   run(port, info[0], [id = id_from(info[1])](Engine& engine) { return engine.cancel(id); });
 }
 
+void cancel_batch(Port& port, Info info) {
+  run(port, info[0], [ids = ids_from(info[1])](Engine& engine) { return engine.cancel_batch(ids); });
+}
+
 void reschedule(Port& port, Info info) {
   run(port, info[0], [id = id_from(info[1]), due_at = time_from(info[2], "dueAt")](Engine& engine) {
     return engine.reschedule(id, due_at);
@@ -167,6 +171,7 @@ void close_consumer(Port& port, Info info) {
 std::vector<Call> calls() {
   std::vector<Call> all = {{"publishWithRetry", publish_with_retry},
                            {"cancel", cancel},
+                           {"cancelBatch", cancel_batch},
                            {"reschedule", reschedule},
                            {"pending", pending},
                            {"declareTopic", declare_topic},

@@ -264,6 +264,10 @@ Napi::Value to_js(Napi::Env env, ScheduleAnswer answer) {
   return text(env, kAnswers[static_cast<int>(answer)]);
 }
 
+Napi::Value to_js(Napi::Env env, const std::vector<ScheduleAnswer>& answers) {
+  return list(env, answers, [&](ScheduleAnswer answer) { return to_js(env, answer); });
+}
+
 Napi::Value to_js(Napi::Env env, const Page<Scheduled>& page) { return page_of(env, page); }
 Napi::Value to_js(Napi::Env env, const Page<DeadLetter>& page) { return page_of(env, page); }
 
@@ -575,6 +579,16 @@ MessageId id_from(const Napi::Value& value) {
   auto id = MessageId::parse(text_from(value, "id"));
   if (!id) raise(value.Env(), id.error());
   return *id;
+}
+
+std::vector<MessageId> ids_from(const Napi::Value& value) {
+  if (!value.IsArray()) raise_wrong(value, "ids", "a list of strings");
+  const auto array = value.As<Napi::Array>();
+  std::vector<MessageId> ids;
+  ids.reserve(array.Length());
+  for (std::uint32_t i = 0; i < array.Length(); ++i)
+    ids.push_back(id_from(array.Get(i)));
+  return ids;
 }
 
 Message message_from(const Napi::Value& fields) {

@@ -53,6 +53,7 @@ void translate_cast_errors();
 [[nodiscard]] py::object to_python(const Receipt& receipt);
 [[nodiscard]] py::object to_python(const std::vector<Receipt>& receipts);
 [[nodiscard]] py::object to_python(ScheduleAnswer answer);
+[[nodiscard]] py::object to_python(const std::vector<ScheduleAnswer>& answers);
 [[nodiscard]] py::object to_python(const Page<Scheduled>& page);
 [[nodiscard]] py::object to_python(const Page<DeadLetter>& page);
 [[nodiscard]] py::object to_python(const std::optional<DeadLetter>& entry);

@@ -169,6 +169,14 @@ py::object to_python(const std::vector<Receipt>& receipts) {
 }
 
 py::object to_python(ScheduleAnswer answer) { return py::int_(static_cast<int>(answer)); }
+
+py::object to_python(const std::vector<ScheduleAnswer>& answers) {
+  py::list out;
+  for (const ScheduleAnswer answer : answers)
+    out.append(to_python(answer));
+  return out;
+}
+
 py::object to_python(const Page<Scheduled>& page) { return page_of(page); }
 py::object to_python(const Page<DeadLetter>& page) { return page_of(page); }
 

@@ -19,6 +19,14 @@ void define_schedule_calls(py::class_<PyPort>& port) {
            [](PyPort& self, RequestId id, const std::string& message) {
              return self.run(id, [key = id_from(message)](Engine& e) { return e.cancel(key); });
            })
+      .def("cancel_batch",
+           [](PyPort& self, RequestId id, const std::vector<std::string>& messages) {
+             std::vector<MessageId> keys;
+             keys.reserve(messages.size());
+             for (const std::string& message : messages)
+               keys.push_back(id_from(message));
+             return self.run(id, [keys = std::move(keys)](Engine& e) { return e.cancel_batch(keys); });
+           })
       .def("reschedule",
            [](PyPort& self, RequestId id, const std::string& message, std::int64_t due_us) {
              return self.run(id, [key = id_from(message), due_us](Engine& e) {

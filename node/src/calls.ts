@@ -220,6 +220,16 @@ export abstract class Calls {
     return this.call(options.signal, "cancel", messageId);
   }
 
+  /**
+   * Cancels many with one commit, each by itself: one answer per id, in order; an id that is there twice is
+   * "not_found" the second time. Rejects with BatchTooLargeError (`batchCountMax`). After an error of the store some may
+   * have been cancelled, and asking again is harmless.
+   */
+  async cancelBatch(messageIds: readonly string[], options: Cancellable = {}): Promise<Answer[]> {
+    checkOptions(options);
+    return this.call(options.signal, "cancelBatch", messageIds);
+  }
+
   /** Moves the due time of a delayed message; a number is milliseconds since 1970. */
   async reschedule(messageId: string, dueAt: Date | number, options: Cancellable = {}): Promise<Answer> {
     checkOptions(options);

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -148,6 +148,13 @@ class Calls:
         """ "done": it will never fire. Exactly one of cancelling and firing wins, across processes."""
         answer: int = await self._call("cancel", message_id)
         return records.ANSWERS[answer]
+
+    async def cancel_batch(self, message_ids: Iterable[str]) -> list[Answer]:
+        """Cancels many with one commit, each by itself: one answer per id, in order; an id that is there twice
+        is "not_found" the second time. Raises `BatchTooLargeError` (`batch_count_max`). After an error of the
+        store some may have been cancelled, and asking again is harmless."""
+        answers: list[int] = await self._call("cancel_batch", list(message_ids))
+        return [records.ANSWERS[answer] for answer in answers]
 
     async def reschedule(self, message_id: str, due_at: Moment) -> Answer:
         """Moves the due time of a delayed message."""

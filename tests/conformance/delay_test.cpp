@@ -251,6 +251,15 @@ TEST_P(Delay, Conf47_CancelAndRescheduleSayWhatHappened) {
   EXPECT_EQ(engine.reschedule(moved, wall() + 1h).value(), ScheduleAnswer::kAlreadyFired);
   EXPECT_EQ(engine.cancel(MessageId{{1, 2, 3}}).value(), ScheduleAnswer::kNotFound);
   EXPECT_NE(engine.cancel(plain).value(), ScheduleAnswer::kDone) << "it was never delayed";
+  std::vector<MessageId> others;
+  for (int i = 0; i < 3; ++i)
+    others.push_back(engine.publish({.topic = "later", .payload = "other", .delay = 1h}).value());
+  EXPECT_EQ(engine.cancel_batch({others[2], moved, others[0], others[2]}).value(),
+            (std::vector{ScheduleAnswer::kDone, ScheduleAnswer::kAlreadyFired, ScheduleAnswer::kDone,
+                         ScheduleAnswer::kNotFound}));
+  const auto left = engine.pending().value().items;
+  ASSERT_EQ(left.size(), 1U);
+  EXPECT_EQ(left.front().id, others[1]);
   EXPECT_EQ(seen.times().contains("cancelled"), false);
 }
 

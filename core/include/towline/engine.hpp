@@ -101,6 +101,10 @@ class Engine {
                              std::optional<Duration> timeout = std::nullopt);
   /// kDone: it will never fire. Exactly one of cancel and firing wins, across processes.
   Result<ScheduleAnswer> cancel(const MessageId& id);
+  /// Cancels many with one commit, each by itself: one answer per id, in order; an id that is there twice is
+  /// kNotFound the second time. Errors: kBatchTooLarge (`batch_count_max`), and those of the store: then some
+  /// may have been cancelled, and asking again is harmless.
+  Result<std::vector<ScheduleAnswer>> cancel_batch(const std::vector<MessageId>& ids);
   Result<ScheduleAnswer> reschedule(const MessageId& id, TimePoint due_at);
   /// What users delayed, by due time. `topic` empty: all. `count_max` [1, 1000].
   Result<Page<Scheduled>> pending(std::string_view topic = {}, std::size_t count_max = 100,

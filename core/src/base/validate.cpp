@@ -262,6 +262,13 @@ Result<void> check_due_at(TimePoint due_at, TimePoint now, Duration delay_max, s
                    std::to_string(delay_max.count()) + " us from now (engine option delay_ms_max)"};
 }
 
+Result<void> check_batch_count(std::size_t count, std::int64_t count_max) {
+  if (count <= static_cast<std::size_t>(count_max)) return {};
+  return Error{ErrorCode::kBatchTooLarge, "the batch has " + std::to_string(count) +
+                                              " messages, but batch_count_max is " +
+                                              std::to_string(count_max) + "; split it"};
+}
+
 // ---- a whole message ------------------------------------------------------------------------------------
 
 namespace {

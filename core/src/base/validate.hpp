@@ -73,6 +73,9 @@ inline constexpr std::uint8_t kPriorityMax = 9;
 [[nodiscard]] Result<void> check_due_at(TimePoint due_at, TimePoint now, Duration delay_max,
                                         std::string_view field = "due_at");
 
+/// kBatchTooLarge.
+[[nodiscard]] Result<void> check_batch_count(std::size_t count, std::int64_t count_max);
+
 /// The bounds that the engine's options set.
 struct MessageBounds {
   std::size_t payload_bytes_max = 1 << 20;

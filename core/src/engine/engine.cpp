@@ -56,6 +56,11 @@ Result<ScheduleAnswer> Engine::cancel(const MessageId& id) {
   return core_->scheduler().cancel(id);
 }
 
+Result<std::vector<ScheduleAnswer>> Engine::cancel_batch(const std::vector<MessageId>& ids) {
+  TOWLINE_REQUIRE_CORE();
+  return core_->scheduler().cancel_batch(ids);
+}
+
 Result<ScheduleAnswer> Engine::reschedule(const MessageId& id, TimePoint due_at) {
   TOWLINE_REQUIRE_CORE();
   return core_->scheduler().reschedule(id, due_at);

@@ -208,11 +208,8 @@ void Publisher::store_later(std::vector<Receipt>& receipts, std::vector<spi::Uni
 
 Result<std::vector<Receipt>> Publisher::publish_batch(std::vector<Message> messages) {
   if (auto closed = context_->check_open(); !closed) return std::move(closed).error();
-  const auto count_max = static_cast<std::size_t>(context_->options.batch_count_max);
-  if (messages.size() > count_max) {
-    return Error{ErrorCode::kBatchTooLarge, "the batch has " + std::to_string(messages.size()) +
-                                                " messages, but batch_count_max is " +
-                                                std::to_string(count_max) + "; split it"};
+  if (auto bad = base::check_batch_count(messages.size(), context_->options.batch_count_max); !bad) {
+    return std::move(bad).error();
   }
   std::vector<Receipt> receipts(messages.size());
   if (messages.empty()) return receipts;

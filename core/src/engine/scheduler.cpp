@@ -124,11 +124,21 @@ Result<bool> Scheduler::give_up_if_too_late(const spi::ScheduleRecord& record, T
   return true;
 }
 
+namespace {
+
+spi::Unit cancelling(const MessageId& id) { return {{spi::EraseSchedule{id, 0, true}}}; }
+
+}  // namespace
+
 Result<ScheduleAnswer> Scheduler::change(const MessageId& id, const spi::Unit& unit) {
   auto done = context_->store->commit({&unit, 1});
   if (!done) return std::move(done).error();
-  if (done->empty() || done->front().ok()) return ScheduleAnswer::kDone;
-  const Error& error = done->front().error();
+  return answer_of(id, done->front());
+}
+
+Result<ScheduleAnswer> Scheduler::answer_of(const MessageId& id, const Result<void>& done) {
+  if (done.ok()) return ScheduleAnswer::kDone;
+  const Error& error = done.error();
   // Claimed: its claimer publishes it, or has done so and could not say it yet. Nobody can take that back.
   if (error.code == ErrorCode::kConflict) return ScheduleAnswer::kAlreadyFired;
   if (error.code != ErrorCode::kNotFound) return error;
@@ -137,8 +147,27 @@ Result<ScheduleAnswer> Scheduler::change(const MessageId& id, const spi::Unit& u
   return *fired ? ScheduleAnswer::kAlreadyFired : ScheduleAnswer::kNotFound;
 }
 
-Result<ScheduleAnswer> Scheduler::cancel(const MessageId& id) {
-  return change(id, spi::Unit{{spi::EraseSchedule{id, 0, true}}});
+Result<ScheduleAnswer> Scheduler::cancel(const MessageId& id) { return change(id, cancelling(id)); }
+
+Result<std::vector<ScheduleAnswer>> Scheduler::cancel_batch(const std::vector<MessageId>& ids) {
+  if (auto bad = base::check_batch_count(ids.size(), context_->options.batch_count_max); !bad) {
+    return std::move(bad).error();
+  }
+  std::vector<ScheduleAnswer> answers;
+  if (ids.empty()) return answers;
+  std::vector<spi::Unit> units;
+  units.reserve(ids.size());
+  for (const MessageId& id : ids)
+    units.push_back(cancelling(id));
+  auto done = context_->store->commit(units);
+  if (!done) return std::move(done).error();
+  answers.reserve(ids.size());
+  for (std::size_t at = 0; at < ids.size(); ++at) {
+    auto answer = answer_of(ids[at], done->at(at));
+    if (!answer) return std::move(answer).error();
+    answers.push_back(*answer);
+  }
+  return answers;
 }
 
 Result<ScheduleAnswer> Scheduler::reschedule(const MessageId& id, TimePoint due_at) {

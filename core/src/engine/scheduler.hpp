@@ -6,6 +6,7 @@
 // last two publishes twice under the same id, which the inbox drops; the other order would lose the message.
 
 #include <memory>
+#include <vector>
 
 #include <towline/message.hpp>
 #include <towline/spi/store.hpp>
@@ -27,6 +28,7 @@ class Scheduler {
   void wake() noexcept { context_->store->wake(); }
 
   [[nodiscard]] Result<ScheduleAnswer> cancel(const MessageId& id);
+  [[nodiscard]] Result<std::vector<ScheduleAnswer>> cancel_batch(const std::vector<MessageId>& ids);
   [[nodiscard]] Result<ScheduleAnswer> reschedule(const MessageId& id, TimePoint due_at);
   [[nodiscard]] Result<Page<Scheduled>> pending(std::string_view topic, std::size_t count_max,
                                                 std::string_view cursor);
@@ -39,6 +41,8 @@ class Scheduler {
   /// True when the record was too late by its own rule and became a dead letter.
   Result<bool> give_up_if_too_late(const spi::ScheduleRecord& record, TimePoint now);
   [[nodiscard]] Result<ScheduleAnswer> change(const MessageId& id, const spi::Unit& unit);
+  /// What it means for the message that the store did this.
+  [[nodiscard]] Result<ScheduleAnswer> answer_of(const MessageId& id, const Result<void>& done);
 
   const std::shared_ptr<Context> context_;
   policy::RateLimit catch_up_;

@@ -178,6 +178,14 @@ scenario("CONF-47", "cancel and reschedule say what happened", async (stage) => 
   assert.equal(await engine.reschedule(moved, Date.now() + HOUR), "already_fired");
   assert.equal(await engine.cancel("00000000-0000-7000-8000-000000000001"), "not_found");
   assert.notEqual(await engine.cancel(plain), "done", "it was never delayed");
+  const others = [await later("0"), await later("1"), await later("2")];
+  assert.deepEqual(await engine.cancelBatch([others[2], moved, others[0], others[2]]),
+    ["done", "already_fired", "done", "not_found"]);
+  assert.deepEqual((await engine.pending()).items.map((one) => one.id), [others[1]]);
+  assert.deepEqual(await engine.cancelBatch([]), []);
+  await assert.rejects(engine.cancelBatch([others[1], "none"]), { code: "ERR_INVALID_ID" });
+  await assert.rejects(engine.cancelBatch(others[1]), { code: "ERR_INVALID_ARGUMENT", message: /ids is a string/ });
+  assert.equal((await engine.pending()).items.length, 1, "nothing of what cannot be read is cancelled");
   assert.deepEqual(seen.texts.sort(), ["moved", "plain"]);
 });
 

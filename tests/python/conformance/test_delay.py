@@ -171,6 +171,10 @@ async def test_conf_47_of_cancelling_and_firing_exactly_one_wins(store: Store) -
         assert not (await engine.pending()).items
 
 
+def later(payload: str) -> dict[str, Any]:
+    return {"topic": "later", "payload": payload, "delay": 3600}
+
+
 @asynchronous
 async def test_conf_47_cancel_and_reschedule_say_what_happened(store: Store) -> None:
     seen = Recorder()
@@ -190,6 +194,14 @@ async def test_conf_47_cancel_and_reschedule_say_what_happened(store: Store) -> 
         assert await engine.reschedule(moved, in_(3600)) == "already_fired"
         assert await engine.cancel("01020300-0000-0000-0000-000000000000") == "not_found"
         assert await engine.cancel(plain) != "done", "it was never delayed"
+        others = [r.id for r in await engine.publish_batch([later(f"other {n}") for n in range(3)])]
+        answers = await engine.cancel_batch([others[2], moved, others[0], others[2]])
+        assert answers == ["done", "already_fired", "done", "not_found"]
+        assert [one.id for one in (await engine.pending()).items] == [others[1]]
+        assert await engine.cancel_batch([]) == []
+        with pytest.raises(errors.InvalidIdError):
+            await engine.cancel_batch([others[1], "none"])
+        assert len((await engine.pending()).items) == 1, "nothing of what cannot be read is cancelled"
     assert "cancelled" not in seen.times
 
 

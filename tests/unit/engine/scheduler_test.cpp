@@ -272,6 +272,33 @@ TEST(Scheduler, CancelAnswersDoneAndTheMessageNeverFires) {
   EXPECT_EQ(table.scheduler().cancel(id).value(), ScheduleAnswer::kNotFound);
 }
 
+TEST(Scheduler, ABatchIsCancelledByOneCommitAndAnswersEachByItself) {
+  Timetable table;
+  const MessageId fired = table.later(1s, "fired");
+  table.clock->advance(1s);
+  table.step();
+  const MessageId first = table.later(1s, "first");
+  const MessageId kept = table.later(1s, "kept");
+  const MessageId last = table.later(1s, "last");
+  const std::vector<MessageId> ids = {last, fired, table.core->context().make_id(), first, last};
+  EXPECT_EQ(table.scheduler().cancel_batch(ids).value(),
+            (std::vector{ScheduleAnswer::kDone, ScheduleAnswer::kAlreadyFired, ScheduleAnswer::kNotFound,
+                         ScheduleAnswer::kDone, ScheduleAnswer::kNotFound}));
+  EXPECT_EQ(table.scheduler().cancel_batch({}).value().size(), 0U);
+  table.clock->advance(1h);
+  table.step();
+  EXPECT_EQ(table.read(), (Payloads{"fired", "kept"}));
+  EXPECT_EQ(table.scheduler().cancel_batch({kept}).value(), std::vector{ScheduleAnswer::kAlreadyFired});
+}
+
+TEST(Scheduler, ABatchThatIsTooLargeCancelsNothing) {
+  Timetable table({.engine = {.batch_count_max = 2}});
+  const MessageId id = table.later(1s);
+  EXPECT_EQ(code_of(table.scheduler().cancel_batch({id, id, id})), ErrorCode::kBatchTooLarge);
+  EXPECT_EQ(table.scheduler().cancel_batch({id, id}).value(),
+            (std::vector{ScheduleAnswer::kDone, ScheduleAnswer::kNotFound}));
+}
+
 TEST(Scheduler, WhatHasFiredCannotBeCancelledOrRescheduled) {
   Timetable table;
   const MessageId id = table.later(1s);
@@ -335,6 +362,8 @@ TEST(Scheduler, AnOutageIsNeverAnAnswer) {
   const MessageId id = table.later(1s);
   table.script->fail("commit", unavailable());
   EXPECT_EQ(code_of(table.scheduler().cancel(id)), ErrorCode::kUnavailable);
+  table.script->fail("commit", unavailable());
+  EXPECT_EQ(code_of(table.scheduler().cancel_batch({id})), ErrorCode::kUnavailable);
   table.script->fail("has_fired", unavailable());
   EXPECT_EQ(code_of(table.scheduler().cancel(table.core->context().make_id())), ErrorCode::kUnavailable);
   EXPECT_EQ(table.scheduler().cancel(id).value(), ScheduleAnswer::kDone);

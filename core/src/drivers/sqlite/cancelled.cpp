@@ -1,8 +1,12 @@
 // A delayed message has rows in three places: `schedule` in order of due time, `body` and its index in the
 // order they were put in. Removing them one by one would change a page of each for every message; so
-// cancelling only sets a bit, in a row that stands for some thousands of bodies, and what was cancelled is
-// either passed over when it comes due, or removed in a pass once it is a good part of all that wait. Then
-// many lie on each page.
+// cancelling only notes it, and what was cancelled is either passed over when it comes due, or removed in a
+// pass once it is a good part of all that wait. Then many lie on each page.
+//
+// It is noted as a bit, in a row that stands for some thousands of bodies. Of a million bodies there are many
+// such rows, and what is cancelled in no order would change all of them with every commit; so the latest are
+// noted in a small table of their own, `cancelled_recent`, until they are so many that all bits are set at
+// once.
 //
 // A pass walks along `schedule` first and removes the rows there, and then along the bits, in the order of
 // the bodies, and removes each body whose row is gone, together with its bit. What was cancelled behind the
@@ -31,9 +35,20 @@ constexpr std::int64_t kPartOfScheduled = 4;
 /// bodies removed.
 constexpr std::int64_t kRowsPerStep = 4'096;
 constexpr std::size_t kBodiesPerStep = 512;
+/// A page has room for some hundreds of them.
+constexpr std::int64_t kRecentMax = 2'048;
 
 constexpr const char* kBits = "SELECT bits FROM cancelled WHERE block = ?1";
-constexpr const char* kAny = "SELECT 1 FROM cancelled LIMIT 1";
+constexpr const char* kIsCancelled =
+    "SELECT EXISTS(SELECT 1 FROM cancelled_recent WHERE body_id = ?1),"
+    " (SELECT bits FROM cancelled WHERE block = ?2)";
+constexpr const char* kAny =
+    "SELECT EXISTS(SELECT 1 FROM cancelled_recent) OR EXISTS(SELECT 1 FROM cancelled)";
+constexpr const char* kPutRecent = "INSERT INTO cancelled_recent VALUES(?1)";
+constexpr const char* kCountRecent = "SELECT count(*) FROM cancelled_recent";
+constexpr const char* kRecent = "SELECT body_id FROM cancelled_recent ORDER BY body_id";
+constexpr const char* kForgetAllRecent = "DELETE FROM cancelled_recent";
+constexpr const char* kForgetRecent = "DELETE FROM cancelled_recent WHERE body_id = ?1";
 constexpr const char* kPutBits = "INSERT OR REPLACE INTO cancelled VALUES(?1, ?2)";
 constexpr const char* kForgetBits = "DELETE FROM cancelled WHERE block = ?1";
 constexpr const char* kNextBits =
@@ -79,6 +94,24 @@ void write_bits(Connection& sql, std::int64_t block, const std::string& bits) {
   } else {
     execute(sql, kPutBits, block, Blob{bits});
   }
+}
+
+/// Sets the bits of the latest.
+void gather_recent(Tx& tx) {
+  std::vector<std::int64_t> recent;
+  {
+    Query rows(tx.sql, kRecent);
+    while (rows.row())
+      recent.push_back(rows.integer(0));
+  }
+  for (auto first = recent.begin(); first != recent.end();) {
+    const std::int64_t block = block_of(*first);
+    std::string bits = read_bits(tx.sql, block);
+    for (; first != recent.end() && block_of(*first) == block; ++first)
+      flip(bits, *first);
+    write_bits(tx.sql, block, bits);
+  }
+  execute(tx.sql, kForgetAllRecent);
 }
 
 bool is_worthwhile(Tx& tx) {
@@ -135,23 +168,31 @@ bool remove_bodies(Tx& tx, CancelledPass& pass) {
 }  // namespace
 
 bool is_cancelled(Connection& sql, std::int64_t body_id) {
-  Query row(sql, kBits, block_of(body_id));
-  return row.row() && has(row.blob(0), body_id);
+  Query row(sql, kIsCancelled, body_id, block_of(body_id));
+  return row.row() && (row.integer(0) != 0 || (!row.is_null(1) && has(row.blob(1), body_id)));
 }
 
-bool any_cancelled(Connection& sql) { return select_integer(sql, kAny).has_value(); }
+bool any_cancelled(Connection& sql) { return select_integer(sql, kAny).value_or(0) != 0; }
 
 void note_cancelled(Tx& tx, std::int64_t body_id) {
-  std::string bits = read_bits(tx.sql, block_of(body_id));
-  if (has(bits, body_id)) return;
-  flip(bits, body_id);
-  execute(tx.sql, kPutBits, block_of(body_id), Blob{bits});
+  execute(tx.sql, kPutRecent, body_id);
+  tx.cancelled_some = true;
   --tx.scheduled;
   ++tx.cancelled;
 }
 
+void settle_cancelled(Tx& tx) {
+  if (!tx.cancelled_some) return;
+  if (select_integer(tx.sql, kCountRecent).value_or(0) > kRecentMax) gather_recent(tx);
+}
+
 void remove_cancelled(Tx& tx, std::int64_t body_id) {
   execute(tx.sql, kDeleteBody, body_id);
+  execute(tx.sql, kForgetRecent, body_id);
+  if (tx.sql.changes() > 0) {
+    --tx.cancelled;
+    return;
+  }
   std::string bits = read_bits(tx.sql, block_of(body_id));
   if (!has(bits, body_id)) return;
   flip(bits, body_id);
@@ -169,6 +210,7 @@ bool sweep_cancelled(Tx& tx, CancelledPass& pass) {
     remove_rows(tx, pass);
     tx.catalog.due_generation = kNoGeneration;
     if (!pass.rows_gone) return true;
+    gather_recent(tx);  // of some the rows went just now
     pass.body_id = 0;
   }
   pass.runs = remove_bodies(tx, pass);

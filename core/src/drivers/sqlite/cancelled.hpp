@@ -12,8 +12,10 @@ namespace towline::drivers::sqlite {
 [[nodiscard]] bool is_cancelled(Connection& sql, std::int64_t body_id);
 /// Whether anything is.
 [[nodiscard]] bool any_cancelled(Connection& sql);
-/// Notes that the body, which has a row in `schedule`, will never fire.
+/// Notes that the body, which has a row in `schedule` and was not cancelled before, will never fire.
 void note_cancelled(Tx& tx, std::int64_t body_id);
+/// At the end of a transaction: what was cancelled lately is noted among the many, when it has become many.
+void settle_cancelled(Tx& tx);
 /// The schedule row is gone: so is the body, and what is noted about it.
 void remove_cancelled(Tx& tx, std::int64_t body_id);
 

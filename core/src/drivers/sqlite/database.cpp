@@ -322,6 +322,7 @@ void Database::finish(Tx& tx) {
   remove_fired(tx, tx.settled_count);
   flush_logs(tx);
   settle_due_rows(tx);
+  settle_cancelled(tx);
   if (tx.scheduled != 0) execute(sql_, kCount, "scheduled", tx.scheduled);
   if (tx.cancelled != 0) execute(sql_, kCount, "cancelled", tx.cancelled);
   if (tx.parked != 0) execute(sql_, kCount, "parked", tx.parked);

@@ -27,6 +27,8 @@ constexpr const char* kFirstDue =
     "SELECT min(due_us) FROM (SELECT * FROM (SELECT due_us FROM schedule ORDER BY due_us LIMIT 1)"
     " UNION ALL SELECT * FROM (SELECT due_us FROM schedule_recent ORDER BY due_us LIMIT 1))";
 constexpr const char* kCounter = "SELECT value FROM counter WHERE name = 'due_recent'";
+constexpr const char* kNoteTaken =
+    "UPDATE counter SET value = ?1 WHERE name = 'taken_until_us' AND value < ?1";
 constexpr const char* kSomeRecent =
     "SELECT due_us, body_id, log_id FROM schedule_recent WHERE (due_us, body_id) > (?1, ?2)"
     " ORDER BY due_us, body_id LIMIT ?3";
@@ -53,7 +55,8 @@ void delete_due_row(Tx& tx, std::int64_t due_us, std::int64_t body_id) {
   }
 }
 
-void delete_due_rows(Tx& tx, std::int64_t due_us, std::int64_t body_id) {
+void take_due_rows(Tx& tx, std::int64_t due_us, std::int64_t body_id) {
+  execute(tx.sql, kNoteTaken, due_us);
   execute(tx.sql, kDeleteRecentUpTo, due_us, body_id, kFirst, kFirst);
   tx.due_recent -= tx.sql.changes();
   execute(tx.sql, kDeleteUpTo, due_us, body_id);

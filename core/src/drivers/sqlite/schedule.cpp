@@ -32,7 +32,7 @@ constexpr const char* kFindWaiting =
     "SELECT body_id, version, due_us, order_key, promised_us, topic_id, priority, skip_if_late_by_us, "
     "group_id, extras IS NOT NULL "
     "FROM body b"
-    " WHERE " TOWLINE_RECORD_IS_1 " AND (order_key IS NOT NULL OR " TOWLINE_HAS_DUE_ROW ")";
+    " WHERE " TOWLINE_RECORD_IS_1 " AND (order_key IS NOT NULL OR " TOWLINE_WAITS_FOR_DUE ")";
 constexpr const char* kInsertBody =
     "INSERT INTO body(record_id, topic_id, priority, due_us, order_key, version, skip_if_late_by_us, "
     TOWLINE_ENVELOPE_COLUMNS("message_id") ", body_id) VALUES(?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, "
@@ -337,7 +337,7 @@ std::vector<Due> take_rows(Tx& tx, std::size_t count_max) {
     const std::size_t found = due.size() - static_cast<std::size_t>(first_new);
     if (found == 0) break;
     looked += found;
-    delete_due_rows(tx, to_us(due.back().at), due.back().body_id);
+    take_due_rows(tx, to_us(due.back().at), due.back().body_id);
     tx.catalog.due_generation = kNoGeneration;
     if (!some_cancelled) break;
     const auto cancelled = std::remove_if(due.begin() + first_new, due.end(), [&](const Due& one) {

@@ -411,8 +411,15 @@ CREATE TABLE schedule_recent(     -- as schedule, which has the many (due_rows.c
 INSERT INTO counter VALUES('due_recent', 0);
 )sql";
 
+/// What fired lies at or before the last due time there is: whoever falls due later waits.
+constexpr const char* kVersion7 = R"sql(
+CREATE TABLE cancelled_recent(    -- as cancelled, which has the many (cancelled.cpp)
+  body_id INTEGER PRIMARY KEY);
+INSERT INTO counter SELECT 'taken_until_us', coalesce(max(due_us), -9223372036854775808) FROM body;
+)sql";
+
 constexpr Migration kMigrations[] = {
-    {kVersion1}, {kVersion2}, {kVersion3}, {kVersion4}, {kVersion5, &contract_sql}, {kVersion6}};
+    {kVersion1}, {kVersion2}, {kVersion3}, {kVersion4}, {kVersion5, &contract_sql}, {kVersion6}, {kVersion7}};
 
 std::int64_t number(const std::optional<std::string>& text) {
   return text ? std::strtoll(text->c_str(), nullptr, 10) : 0;

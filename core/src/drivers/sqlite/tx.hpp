@@ -44,6 +44,7 @@ struct Tx {
   std::int64_t scheduled = 0, cancelled = 0, parked = 0, idempotency = 0;
   std::int64_t bodies = 0;     ///< ids that were given out
   std::int64_t due_recent = 0, due_recent_new = 0;  ///< rows more, and rows put, in `schedule_recent`
+  bool cancelled_some = false;  ///< rows were put in `cancelled_recent`
   std::int64_t dedup_ids = 0;  ///< numbers that were given out
   bool dedup_ready = false;    ///< Catalog::dedup is as of this transaction
   bool dedup_removed = false;  ///< rows were removed before it was made ready
