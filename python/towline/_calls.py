@@ -150,9 +150,9 @@ class Calls:
         return records.ANSWERS[answer]
 
     async def cancel_batch(self, message_ids: Iterable[str]) -> list[Answer]:
-        """Cancels many with one commit, each by itself: one answer per id, in order; an id that is there twice
-        is "not_found" the second time. Raises `BatchTooLargeError` (`batch_count_max`). After an error of the
-        store some may have been cancelled, and asking again is harmless."""
+        """Cancels many with one commit, each by itself: one answer per id, in order; an id that is there
+        twice is "not_found" the second time. Raises `BatchTooLargeError` (`batch_count_max`). After an error
+        of the store some may have been cancelled, and asking again is harmless."""
         answers: list[int] = await self._call("cancel_batch", list(message_ids))
         return [records.ANSWERS[answer] for answer in answers]
 

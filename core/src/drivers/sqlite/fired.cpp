@@ -35,8 +35,9 @@ constexpr std::int64_t kFiredSlotCount = 20'000;
 constexpr Duration kFiredSlotAge = std::chrono::hours(1);
 constexpr std::int64_t kFiredSlotsMax = 100;
 
-constexpr const char* kFiredBody = "SELECT body_id FROM body b WHERE " TOWLINE_RECORD_IS_1
-                                   " AND order_key IS NULL AND group_id IS NULL AND NOT " TOWLINE_WAITS_FOR_DUE;
+constexpr const char* kFiredBody =
+    "SELECT body_id FROM body b WHERE " TOWLINE_RECORD_IS_1
+    " AND order_key IS NULL AND group_id IS NULL AND NOT " TOWLINE_WAITS_FOR_DUE;
 constexpr const char* kFiredId =
     "SELECT 1 FROM fired_slot s CROSS JOIN fired f ON f.slot = s.slot AND f.record_id = ?1 LIMIT 1";
 constexpr const char* kFiredSlot =
