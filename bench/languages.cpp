@@ -9,6 +9,8 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "reference.hpp"
+
 namespace towline::bench {
 namespace {
 
@@ -74,6 +76,14 @@ Series series_of(std::string name, const char* durability, std::string more, std
   return {std::move(name), "msg/s", {durability, kPayloadBytes, batch, std::move(more)}};
 }
 
+std::function<void(int)> plain_program(Bench& bench, const Series& series, std::size_t count) {
+  return [&bench, &series, count](int round) {
+    bench.sample(series, round, plain_life(bench.new_file("plain"), count).per_second);
+  };
+}
+
+Series plain_series() { return series_of("plain program in C++", "sqlite FULL", "one thread"); }
+
 void node_on_sqlite(Bench& bench) {
   if (!has_node(bench)) return;
   const std::size_t count = bench.size<std::size_t>(500'000, 3'000);
@@ -83,6 +93,7 @@ void node_on_sqlite(Bench& bench) {
   const Series each = series_of("Node, handler per message", kSqliteFull, "prefetch 1000, concurrency 1000");
   const Series promise =
       series_of("Node, one promise per message", kSqliteFull, "prefetch 1000, concurrency 1000");
+  const Series plain = plain_series();
   const Series raw = series_of("plain better-sqlite3", kSqliteFull);
   const Series full = series_of("plainjob", kSqliteFull, "addMany, synchronous set to FULL");
   const Series normal = series_of("plainjob as it comes", "sqlite NORMAL", "addMany");
@@ -103,7 +114,7 @@ void node_on_sqlite(Bench& bench) {
       [&](int round) {
         bench.sample(engine, round, run_flow({.url = sqlite_url(bench.new_file("life"))}, count).per_second);
       },
-      flow(batch, "batch"), flow(each, "each"), flow(promise, "promise")};
+      flow(batch, "batch"), flow(each, "each"), flow(promise, "promise"), plain_program(bench, plain, count)};
   const bool peers = has_node_peers(bench);
   if (peers) {
     sides.push_back(peer(raw, "peers/better_sqlite3.mjs", count, ""));
@@ -114,6 +125,7 @@ void node_on_sqlite(Bench& bench) {
   bench.compare("life, Node", batch, engine, at_least(0.8));
   bench.compare("life, Node", each, engine, at_least(0.5));
   bench.compare("life, Node", promise, engine, at_least(0.5));
+  bench.compare("life, Node", batch, plain, at_least(0.6));
   if (!peers) return;
   bench.compare("life, Node", batch, raw, at_least(0.7));
   bench.compare("life, Node", batch, full, at_least(10.0));
@@ -147,6 +159,7 @@ void python_to_node(Bench& bench) {
   const std::size_t count = bench.size<std::size_t>(200'000, 3'000);
   const Series across = series_of("published in Python, handled in Node", kSqliteFull, "batch handler");
   const Series alone = series_of("both in one Node process", kSqliteFull, "batch handler");
+  const Series plain = plain_series();
   const auto between = [&](int round) {
     const std::string url = sqlite_url(bench.new_file("life"));
     Child consumer = start_node("flow.mjs", {url, "consume", std::to_string(count)});
@@ -157,12 +170,15 @@ void python_to_node(Bench& bench) {
     publisher.join();
   };
   bench.interleave(
-      {between, [&](int round) {
+      {between,
+       [&](int round) {
          const std::string url = sqlite_url(bench.new_file("life"));
          const std::string size = std::to_string(count);
          bench.sample(alone, round, rate_of(start_node("flow.mjs", {url, "batch", size})).per_second);
-       }});
+       },
+       plain_program(bench, plain, count)});
   bench.compare("life across languages", across, alone, no_bar());
+  bench.compare("life across languages", across, plain, at_least(0.7));
 }
 
 }  // namespace towline::bench

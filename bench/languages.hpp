@@ -2,6 +2,7 @@
 // Programs of the benchmark in other languages. Each is a process of its own, which warms itself up, measures
 // itself and prints one line of JSON: {"per_second": 1, "cpu_us": 1}.
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,10 @@ inline constexpr const char* kNotDurable = "memory, not durable";
 [[nodiscard]] FlowRate rate_in(const std::string& line);
 /// Reads the child's line and waits for its end.
 [[nodiscard]] FlowRate rate_of(Child child);
+
+/// A side of a round: the plain program of P01.
+[[nodiscard]] std::function<void(int)> plain_program(Bench& bench, const Series& series, std::size_t count);
+[[nodiscard]] Series plain_series();
 
 /// Messages per second, in batches of 1,000 unless it is said.
 [[nodiscard]] Series series_of(std::string name, const char* durability, std::string more = {},

@@ -61,10 +61,12 @@ void python_on_sqlite(Bench& bench) {
   const std::size_t few = bench.size<std::size_t>(3'000, 300);
   const Series engine = series_of("C++, batch handler", kSqliteFull);
   const Series batch = series_of("Python, batch handler", kSqliteFull);
+  const Series plain = plain_series();
   const Series huey = series_of("huey", kSqliteFull, "its consumer with one thread, no results", 1);
   const Series persist = series_of("persist-queue", kSqliteFull, "SQLiteAckQueue", 1);
   std::vector<std::function<void(int)>> sides = {alone(bench, engine, {}, count),
-                                                 flow(bench, batch, "batch", count)};
+                                                 flow(bench, batch, "batch", count),
+                                                 plain_program(bench, plain, count)};
   const bool peers = has_peers(bench);
   if (peers) {
     sides.push_back(peer(bench, huey, "peers/huey_sqlite.py", few, "consumer"));
@@ -72,6 +74,7 @@ void python_on_sqlite(Bench& bench) {
   }
   bench.interleave(sides);
   bench.compare("life, Python", batch, engine, at_least(0.8));
+  bench.compare("life, Python", batch, plain, at_least(0.6));
   if (!peers) return;
   bench.compare("life, Python", batch, huey, at_least(50.0));
   bench.compare("life, Python", batch, persist, at_least(70.0));
@@ -86,12 +89,16 @@ void python_per_message(Bench& bench) {
       series_of("Python, one call per message", kSqliteFull, "prefetch 1000, concurrency 1000");
   const Series task =
       series_of("Python, one async def per message", kSqliteFull, "prefetch 1000, concurrency 1000");
+  const Series plain = plain_series();
   bench.interleave({alone(bench, engine, {}, count), alone(bench, each, {.handling = Handling::kEach}, count),
-                    flow(bench, call, "call", count), flow(bench, task, "task", count)});
+                    flow(bench, call, "call", count), flow(bench, task, "task", count),
+                    plain_program(bench, plain, count)});
   bench.compare("life, Python", call, engine, at_least(0.5));
   bench.compare("life, Python", task, engine, at_least(0.3));
   bench.compare("life, Python", call, each, no_bar());
   bench.compare("life, Python", task, each, no_bar());
+  bench.compare("life, Python", call, plain, at_least(0.4));
+  bench.compare("life, Python", task, plain, at_least(0.2));
 }
 
 void python_singles(Bench& bench) {

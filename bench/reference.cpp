@@ -2,8 +2,12 @@
 
 #include "reference.hpp"
 
+#include <chrono>
 #include <cstring>
 #include <stdexcept>
+
+#include "harness.hpp"
+#include "process.hpp"
 
 namespace towline::bench {
 namespace {
@@ -218,6 +222,39 @@ std::size_t ChunkLog::consume(const std::function<void(std::string_view)>& seen)
   if (count > 0) move_.bind(1, read_).run();
   commit_.run();
   return static_cast<std::size_t>(count);
+}
+
+namespace {
+
+std::int64_t wall_us() {
+  return std::chrono::duration_cast<std::chrono::microseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+}  // namespace
+
+FlowRate plain_life(const std::filesystem::path& file, std::size_t count) {
+  PlainQueue queue(file);
+  const std::string payload = payload_with(0);
+  std::vector<PlainQueue::Row> rows(kBatch);
+  std::vector<std::int64_t> ids;
+  std::size_t bytes = 0;
+  std::size_t handled = 0;
+  const double cpu_before = cpu_seconds();
+  const auto start = Steady::now();
+  while (handled < count) {
+    const std::int64_t now = wall_us();
+    for (PlainQueue::Row& row : rows)
+      row = {now, payload};
+    queue.insert(rows);
+    handled += queue.claim(now, kBatch, ids, [&](std::string_view seen) { bytes += seen.size(); });
+    queue.remove(ids);
+  }
+  const double seconds = seconds_since(start);
+  if (bytes != handled * kPayloadBytes) throw std::runtime_error("the plain program lost bytes");
+  const auto size = static_cast<double>(handled);
+  return {size / seconds, (cpu_seconds() - cpu_before) * 1e6 / size};
 }
 
 }  // namespace towline::bench

@@ -18,6 +18,8 @@
 
 #include <sqlite3.h>
 
+#include "flow.hpp"
+
 namespace towline::bench {
 
 /// One connection: WAL, synchronous=FULL, a cache of 64 MiB, checkpoints by SQLite's own rule.
@@ -84,6 +86,9 @@ class PlainQueue {
   Database database_;
   Statement begin_, commit_, insert_, claim_, remove_, version_;
 };
+
+/// The life cycle on a PlainQueue: insert, claim and delete in transactions of 1,000, on one thread.
+[[nodiscard]] FlowRate plain_life(const std::filesystem::path& file, std::size_t count);
 
 /// Many threads that each wait until their own row is durable: whoever finds nobody at it commits all that
 /// waits, and what comes meanwhile waits for the next commit. Thread-safe.
