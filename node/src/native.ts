@@ -37,6 +37,7 @@ export interface Port {
   shut(done: () => void): void;
   publishWithRetry: Answering;
   cancel: Answering;
+  cancelBatch: Answering;
   reschedule: Answering;
   pending: Answering;
   declareTopic: Answering;
