@@ -133,7 +133,7 @@ spi::Unit cancelling(const MessageId& id) { return {{spi::EraseSchedule{id, 0, t
 Result<ScheduleAnswer> Scheduler::change(const MessageId& id, const spi::Unit& unit) {
   auto done = context_->store->commit({&unit, 1});
   if (!done) return std::move(done).error();
-  return answer_of(id, done->front());
+  return answer_of(id, done->empty() ? Result<void>{} : done->front());
 }
 
 Result<ScheduleAnswer> Scheduler::answer_of(const MessageId& id, const Result<void>& done) {
@@ -163,7 +163,7 @@ Result<std::vector<ScheduleAnswer>> Scheduler::cancel_batch(const std::vector<Me
   if (!done) return std::move(done).error();
   answers.reserve(ids.size());
   for (std::size_t at = 0; at < ids.size(); ++at) {
-    auto answer = answer_of(ids[at], done->at(at));
+    auto answer = answer_of(ids[at], done->empty() ? Result<void>{} : done->at(at));
     if (!answer) return std::move(answer).error();
     answers.push_back(*answer);
   }
