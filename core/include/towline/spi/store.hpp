@@ -252,8 +252,8 @@ class SqlSession {
 class Store {
  public:
   virtual ~Store() = default;
-  /// Any thread; concurrent calls share a durable transaction. One result per unit, in order; none: all
-  /// were done. On kUnavailable or kIoError of the call itself all outcomes are unknown, so every unit must be safe to
+  /// Any thread; concurrent calls share a durable transaction. One result per unit, in order, or none: all
+  /// are done. On kUnavailable or kIoError of the call all outcomes are unknown: every unit must be safe to
   /// commit again. kTimeout: it could not begin by `begin_by`, and nothing was written.
   virtual Result<std::vector<Result<void>>> commit(std::span<const Unit> units,
                                                    Deadline begin_by = kPatient) = 0;
