@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import ctypes
 import dataclasses
 import gc
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -232,23 +236,52 @@ async def test_a_handler_that_is_too_slow_is_cancelled_and_its_late_result_is_vo
     assert cancelled == 1
 
 
+RIVAL = """
+import sys
+from towline import Engine
+
+def handle(what: str) -> None:
+    print("handled", what, flush=True)
+
+with Engine(sys.argv[1], lease=1) as engine:
+    print("open", flush=True)
+    sys.stdin.readline()
+    engine.consume("a", handle, group="g")
+    print("consuming", flush=True)
+    sys.stdin.read()
+"""
+
+
 @asynchronous
-async def test_leases_are_renewed_while_the_interpreter_is_busy(url: str) -> None:
-    """The loop is blocked, and the interpreter's lock held, for three leases: still one delivery."""
+async def test_a_message_is_nobody_elses_while_the_interpreters_lock_is_held(tmp_path: Path) -> None:
+    """For three leases, by a call that does not let go of it; another process consumes meanwhile."""
+    url = f"sqlite:{tmp_path}/store.db"
+    rival = subprocess.Popen(
+        [sys.executable, "-c", RIVAL, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert rival.stdin is not None and rival.stdout is not None
+    said, told = rival.stdout, rival.stdin
     handled: list[int] = []
 
     async def handle(message: Message) -> None:
         handled.append(message.attempt)
-        end = time.monotonic() + 3.1
-        while time.monotonic() < end:
-            sum(range(10_000))  # holds the lock in long pieces
+        print("consume", file=told, flush=True)
+        assert said.readline() == "consuming\n"
+        # sleeps: its work. PyDLL does not let go of the lock.
+        ctypes.PyDLL(None).usleep(3_100_000)
 
-    async with Engine(url, lease=1) as engine:
-        consumer = await engine.consume("a", handle, group="g", handler_timeout=30)
-        await engine.publish("a", b"")
-        await engine.settle_down()
-        assert consumer.statistics().lease_lost == 0
-    assert handled == [1]
+    with rival:
+        async with Engine(url, lease=1) as engine:
+            assert await asyncio.to_thread(said.readline) == "open\n"
+            consumer = await engine.consume("a", handle, group="g", handler_timeout=30)
+            await engine.publish("a", "mine")
+            await engine.settle_down()
+            statistics = consumer.statistics()
+            assert (statistics.acked, statistics.lease_lost, handled) == (1, 0, [1])
+            await consumer.close()
+            await engine.publish("a", "its own")
+            assert await asyncio.to_thread(said.readline) == "handled its own\n", "it would have taken mine"
+        told.close()
 
 
 @asynchronous

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +174,36 @@ async def test_a_cancelled_call_disturbs_nobody(url: str) -> None:
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(one, asyncio.CancelledError) for one in results[::2])
         assert all(not isinstance(one, BaseException) for one in results[1::2])
+
+
+CANCELLED: list[Callable[[Engine], Awaitable[Any]]] = [
+    lambda engine: engine.publish("a", b""),
+    lambda engine: engine.publish_batch([{"topic": "a", "payload": b""}] * 3),
+    lambda engine: engine.publish_with_retry("a", b""),
+    lambda engine: engine.backlog(),
+    lambda engine: engine.find_dead_letter("01890a5d-ac96-774b-bcce-b302099a8057"),
+    lambda engine: engine.release_key("g", "a", "k"),  # which is refused
+    lambda engine: engine.once("key", lambda: 1),
+    lambda engine: engine.event_store.append("s", [NewEvent("t", b"")]),
+]
+
+
+@pytest.mark.parametrize("call", CANCELLED, ids=range(len(CANCELLED)))
+@asynchronous
+async def test_the_answer_to_a_cancelled_call_is_no_error_of_anybody(
+    url: str, call: Callable[[Engine], Awaitable[Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Engine(url) as engine:
+        tasks = [asyncio.ensure_future(call(engine)) for _ in range(20)]
+        # Here each has asked, and nothing is fetched before they are cancelled.
+        await asyncio.sleep(0)
+        assert engine._requests
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(one, asyncio.CancelledError) for one in results)
+        assert await eventually_async(lambda: not engine._requests), "an answer came to each"
+    assert [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR] == []
 
 
 @asynchronous
