@@ -50,7 +50,7 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     if _model(type(value), "pydantic", "BaseModel"):
-        return value.model_dump(mode="json")
+        return value.model_dump(mode="json", by_alias=True)  # by the names that it is read by
     if _model(type(value), "msgspec", "Struct"):
         return sys.modules["msgspec"].to_builtins(value)
     if isinstance(value, (date, time)):  # a datetime is a date, too
@@ -72,7 +72,7 @@ def encode(value: Any) -> tuple[bytes, str]:
         if isinstance(value, str):
             return value.encode(), TEXT
         if _model(type(value), "pydantic", "BaseModel"):
-            return value.model_dump_json().encode(), JSON
+            return value.model_dump_json(by_alias=True).encode(), JSON
         return json.dumps(value, default=_plain, separators=(",", ":"), allow_nan=False).encode(), JSON
     except (TypeError, ValueError, RecursionError) as error:
         raise PayloadError(
@@ -136,15 +136,23 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         return _build_dataclass(kind, value, where)
     if typing.is_typeddict(kind):
         return _build_typed_dict(kind, value, where)
-    if _model(kind, "pydantic", "BaseModel"):
-        return kind.model_validate(value)
-    if _model(kind, "msgspec", "Struct"):
-        return sys.modules["msgspec"].convert(value, kind)
+    if _model(kind, "pydantic", "BaseModel") or _model(kind, "msgspec", "Struct"):
+        return _build_model(kind, value, where)
     if origin in _LISTS:
         return _build_list(_LISTS[origin], typing.get_args(kind), value, where)
     if origin in _OBJECTS:
         return _build_object(typing.get_args(kind), value, where)
     return _build_scalar(kind, value, where)
+
+
+def _build_model(kind: Any, value: Any, where: str) -> Any:
+    try:
+        if _model(kind, "msgspec", "Struct"):
+            return sys.modules["msgspec"].convert(value, kind, str_keys=True)
+        # From JSON, since a strict model takes a time that is a text from nothing else.
+        return kind.model_validate_json(json.dumps(value))
+    except Exception as error:  # whatever it raises: it does not fit
+        raise PayloadError(f"{where} is no {kind.__name__}: {error}") from error
 
 
 def _build_list(base: Any, inner: tuple[Any, ...], value: Any, where: str) -> Any:
