@@ -27,10 +27,7 @@ _open: set[Native] = set()
 
 def log_level() -> int | None:
     """The least of the engine's levels that the logger takes now; None: none of them."""
-    if logger.disabled:
-        return None
-    level = logger.getEffectiveLevel()
-    return next((number for number, known in enumerate(LEVELS) if known >= level), None)
+    return next((number for number, known in enumerate(LEVELS) if logger.isEnabledFor(known)), None)
 
 
 class Native:

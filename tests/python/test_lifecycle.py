@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -12,14 +13,14 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import asynchronous, eventually, eventually_async
 
-from towline import Engine, Message, NewEvent, Saga, errors
+from towline import Engine, Message, NewEvent, Saga, _native, errors
 
 
 def run(code: str, *arguments: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
@@ -512,6 +513,63 @@ def test_the_logger_decides_what_is_logged(url: str) -> None:
     )
     assert done.returncode == 0
     assert "towline WARNING consumer: g/a: circuit breaker open" in done.stderr
+
+
+@contextlib.contextmanager
+def logging_at(level: int | str) -> Iterator[None]:
+    """A level of the logger, or how it is silenced as a whole."""
+    logger, before = _native.logger, _native.logger.level
+    try:
+        if isinstance(level, int):
+            logger.setLevel(level)
+        elif level == "disabled":
+            logger.disabled = True
+        else:
+            logging.disable(logging.CRITICAL)
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.disabled = False
+        logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("twin", ["async", "sync"])
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        (logging.INFO, {logging.INFO, logging.WARNING}),
+        (logging.INFO + 1, {logging.WARNING}),
+        (logging.ERROR, set()),
+        (logging.CRITICAL + 1, set()),
+        ("disabled", set()),
+        ("all of logging disabled", set()),
+    ],
+)
+@asynchronous
+async def test_what_the_logger_does_not_want_does_not_even_reach_python(
+    monkeypatch: pytest.MonkeyPatch, level: int | str, expected: set[int], twin: str
+) -> None:
+    came: list[int] = []
+    monkeypatch.setattr(_native, "note_log", lambda event: came.append(_native.LEVELS[event[1]]))
+
+    def fail() -> None:
+        raise ConnectionError("away")
+
+    options: Any = {"retry": {"kind": "fixed", "initial_delay": 0.001, "max_attempts": 2}}
+    with logging_at(level):
+        if twin == "sync":
+            with Engine("memory:") as engine:
+                engine.consume("a", fail, group="g", **options)
+                engine.publish("a", b"")
+                engine.settle_down()
+                assert engine.statistics().dead_letters["pending"] == 1
+        else:
+            async with Engine("memory:") as engine_async:
+                await engine_async.consume("a", fail, group="g", **options)
+                await engine_async.publish("a", b"")
+                await engine_async.settle_down()
+                assert (await engine_async.statistics()).dead_letters["pending"] == 1
+    assert set(came) == expected
 
 
 @pytest.mark.parametrize("twin", ["async", "sync"])

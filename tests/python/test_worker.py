@@ -185,6 +185,65 @@ def test_a_second_signal_ends_the_worker_at_once(tmp_path: Path, wait: str, work
     worker.stderr.close()
 
 
+IN_HAND = """
+import asyncio
+import os
+import time
+from towline import Engine
+
+engine = Engine("sqlite:store.db")
+
+
+def note(what: str) -> None:
+    with open("handled", "a") as out:
+        out.write(what + "\\n")
+
+
+@engine.consumer("orders", group="g")
+{handler}
+"""
+HANDLERS = {
+    "async": """
+async def handle() -> None:
+    note("begin")
+    while not os.path.exists("stopping"):
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.3)  # sleeps: its work, when who does not wait for it is gone
+    note("done")
+""",
+    "def": """
+def handle() -> None:
+    note("begin")
+    while not os.path.exists("stopping"):
+        time.sleep(0.01)
+    time.sleep(0.3)  # sleeps: its work, when who does not wait for it is gone
+    note("done")
+""",
+}
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("kind", HANDLERS)
+def test_a_signal_lets_a_handler_finish_what_it_has_in_hand(tmp_path: Path, kind: str, workers: str) -> None:
+    (tmp_path / "shop.py").write_text(IN_HAND.format(handler=HANDLERS[kind].strip()))
+    handled = tmp_path / "handled"
+    worker = start(tmp_path, "--workers", workers)
+    lines = Lines(worker)
+    for _ in range(int(workers)):
+        lines.pid()
+    with Engine(f"sqlite:{tmp_path}/store.db") as engine:
+        engine.publish("orders", "one")
+        assert eventually(lambda: handled.exists() and handled.read_text() == "begin\n")
+        worker.send_signal(signal.SIGTERM)
+        lines.next_with("stopping")
+        assert worker.poll() is None and handled.read_text() == "begin\n"
+        (tmp_path / "stopping").touch()
+        assert worker.wait(30) == 0, lines.stream.read()
+        assert handled.read_text() == "begin\ndone\n"
+        assert [one.waiting + one.in_flight for one in engine.backlog()] == [0]
+    lines.stream.close()
+
+
 class Lines:
     """What a worker says, line by line."""
 
