@@ -225,10 +225,13 @@ class Subscription(Consumer):
             self._engine._settled(number, RELEASED)
 
     async def close(self, timeout: Span | None = None) -> int:
-        """As `Consumer.close`; who waits in `receive` gets None."""
-        self._engine._check()
+        """As `Consumer.close`; who waits in `receive` gets None. Idempotent, also when the engine is
+        closed."""
+        native = self._engine._native
+        if native is None or not native.closed:
+            self._engine._check()
         self._end()
-        return await super().close(timeout)
+        return 0 if self._native is None or native is None or native.closed else await super().close(timeout)
 
     async def aclose(self) -> None:
         """Idempotent."""

@@ -59,7 +59,9 @@ class SagaRunner:
         """Begins no more calls, waits for those that run up to `timeout` (default: the engine's
         drain_timeout), and leaves the sagas to others. Returns the number of calls that have not returned;
         what they still do does not count. Inside a function of the engine it returns at once, and the rest
-        happens later. Idempotent."""
+        happens later. Idempotent, also when the engine is closed."""
+        if self._engine._native is not None and self._engine._native.closed:
+            return 0
         closing = self._engine._request(
             self._open().close, None if timeout is None else records.seconds_to_us(timeout)
         )
@@ -129,6 +131,8 @@ class SyncSagaRunner:
 
     def close(self, timeout: Span | None = None) -> int:
         """As `SagaRunner.close`."""
+        if self._engine._native.closed:
+            return 0
         native, port = self._open(), self._engine._check().port
         limit = None if timeout is None else records.seconds_to_us(timeout)
         if running_in.get() is self._engine:
