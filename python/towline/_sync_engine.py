@@ -380,7 +380,8 @@ class SyncEngine(_sync_calls.SyncCalls):
         return self._check().port.findings()
 
     def close(self, timeout: Span | None = None) -> int:
-        """As `Engine.close`. Idempotent, from any thread."""
+        """As `Engine.close`. Idempotent, from any thread. After Ctrl-C it goes on in a thread, and
+        waits for handlers no longer."""
         if self._native.forked:
             return 0
         # A timeout that is none is refused before anything is closed.
@@ -405,17 +406,30 @@ class SyncEngine(_sync_calls.SyncCalls):
         try:
             if not self._native.closed:
                 self._stuck = self._native.port.close(None, limit)
-        finally:
-            self._native.shut()
-            for consumer in list(self._consumers.values()):
-                if consumer._executor is not None:
-                    consumer._executor.shutdown(wait=False, cancel_futures=True)
-            for runner in list(self._saga_runners.values()):
-                runner._executor.shutdown(wait=False, cancel_futures=True)
-            for subscription in list(self._event_handlers.values()):
-                subscription._executor.shutdown(wait=False, cancel_futures=True)
-            self._closed.set()
+        except errors.TowlineError:
+            self._shut()
+            raise
+        except BaseException:  # Ctrl-C: whoever waits no longer does not wait for handlers either
+            self._elsewhere(self._close_at_once)
+            raise
+        self._shut()
         return self._stuck
+
+    def _close_at_once(self) -> None:
+        with contextlib.suppress(errors.TowlineError):
+            self._stuck = self._native.port.close(None, 0)
+        self._shut()
+
+    def _shut(self) -> None:
+        self._native.shut()
+        for consumer in list(self._consumers.values()):
+            if consumer._executor is not None:
+                consumer._executor.shutdown(wait=False, cancel_futures=True)
+        for runner in list(self._saga_runners.values()):
+            runner._executor.shutdown(wait=False, cancel_futures=True)
+        for subscription in list(self._event_handlers.values()):
+            subscription._executor.shutdown(wait=False, cancel_futures=True)
+        self._closed.set()
 
     def _elsewhere(self, work: Callable[[], Any]) -> None:
         threading.Thread(target=contextvars.Context().run, args=(work,), name="towline-close").start()

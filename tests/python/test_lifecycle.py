@@ -429,58 +429,17 @@ def test_a_forked_child_is_refused_and_the_parent_goes_on(url: str) -> None:
     assert done.returncode == 0 and done.stdout == "[1, 3]\n", done.stdout + done.stderr
 
 
-def test_ctrl_c_ends_a_waiting_call(url: str) -> None:
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            textwrap.dedent(
-                """
-                import sys, threading
-                from towline import Engine
-                release = threading.Event()
-                with Engine(sys.argv[1]) as engine:
-                    engine.consume("a", lambda: release.wait(30), group="g")
-                    engine.publish("a", b"")
-                    subscription = engine.subscribe("b", group="g")
-                    for wait in (lambda: subscription.receive(60), lambda: engine.settle_down(60)):
-                        try:
-                            print("waiting", flush=True)
-                            wait()
-                        except KeyboardInterrupt:
-                            print("interrupted", flush=True)
-                    release.set()
-                """
-            ),
-            url,
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    taken = []
-    for _ in range(2):
-        assert process.stdout.readline() == "waiting\n"
-        time.sleep(0.1)  # sleeps: until it waits
-        begin = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        assert process.stdout.readline() == "interrupted\n"
-        taken.append(time.monotonic() - begin)
-    assert min(taken) < 0.2 and max(taken) < 1, taken
-    assert process.wait(30) == 0
-    process.stdout.close()
-
-
-def test_importing_is_quick_and_loads_no_client_of_a_broker() -> None:
+def test_importing_loads_no_client_of_a_broker() -> None:
     done = run(
         """
-        import time
-        begin = time.perf_counter()
+        import sys
         import towline
-        print(time.perf_counter() - begin)
         loaded = open("/proc/self/maps").read()
+        assert "_core" in loaded
         assert not any(name in loaded for name in ("libpq", "librdkafka", "librabbitmq", "libnats",
         "libhiredis"))
+        # Nor any model's, which would make it slow; how long it may take check_package.py says.
+        assert not {"pydantic", "msgspec", "pytest"} & sys.modules.keys()
         """
     )
     assert done.returncode == 0, done.stderr
