@@ -326,9 +326,11 @@ class Calls:
     # ---- operation ------------------------------------------------------------------------------------
 
     async def statistics(self) -> EngineStatistics:
+        """What the engine has counted since it opened, and what its store holds now."""
         return records.engine_statistics(await self._call("statistics"))
 
     async def health(self) -> Health:
+        """Whether the store answers now, and why not."""
         return Health(*await self._call("health"))
 
     async def settle_down(self, timeout: Span = 10) -> None:

@@ -102,18 +102,21 @@ class Consumer:
         return run
 
     async def pause(self) -> None:
-        """Takes in nothing more; what is in flight goes on."""
+        """Takes in nothing more; what is in flight goes on. Idempotent."""
         self._open().pause()
 
     async def resume(self) -> None:
+        """Takes messages in again after `pause` or `drain`. Idempotent."""
         self._open().resume()
 
     async def set_concurrency(self, concurrency: int) -> None:
-        """[1, 4096]"""
+        """How many handlers run at once, [1, 4096], from now on: fewer stop nobody who runs. Raises
+        `InvalidConfigError`."""
         self._open().set_concurrency(concurrency)
         self._registered.concurrency = concurrency
 
     def statistics(self) -> ConsumerStatistics:
+        """What this consumer has counted since it started, and what it does now. From any thread."""
         self._engine._alive()
         return ConsumerStatistics(**self._started().statistics())
 

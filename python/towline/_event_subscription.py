@@ -207,6 +207,7 @@ class EventSubscription:
         await self._engine._request(self._native.checkpoint, place)
 
     async def statistics(self) -> EventSubscriptionStatistics:
+        """How far it is, and whether this process is the active one."""
         return EventSubscriptionStatistics(*await self._engine._request(self._native.statistics))
 
     async def close(self, timeout: Span | None = None) -> bool:
@@ -321,6 +322,7 @@ class SyncEventSubscription:
         self._native.checkpoint(self._engine._check().port, None, place)
 
     def statistics(self) -> EventSubscriptionStatistics:
+        """As `EventSubscription.statistics`."""
         return EventSubscriptionStatistics(*self._native.statistics(self._engine._check().port, None))
 
     def close(self, timeout: Span | None = None) -> bool:

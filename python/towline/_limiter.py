@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LimiterStatistics:
+    """Of a `Limiter`, in weights: `in_use` now, `in_use_max` at most at once. `waiting`: callers, now.
+    `granted` and `refused` (nobody more may wait): callers since it was made."""
+
     limit: int
     in_use: int
     waiting: int
@@ -167,6 +170,7 @@ class Limiter:
         self._permits.set_limit(limit)
 
     def statistics(self) -> LimiterStatistics:
+        """What is in use and who waits now, and what was granted and refused. From any thread."""
         return LimiterStatistics(**self._permits.statistics())
 
     async def __aenter__(self) -> Self:

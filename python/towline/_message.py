@@ -109,6 +109,7 @@ class Message(_core.Delivery):
     @overload
     def ack(self, *, wait: Literal[True]) -> Awaitable[None]: ...
     def ack(self, *, wait: bool = False) -> Awaitable[None] | None:
+        """It is handled: it does not come again. `wait` and what it raises: see `Message`."""
         return self._decide(ACKED, wait)
 
     @overload
@@ -122,6 +123,9 @@ class Message(_core.Delivery):
     def nak(
         self, after: float | timedelta | None = None, why: str = "", *, wait: bool = False
     ) -> Awaitable[None] | None:
+        """It comes again `after` so many seconds (None: as the retry policy says), with `why` as its error.
+        Counts as an attempt, so after the last one it becomes a dead letter. `wait` and what it raises: see
+        `Message`."""
         delay = None if after is None else records.seconds_to_us(after)
         return self._decide((NAK, delay, "Nak", why, ""), wait)
 
@@ -130,6 +134,8 @@ class Message(_core.Delivery):
     @overload
     def defer(self, after: float | timedelta, *, wait: Literal[True]) -> Awaitable[None]: ...
     def defer(self, after: float | timedelta, *, wait: bool = False) -> Awaitable[None] | None:
+        """It comes again `after` so many seconds, and no attempt is counted. `wait` and what it raises: see
+        `Message`."""
         return self._decide((DEFER, records.seconds_to_us(after), "", "", ""), wait)
 
     @overload
@@ -137,6 +143,8 @@ class Message(_core.Delivery):
     @overload
     def reject(self, why: str = "", *, wait: Literal[True]) -> Awaitable[None]: ...
     def reject(self, why: str = "", *, wait: bool = False) -> Awaitable[None] | None:
+        """It becomes a dead letter at once, with `why` as its error. `wait` and what it raises: see
+        `Message`."""
         return self._decide((DEAD_LETTER, None, "Rejected", why, ""), wait)
 
     def extend(self, by: float | timedelta) -> None:

@@ -30,6 +30,7 @@ class SagaCall:
 
     @property
     def type(self) -> str:
+        """Of the saga: the name of its definition."""
         return self._native.type
 
     @property
@@ -39,6 +40,7 @@ class SagaCall:
 
     @property
     def step(self) -> str:
+        """The name of the step."""
         return self._native.step
 
     @property

@@ -52,6 +52,7 @@ class SagaRunner:
             await self.close()
 
     def statistics(self) -> SagaRunnerStatistics:
+        """What this runner has counted since it started, and what it has in hand now. From any thread."""
         self._engine._alive()
         return SagaRunnerStatistics(*self._started().statistics())
 
@@ -127,6 +128,7 @@ class SyncSagaRunner:
             self.close()
 
     def statistics(self) -> SagaRunnerStatistics:
+        """As `SagaRunner.statistics`."""
         return SagaRunnerStatistics(*self._open().statistics())
 
     def close(self, timeout: Span | None = None) -> int:

@@ -325,9 +325,11 @@ class SyncCalls:
     # ---- operation ------------------------------------------------------------------------------------
 
     def statistics(self) -> EngineStatistics:
+        """What the engine has counted since it opened, and what its store holds now."""
         return records.engine_statistics(self._call("statistics"))
 
     def health(self) -> Health:
+        """Whether the store answers now, and why not."""
         return Health(*self._call("health"))
 
     def settle_down(self, timeout: Span = 10) -> None:

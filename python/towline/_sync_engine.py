@@ -158,19 +158,22 @@ class SyncConsumer:
             self._engine._finish(*told)
 
     def pause(self) -> None:
-        """Takes in nothing more; what is in flight goes on."""
+        """Takes in nothing more; what is in flight goes on. Idempotent."""
         self._open().pause()
 
     def resume(self) -> None:
+        """Takes messages in again after `pause` or `drain`. Idempotent."""
         self._open().resume()
 
     def set_concurrency(self, concurrency: int) -> None:
-        """[1, 4096]"""
+        """How many handlers run at once, [1, 4096], from now on: fewer stop nobody who runs. Raises
+        `InvalidConfigError`."""
         self._open().set_concurrency(concurrency)
         if self._executor is not None and concurrency > self._executor._max_workers:
             self._executor._max_workers = concurrency
 
     def statistics(self) -> ConsumerStatistics:
+        """What this consumer has counted since it started, and what it does now."""
         return ConsumerStatistics(**self._open().statistics())
 
     def drain(self, timeout: Span = 30) -> None:

@@ -105,6 +105,7 @@ class Receipt(NamedTuple):
 
     @property
     def acked(self) -> bool:
+        """Whether it is stored."""
         return self.outcome == "acked"
 
 
@@ -173,6 +174,9 @@ class DeadLetterGroup:
 
 @dataclass(frozen=True, slots=True)
 class RedriveReport:
+    """Of `redrive_all`: entries that matched, that were sent back (none in a dry run), and that were passed
+    over by `redrive_max` or because another redrive had them."""
+
     matched: int
     redriven: int
     passed_over: int
@@ -180,6 +184,9 @@ class RedriveReport:
 
 @dataclass(frozen=True, slots=True)
 class GroupBacklog:
+    """What there is for a group on a topic now: messages that are `waiting` for a consumer, and `in_flight`
+    with one. `member_count`: its consumers, of all processes."""
+
     topic: str
     group: str
     waiting: int
@@ -189,6 +196,9 @@ class GroupBacklog:
 
 @dataclass(frozen=True, slots=True)
 class BlockedKey:
+    """A key of an ordered group whose messages wait for one that failed. `parked_count`: so many. `held`:
+    until `release_key`; else until its retry."""
+
     topic: str
     group: str
     key: str
@@ -200,12 +210,21 @@ class BlockedKey:
 
 @dataclass(frozen=True, slots=True)
 class Health:
+    """`detail`: why not; "" when `ok`."""
+
     ok: bool
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStatistics:
+    """Of one engine since it opened, in messages: `published`, `duplicates` (of a dedup id), `rejected`,
+    `unknown` (perhaps stored), `fired` (of delayed ones), `redriven`, `relayed` and `refused` (of what SQL
+    wrote to the outbox: published, and made dead letters). `swept`: records that the clean-up removed.
+
+    Of its store now: `scheduled_now`, `parked_now`, `dead_letters` by status, `idempotency_records`,
+    `store_bytes`. `lateness_*_us`: how late delayed messages fired, in microseconds."""
+
     published: int
     duplicates: int
     rejected: int
@@ -227,6 +246,14 @@ class EngineStatistics:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerStatistics:
+    """Of one consumer since it started, in messages: `received`, and what became of them. `filtered`: its
+    filter did not want them. `expired`: their `ttl` had ended. `timed_out`: the handler took too long.
+    `lease_lost`: another process had them by then, so the result was void. `duplicates`: handled before.
+    `discarded`: failed, and kept by nobody.
+
+    Now: `in_flight` (received and not settled), handlers `running` (and at most at once), handlers that are
+    `stuck` (past their time, and not back), `blocked_keys`, `paused`, `breaker_open`."""
+
     received: int
     acked: int
     failed: int
@@ -320,6 +347,7 @@ class Snapshot:
         return self.value_as(inspect.Parameter.empty)
 
     def value_as(self, kind: Any) -> Any:
+        """The state as a `kind`: bytes, str, a JSON type, a dataclass or a model. Raises PayloadError."""
         return _payload.decode(self.state, self.content_type, kind)
 
 

@@ -36,6 +36,7 @@ class VirtualClock:
         self._native = _core.VirtualClock()
 
     def now(self) -> datetime:
+        """What its wall clock shows, in UTC."""
         return records.from_us(self._native.now_us())
 
     def advance(self, by: float | timedelta) -> None:
