@@ -1,4 +1,5 @@
-"""What the tests of the Python package share: each provider in turn, and waiting for conditions."""
+"""What the tests of the Python package share: each provider in turn, waiting for conditions, other
+processes."""
 
 from __future__ import annotations
 
@@ -6,6 +7,9 @@ import asyncio
 import functools
 import itertools
 import signal
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -58,3 +62,13 @@ async def eventually_async(condition: Callable[[], bool], timeout: float = 20) -
             return False
         await asyncio.sleep(0.002)  # sleeps: between two looks
     return True
+
+
+def run(code: str, *arguments: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+    """The code in a process of its own, with the interpreter's own checks on."""
+    return subprocess.run(
+        [sys.executable, "-X", "dev", "-c", textwrap.dedent(code), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )

@@ -7,10 +7,7 @@ import contextlib
 import gc
 import logging
 import os
-import signal
-import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,19 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import asynchronous, eventually, eventually_async
+from conftest import asynchronous, eventually, eventually_async, run
 
 from towline import Engine, Message, NewEvent, PayloadError, Saga, _native, errors
-
-
-def run(code: str, *arguments: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
-    """The code in a process of its own, with the interpreter's own checks on."""
-    return subprocess.run(
-        [sys.executable, "-X", "dev", "-c", textwrap.dedent(code), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
 
 
 @asynchronous

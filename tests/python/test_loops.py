@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from conftest import asynchronous
+from conftest import asynchronous, run
 
 from towline import Engine, Message, NewEvent, Saga, errors
 
@@ -144,3 +144,35 @@ def test_closing_from_elsewhere_is_refused_while_the_loop_runs(url: str) -> None
         assert publishing.result(20).acked
         asyncio.run_coroutine_threadsafe(engine.close(), loop).result(20)
         assert asyncio.run(engine.close()) == 0
+
+
+def test_a_loop_that_knows_no_file_descriptors_is_served_by_a_thread(url: str) -> None:
+    done = run(
+        """
+        import asyncio, sys, threading
+        from towline import Engine
+
+        class Loop(asyncio.SelectorEventLoop):
+            def add_reader(self, *arguments):
+                raise NotImplementedError
+            remove_reader = add_reader
+
+        async def main():
+            handled = asyncio.Queue()
+            async with Engine(sys.argv[1]) as engine:
+                assert any(one.name == "towline-pump" for one in threading.enumerate())
+                await engine.consume("a", handled.put, group="g")
+                receipts = await asyncio.gather(*(engine.publish("a", number) for number in range(50)))
+                assert all(one.acked for one in receipts)
+                assert sorted([await handled.get() for _ in range(50)]) == list(range(50))
+                await engine.settle_down()
+                assert [one.waiting + one.in_flight for one in await engine.backlog()][0] == 0
+            assert not any(one.name == "towline-pump" for one in threading.enumerate())
+            print("end")
+
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            runner.run(main())
+        """,
+        url,
+    )
+    assert done.returncode == 0 and done.stdout == "end\n", done.stdout + done.stderr
