@@ -110,7 +110,9 @@ LINES = re.findall(
 )
 
 
-@pytest.mark.parametrize(("number", "name", "code", "retryable", "base"), LINES, ids=[one[1] for one in LINES])
+@pytest.mark.parametrize(
+    ("number", "name", "code", "retryable", "base"), LINES, ids=[one[1] for one in LINES]
+)
 def test_every_error_of_the_table_comes_through_as_its_own_class(
     number: str, name: str, code: str, retryable: str, base: str
 ) -> None:
