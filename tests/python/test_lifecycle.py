@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -299,6 +300,137 @@ def test_the_interpreter_ends_while_a_consumer_runs(url: str, twin: str) -> None
     done = run(asynchronous_code if twin == "async" else synchronous_code, url)
     assert done.returncode == 0 and done.stdout == "end\n", done.stderr
     assert time.monotonic() - begin < 10
+
+
+ENDINGS = {
+    "a pending future": """
+        import asyncio, sys
+        from towline import Engine
+        async def main():
+            engine = Engine(sys.argv[1])
+            await engine.open()
+            await engine.consume("a", asyncio.Event().wait, group="g")
+            await engine.publish("a", b"")
+            asking = [asyncio.ensure_future(engine.settle_down(60)) for _ in range(3)]
+            await asyncio.sleep(0)
+            assert len(engine._requests) == 3
+            global kept
+            kept = engine, asking, asyncio.get_running_loop()
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        print("end")
+    """,
+    "the end in another thread": """
+        import asyncio, sys, threading
+        from towline import Engine
+        async def main():
+            engine = Engine(sys.argv[1])
+            await engine.open()
+            await engine.consume("a", asyncio.Event().wait, group="g")
+            await engine.publish("a", b"")
+            await engine.settle_down(0.01)
+        def end():
+            try:
+                asyncio.run(main())
+            except TimeoutError:
+                print("end", flush=True)
+        threading.Thread(target=end).start()  # the main one ends before it
+    """,
+    "sys.exit in another thread": """
+        import os, sys, threading
+        from towline import Engine
+        engine = Engine(sys.argv[1]).__enter__()
+        started = threading.Event()
+        engine.consume("a", started.set, group="g")
+        engine.publish("a", b"")
+        started.wait()
+        def end():
+            threading.main_thread().join()
+            engine.publish("b", b"")
+            print("end", flush=True)
+            sys.exit(3)  # of this thread only
+        threading.Thread(target=end).start()
+    """,
+    "os._exit in another thread": """
+        import os, sys, threading
+        from towline import Engine
+        engine = Engine(sys.argv[1]).__enter__()
+        started = threading.Event()
+        engine.consume("a", started.set, group="g")
+        def end():
+            engine.publish("a", b"")
+            started.wait()
+            print("end", flush=True)
+            os._exit(0)
+        threading.Thread(target=end, daemon=True).start()
+        engine.subscribe("b", group="g").receive(60)
+    """,
+}
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+def test_the_interpreter_ends_with(url: str, how: str) -> None:
+    begin = time.monotonic()
+    done = run(ENDINGS[how], url)
+    assert done.returncode == 0 and done.stdout == "end\n", (done.returncode, done.stdout, done.stderr)
+    assert "Fatal" not in done.stderr
+    assert time.monotonic() - begin < 10
+
+
+SPAWNING = """
+import asyncio
+import multiprocessing
+import sys
+from towline import Engine
+
+
+def child(url, pipe):
+    async def main():
+        got = asyncio.Event()
+
+        async def handle(what: str) -> None:
+            assert what == "from the parent"
+            got.set()
+
+        async with Engine(url) as engine:
+            await engine.consume("to-child", handle, group="g")
+            await engine.publish("to-parent", "from the child")
+            await got.wait()
+
+    asyncio.run(main())
+    pipe.send("done")
+
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    url = sys.argv[1]
+    ours, theirs = context.Pipe()
+    with Engine(url) as engine:
+        got = engine.subscribe("to-parent", group="g").__enter__()
+        process = context.Process(target=child, args=(url, theirs))
+        process.start()
+        message = got.receive(20)
+        assert message.value == "from the child"
+        message.ack(wait=True)
+        engine.publish("to-child", "from the parent")
+        process.join(20)
+        assert process.exitcode == 0 and ours.recv() == "done"
+        assert all(one.waiting + one.in_flight == 0 for one in engine.backlog())
+        got.close()
+    print("end")
+"""
+
+
+def test_a_child_that_was_spawned_has_an_engine_beside_its_parents(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(SPAWNING)
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", program, f"sqlite:{tmp_path}/store.db"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0 and done.stdout == "end\n", done.stderr
 
 
 @pytest.mark.parametrize("twin", ["async", "sync"])
