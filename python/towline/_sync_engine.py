@@ -435,7 +435,11 @@ class SyncEngine(_sync_calls.SyncCalls):
         self._closed.set()
 
     def _elsewhere(self, work: Callable[[], Any]) -> None:
-        threading.Thread(target=contextvars.Context().run, args=(work,), name="towline-close").start()
+        def run() -> None:
+            with contextlib.suppress(errors.ClosedError):  # somebody else was quicker
+                work()
+
+        threading.Thread(target=contextvars.Context().run, args=(run,), name="towline-close").start()
 
     def _start(self, consumer: SyncConsumer) -> None:
         arguments = consumer._registered.native_arguments

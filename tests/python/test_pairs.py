@@ -14,6 +14,8 @@ from conftest import asynchronous
 
 from towline import Engine, Message, NewEvent, Saga, SagaCall, errors
 
+# What closes in a thread of its own fails by nobody's hand.
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 # What each call may take: it answers within it, or the pair has failed.
 SECONDS_MAX = 10
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
