@@ -88,7 +88,7 @@ def check_wheel(wheel: Path, env: dict[str, str], folder: Path) -> None:
     run(python, "-m", "pip", "install", "--disable-pip-version-check", *pinned)
     tests = ROOT / "tests/python"
     left_out = [f"--ignore={tests / name}" for name in LEFT_OUT]
-    options = ("-q", "-p", "no:cacheprovider", "-n", "4", *left_out)
+    options = ("-q", "-p", "no:cacheprovider", "-n", "2", *left_out)
     out = run(python, "-m", "pytest", *options, tests, env=env, cwd=folder)
     print(out.strip().splitlines()[-1])
     print(run(folder / "empty/bin/towline", "--version", env=env).strip())

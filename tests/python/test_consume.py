@@ -242,7 +242,7 @@ from towline import Engine
 def handle(what: str) -> None:
     print("handled", what, flush=True)
 
-with Engine(sys.argv[1], lease=1) as engine:
+with Engine(sys.argv[1], lease=2) as engine:
     print("open", flush=True)
     sys.stdin.readline()
     engine.consume("a", handle, group="g")
@@ -267,10 +267,10 @@ async def test_a_message_is_nobody_elses_while_the_interpreters_lock_is_held(tmp
         print("consume", file=told, flush=True)
         assert said.readline() == "consuming\n"
         # sleeps: its work. PyDLL does not let go of the lock.
-        ctypes.PyDLL(None).usleep(3_100_000)
+        ctypes.PyDLL(None).usleep(6_100_000)
 
     with rival:
-        async with Engine(url, lease=1) as engine:
+        async with Engine(url, lease=2) as engine:
             assert await asyncio.to_thread(said.readline) == "open\n"
             consumer = await engine.consume("a", handle, group="g", handler_timeout=30)
             await engine.publish("a", "mine")
