@@ -48,6 +48,7 @@ ENGINE: dict[str, Entry] = {
     "backlog": (lambda made: made.engine.backlog(), CLOSED),
     "blocked_keys": (lambda made: made.engine.blocked_keys("g", "a"), CLOSED),
     "cancel": (lambda made: made.engine.cancel(ID), CLOSED),
+    "cancel_batch": (lambda made: made.engine.cancel_batch([ID]), CLOSED),
     "close": (lambda made: made.engine.close(), returns(0)),
     "consume": (lambda made: made.engine.consume("a", print, group="g"), CLOSED),
     "conversations": (lambda made: made.engine.conversations, is_there),
