@@ -2,6 +2,7 @@
 
 import { InvalidArgumentError, InvalidConfigError } from "./errors.js";
 import { TABLE } from "./options.js";
+import { checkSignal, type CloseOptions } from "./signals.js";
 import { kindOf, otherNames, shown } from "./words.js";
 
 /** The furthest that the boundary takes. */
@@ -27,9 +28,10 @@ export function checkOptions(options: unknown, ...known: readonly string[]): voi
 }
 
 /** Before anything is stopped that could not be started again. */
-export function checkClosing(options: { timeoutMs?: number }): void {
-  checkNames(options, "options", "timeoutMs");
+export function checkClosing(options: CloseOptions): void {
+  checkOptions(options, "timeoutMs");
   const { timeoutMs } = options;
+  checkSignal(options.signal);
   if (timeoutMs === undefined || (typeof timeoutMs === "number" && Math.abs(timeoutMs) <= MS_MAX)) return;
   throw new InvalidArgumentError(
     `timeoutMs is ${shown(timeoutMs)}, but must be a number of milliseconds, at most ${MS_MAX}`);

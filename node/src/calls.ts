@@ -12,7 +12,7 @@ import type {
   Answer, BlockedKey, DeadLetter, Alert, DeadLetterGroup, DeadLetterQuery, EngineStatistics,
   GroupBacklog, Health, LogRecord, Page, Receipt, RedriveOptions, RedriveReport, Scheduled,
 } from "./records.js";
-import { type Cancellable, cancelled, checkSignal } from "./signals.js";
+import { type Cancellable, cancelled, checkSignal, orAborted } from "./signals.js";
 import { messageOf } from "./thrown.js";
 import { kindOf, otherNames } from "./words.js";
 
@@ -341,7 +341,7 @@ export abstract class Calls {
    *
    * `waitMsMax`: how long to wait for another caller's run. Rejects with InProgressError beyond that,
    * KeyMismatchError (another `fingerprint`), LeaseLostError (it took longer than `leaseMs`, and somebody
-   * else has the key now).
+   * else has the key now). Aborting `signal` ends the wait for the key; what `run` waits for is its own.
    */
   async once<T>(
     key: string, run: () => T | Promise<T>, options: IdempotencyOptions & Cancellable = {},
@@ -361,7 +361,7 @@ export abstract class Calls {
       if (performance.now() >= deadline) {
         throw new errors.InProgressError(`somebody else runs the key '${key}'; ask again, or give waitMsMax`);
       }
-      await sleep(Math.min(POLL_MS, answer.retryAfterMs));
+      await orAborted(sleep(Math.min(POLL_MS, answer.retryAfterMs)), signal);
     }
     try {
       const value = await run();

@@ -5,7 +5,7 @@ import type { OutgoingMessage } from "./calls.js";
 import { ClosedError, InvalidArgumentError } from "./errors.js";
 import { type Handle, native, type Outcome, type Port } from "./native.js";
 import type { ConsumerStatistics, Receipt } from "./records.js";
-import type { Cancellable } from "./signals.js";
+import { type Cancellable, type CloseOptions, orAborted } from "./signals.js";
 import type { Sink } from "./sinks.js";
 
 /**
@@ -76,9 +76,10 @@ export class Consumer {
   /**
    * Stops intake, waits for its handlers up to `timeoutMs` (unless given: the engine's drainTimeoutMs), and
    * gives back the rest. Resolves to the number of handlers that have not ended. Idempotent. Inside a handler
-   * of the engine it resolves at once, and the rest happens later.
+   * of the engine it resolves at once, and the rest happens later. Aborting `signal` ends the wait alone: the closing
+   * goes on.
    */
-  async close(options: { timeoutMs?: number } = {}): Promise<number> {
+  async close(options: CloseOptions = {}): Promise<number> {
     checkClosing(options);
     if (this.#closing === undefined) {
       const handle = this.#open();
@@ -89,7 +90,7 @@ export class Consumer {
       // Hurries the one who closes already.
       this.host.call(undefined, "closeConsumer", this.handle, options.timeoutMs).catch(() => {});
     }
-    if (!this.host.isInHandler) return this.#closing;
+    if (!this.host.isInHandler) return orAborted(this.#closing, options.signal);
     this.#closing.catch(() => {});
     return 0;
   }

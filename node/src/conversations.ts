@@ -11,7 +11,7 @@ import { InvalidArgumentError, LimitExceededError } from "./errors.js";
 import { placeFrom } from "./event_records.js";
 import { encode } from "./payload.js";
 import type { Page } from "./records.js";
-import type { Cancellable } from "./signals.js";
+import { type Cancellable, orAborted, throwIfAborted } from "./signals.js";
 
 export interface CountOptions extends Cancellable {
   /** [1, 10000] (of `missed` 1000); 100 unless given. */
@@ -63,7 +63,7 @@ export class ConversationFeed<T = unknown> {
     checkOptions(options, "countMax");
     const sequence = sequenceOf(message);
     const { conversation } = message;
-    return this.#inTurn(async () => {
+    return this.#inTurn(options.signal, async () => {
       this.#host.check();
       const given = this.#given.get(conversation);
       if (given !== undefined && sequence <= given) return { messages: [], end: true, gap: undefined };
@@ -80,7 +80,7 @@ export class ConversationFeed<T = unknown> {
   /** What is in the store behind what was given of a conversation. Rejects as `offer`. */
   async next(conversation: string, options: CountOptions = {}): Promise<ConversationPage<T>> {
     checkOptions(options, "countMax");
-    return this.#inTurn(() => this.#ask(conversation, 0n, this.#given.get(conversation), options));
+    return this.#inTurn(options.signal, () => this.#ask(conversation, 0n, this.#given.get(conversation), options));
   }
 
   /**
@@ -98,10 +98,15 @@ export class ConversationFeed<T = unknown> {
     return this.#given.get(conversation);
   }
 
-  #inTurn<R>(work: () => Promise<R>): Promise<R> {
-    const turn = this.#last.then(work);
+  /** Who has left before its turn asks for nothing. */
+  #inTurn<R>(signal: AbortSignal | undefined, work: () => Promise<R>): Promise<R> {
+    throwIfAborted(signal);
+    const turn = this.#last.then(() => {
+      throwIfAborted(signal);
+      return work();
+    });
     this.#last = turn.catch(() => undefined);
-    return turn;
+    return orAborted(turn, signal);
   }
 
   #remember(conversation: string, sequence: bigint): void {

@@ -8,7 +8,7 @@ import { checkClosing, checkObject, checkOptions, textsOf } from "./arguments.js
 import { Calls, type MessageOptions, type OutgoingMessage, type PublishOptions } from "./calls.js";
 import { Consumer, type Host } from "./consumer.js";
 import { Conversations } from "./conversations.js";
-import { ClosedError, InvalidArgumentError, InvalidConfigError, type TowlineError } from "./errors.js";
+import { ClosedError, InvalidArgumentError, InvalidConfigError } from "./errors.js";
 import { type Message, RELEASED } from "./message.js";
 import { EventStore } from "./events.js";
 import * as bridge from "./native.js";
@@ -16,7 +16,9 @@ import { type Fields, type Handle, native, type Outcome, type Port } from "./nat
 import type { ConsumerOptions, EngineOptions } from "./options.js";
 import { Outgoing } from "./outgoing.js";
 import { type Alert, type LogLevel, type PackedReceipts, type Receipt, receiptsOf } from "./records.js";
-import { type Cancellable, cancelled, checkSignal, endsAsAsked } from "./signals.js";
+import {
+  type Cancellable, cancelled, type CloseOptions, endsAsAsked, orAborted, throwIfAborted, unanswered,
+} from "./signals.js";
 import {
   type BatchHandler, BatchRunner, type Handler, Inbox, isRunningIn, MessageRunner, type Sink,
 } from "./sinks.js";
@@ -66,12 +68,6 @@ function remember(port: Port): void {
 function forgetPort(port: Port): void {
   openPorts.delete(port);
   if (openPorts.size === 0) process.off("exit", onExit);
-}
-
-/** It was asked for, and nobody will hear what became of it. */
-function unanswered<E extends TowlineError>(error: E): E {
-  error.outcome = "unknown";
-  return error;
 }
 
 /** As an exception that nobody caught: loud, and behind what is done now. */
@@ -298,7 +294,7 @@ export class Engine extends Calls {
   async #attach(
     sink: Sink, signal: AbortSignal | undefined, start: () => Promise<void>, stop: () => void,
   ): Promise<void> {
-    checkSignal(signal);
+    throwIfAborted(signal);
     // Before it starts: its first delivery may come before the answer.
     this.#sinks.set(sink.number, sink);
     this.#hold();
@@ -308,11 +304,13 @@ export class Engine extends Calls {
       this.#forget(sink.number);
       throw error;
     }
-    if (signal?.aborted) stop();
-    if (signal !== undefined) {
-      signal.addEventListener("abort", stop, { once: true });
-      this.#listening.set(sink.number, () => signal.removeEventListener("abort", stop));
+    if (signal === undefined) return;
+    if (signal.aborted) {
+      stop();
+      throw unanswered(cancelled(signal));
     }
+    signal.addEventListener("abort", stop, { once: true });
+    this.#listening.set(sink.number, () => signal.removeEventListener("abort", stop));
   }
 
   // ---- sagas ----------------------------------------------------------------------------------------
@@ -350,16 +348,16 @@ export class Engine extends Calls {
    * Stops intake, waits for handlers up to `timeoutMs` (unless given: drainTimeoutMs), gives back the rest,
    * settles and closes the store. Idempotent; who has less time than whoever closes already hurries it.
    * Resolves to the number of handlers that have not ended. Inside a handler it resolves at once, and the rest
-   * happens later.
+   * happens later. Aborting `signal` ends the wait alone: the closing goes on, and 'closed' tells when it is done.
    */
-  async close(options: { timeoutMs?: number } = {}): Promise<number> {
+  async close(options: CloseOptions = {}): Promise<number> {
     checkClosing(options);
     if (this.#closing === undefined) {
       this.#closing = this.#close(options.timeoutMs);
     } else if (options.timeoutMs !== undefined && !this.#isClosed) {
       this.call(undefined, "close", options.timeoutMs).catch(() => {}); // hurries the one who closes already
     }
-    if (!this.#host.isInHandler) return this.#closing;
+    if (!this.#host.isInHandler) return orAborted(this.#closing, options.signal);
     this.#closing.catch(() => {});
     return 0;
   }
@@ -414,8 +412,7 @@ export class Engine extends Calls {
   #wait<T>(signal: AbortSignal | undefined, ask: (id: number) => void): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       this.#check();
-      checkSignal(signal);
-      if (signal?.aborted) throw cancelled(signal);
+      throwIfAborted(signal);
       const id = ++this.#ids;
       ask(id);
       let forget: (() => void) | undefined;

@@ -6,7 +6,7 @@ import { ClosedError, LeaseLostError } from "./errors.js";
 import { placeFrom, type RawEvent, RecordedEvent } from "./event_records.js";
 import { outcomeOf } from "./message.js";
 import { type Drained, EVENT_LIST, type Handle } from "./native.js";
-import { type Cancellable, cancelled, checkSignal } from "./signals.js";
+import { type Cancellable, checkSignal, type CloseOptions, orAborted } from "./signals.js";
 import { runHandler, Sink } from "./sinks.js";
 
 /** `active`: this process has the lease; else it stands by. `handled` and `failures` are of a handler, and `streamTo`. */
@@ -157,13 +157,14 @@ export class EventSubscription<T = unknown> implements AsyncIterable<RecordedEve
   /**
    * Gives the lease back; with a handler, and of `streamTo`, it waits for the batch at work up to `timeoutMs` (unless
    * given: the engine's drainTimeoutMs). False: that goes on, and what it still does does not count. Idempotent; the
-   * engine closes it, too. Inside a handler of the engine it resolves at once, and the rest happens later.
+   * engine closes it, too. Inside a handler of the engine it resolves at once, and the rest happens later. Aborting
+   * `signal` ends the wait alone: the closing goes on.
    */
-  async close(options: { timeoutMs?: number } = {}): Promise<boolean> {
+  async close(options: CloseOptions = {}): Promise<boolean> {
     checkClosing(options);
     this.#onClosing();
     this.#closing ??= this.#close(options.timeoutMs);
-    if (this.#sink === undefined || !this.#host.isInHandler) return this.#closing;
+    if (this.#sink === undefined || !this.#host.isInHandler) return orAborted(this.#closing, options.signal);
     this.#closing.catch(() => {});
     return true;
   }
@@ -210,14 +211,4 @@ export class EventSubscription<T = unknown> implements AsyncIterable<RecordedEve
     }
     this.#working = [];
   }
-}
-
-async function orAborted(promise: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
-  if (signal === undefined) return promise;
-  await new Promise<void>((resolve, reject) => {
-    const leave = () => reject(cancelled(signal));
-    if (signal.aborted) leave();
-    signal.addEventListener("abort", leave, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", leave));
-  });
 }

@@ -8,11 +8,11 @@ import {
 } from "./event_records.js";
 import { InvalidArgumentError } from "./errors.js";
 import { type EventHandler, EventSink, EventSubscription } from "./event_subscription.js";
-import { type Handle } from "./native.js";
+import type { Handle, Port } from "./native.js";
 import type { EventSubscriptionOptions, RetryOptions } from "./options.js";
 import { encode } from "./payload.js";
 import type { Page } from "./records.js";
-import type { Cancellable } from "./signals.js";
+import { type Cancellable, orAborted, throwIfAborted } from "./signals.js";
 import { kindOf } from "./words.js";
 
 export interface ReadOptions extends Cancellable {
@@ -163,7 +163,7 @@ export class EventStore {
     const { signal, ...settings } = options;
     const texts = textsOf("EventSubscription", { ...settings, name }, ["signal"]);
     if (handler !== undefined) return this.#handle(texts, options, handler);
-    const handle = await this.#host.call<Handle>(signal, "followEvents", texts);
+    const handle = await this.#started(signal, "followEvents", texts);
     return new EventSubscription<T>(this.#host, handle, settings);
   }
 
@@ -195,10 +195,22 @@ export class EventStore {
     checkObject(options, "options of streamTo");
     const { signal, ...settings } = options;
     const texts = textsOf("EventSubscription", settings, ["signal"]);
-    const handle = await this.#host.call<Handle>(signal, "streamEvents", topic, texts);
+    const handle = await this.#started(signal, "streamEvents", topic, texts);
     const streaming: EventSubscription = new EventSubscription(this.#host, handle, settings,
       () => this.#streaming.delete(streaming));
     this.#streaming.add(streaming);
     return streaming;
+  }
+
+  /** What was started for a caller who has left is closed again: nobody holds it, and it would have the lease. */
+  async #started(signal: AbortSignal | undefined, ...call: [name: keyof Port, ...unknown[]]): Promise<Handle> {
+    throwIfAborted(signal);
+    const starting = this.#host.call<Handle>(undefined, ...call);
+    try {
+      return await orAborted(starting, signal);
+    } catch (error) {
+      starting.then((handle) => this.#host.call(undefined, "closeEventSubscription", handle)).catch(() => {});
+      throw error;
+    }
   }
 }

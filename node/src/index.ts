@@ -25,6 +25,7 @@ export type { FollowOptions, ReadOptions, StreamToOptions } from "./events.js";
 export { Limiter, Permit } from "./limiter.js";
 export type { AcquireOptions } from "./limiter.js";
 export { Defer, Message, Reject, Retry } from "./message.js";
+export type { NakOptions, NotWaiting, Waiting } from "./message.js";
 export type * from "./options.js";
 export { PayloadError } from "./payload.js";
 export type {
@@ -42,7 +43,7 @@ export type {
 } from "./saga_records.js";
 export { SagaRunner } from "./saga_runner.js";
 export { Sagas } from "./sagas.js";
-export type { Cancellable } from "./signals.js";
+export type { Cancellable, CloseOptions } from "./signals.js";
 export type { BatchHandler, Handler } from "./sinks.js";
 export { Transaction } from "./transaction.js";
 export type { SqlParameter, SqlValue } from "./transaction.js";

@@ -4,7 +4,7 @@ import { checkNames, checkOptions } from "./arguments.js";
 import { InvalidArgumentError, TimeoutError } from "./errors.js";
 import { type Handle, native } from "./native.js";
 import type { LimiterStatistics } from "./records.js";
-import { type Cancellable, cancelled, checkSignal } from "./signals.js";
+import { type Cancellable, cancelled, throwIfAborted } from "./signals.js";
 
 /** Of a timer; longer waits are several timers. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
@@ -72,8 +72,7 @@ export class Limiter {
     if (timeoutMs !== undefined && (typeof timeoutMs !== "number" || Number.isNaN(timeoutMs))) {
       throw new InvalidArgumentError(`timeoutMs is ${String(timeoutMs)}, but must be a number of milliseconds`);
     }
-    checkSignal(signal);
-    if (signal?.aborted) throw cancelled(signal);
+    throwIfAborted(signal);
     return new Promise<Permit>((resolve, reject) => {
       const number = ++this.#numbers;
       let timer: NodeJS.Timeout | undefined;
@@ -102,7 +101,10 @@ export class Limiter {
     });
   }
 
-  /** Runs `work` with a permit, which is given back however it ends. */
+  /**
+   * Runs `work` with a permit, which is given back however it ends. Rejects as `acquire`, and as `work` does; `timeoutMs`
+   * and `signal` are of the wait for the permit.
+   */
   async run<T>(work: () => T | Promise<T>, options: AcquireOptions = {}): Promise<T> {
     const permit = await this.acquire(options);
     try {

@@ -8,6 +8,7 @@ import { CancelledError, InvalidArgumentError } from "./errors.js";
 import * as bridge from "./native.js";
 import { type Details, type Handle, native, type Outcome } from "./native.js";
 import { decode } from "./payload.js";
+import { type Cancellable, orAborted, throwIfAborted } from "./signals.js";
 import { describe, messageOf, stackOf, textOf, typeOf } from "./thrown.js";
 import { runTransaction, type Transaction } from "./transaction.js";
 
@@ -93,18 +94,21 @@ function milliseconds(value: unknown, name: string): number {
   return value;
 }
 
-/** Makes settling wait until it is durable. */
-interface Waiting {
+/** Makes settling wait until it is durable. Who aborts `signal` leaves the wait; the decision stays. */
+export interface Waiting extends Cancellable {
   wait: true;
 }
-interface NotWaiting {
+/** Settles at once, and waits for nothing. */
+export interface NotWaiting {
   wait?: false;
 }
 type Settling = Waiting | NotWaiting;
 
-interface NakOptions {
-  /** Left out: as the retry policy says. */
+/** Of `nak`. */
+export interface NakOptions {
+  /** In milliseconds. Left out: as the retry policy says. */
   afterMs?: number;
+  /** The text of the failure; "" unless given. */
   why?: string;
 }
 
@@ -218,7 +222,7 @@ export class Message<T = unknown> {
   nak(options?: NakOptions & NotWaiting): void;
   nak(options: NakOptions & Waiting): Promise<void>;
   nak(options: NakOptions & Settling = {}): void | Promise<void> {
-    checkNames(options, "options", "afterMs", "why", "wait");
+    checkNames(options, "options", "afterMs", "why", "wait", "signal");
     const after = options.afterMs === undefined ? undefined : milliseconds(options.afterMs, "afterMs");
     return this.#settle([NAK, after, "Nak", String(options.why ?? ""), ""], options);
   }
@@ -295,13 +299,20 @@ export class Message<T = unknown> {
   }
 
   #settle(outcome: Outcome, options: Settling): void | Promise<void> {
-    if (outcome?.[0] !== NAK) checkNames(options, "options", "wait");
-    if (options.wait) {
-      return this.#host
-        .call<void>(undefined, "settleDurably", this.#deliveries(), this.#number(bridge.PLACE), outcome)
-        .then(() => this.#onSettled?.());
+    if (outcome?.[0] !== NAK) checkNames(options, "options", "wait", "signal");
+    if (options.wait) return this.#settleDurably(outcome, options.signal);
+    if ((options as Cancellable).signal !== undefined) {
+      throw new InvalidArgumentError("signal ends a wait, and without wait: true there is none");
     }
     native.settle(this.#deliveries(), this.#number(bridge.PLACE), outcome);
     this.#onSettled?.();
+  }
+
+  async #settleDurably(outcome: Outcome, signal: AbortSignal | undefined): Promise<void> {
+    throwIfAborted(signal);
+    const settling = this.#host
+      .call<void>(undefined, "settleDurably", this.#deliveries(), this.#number(bridge.PLACE), outcome)
+      .then(() => this.#onSettled?.());
+    return orAborted(settling, signal);
   }
 }

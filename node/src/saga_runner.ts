@@ -1,6 +1,6 @@
 // Runs the calls of one saga's steps on the event loop.
 
-import { checkClosing } from "./arguments.js";
+import { checkClosing, checkOptions } from "./arguments.js";
 import type { Host } from "./consumer.js";
 import { ClosedError } from "./errors.js";
 import { outcomeOf, RELEASED } from "./message.js";
@@ -8,6 +8,7 @@ import { type Drained, native, type Outcome, SAGA_RECORD } from "./native.js";
 import type { SagaDefinition, SagaHandler } from "./saga.js";
 import { type RawCall, SagaCall } from "./saga_call.js";
 import { encodeState, type SagaRunnerStatistics } from "./saga_records.js";
+import { type Cancellable, type CloseOptions, orAborted } from "./signals.js";
 import { runHandler, Sink } from "./sinks.js";
 
 /** @internal Hands calls to the functions of a definition. */
@@ -78,20 +79,22 @@ export class SagaRunner {
   }
 
   /** Rejects with ClosedError. */
-  async statistics(): Promise<SagaRunnerStatistics> {
+  async statistics(options: Cancellable = {}): Promise<SagaRunnerStatistics> {
+    checkOptions(options);
     if (this.#closing !== undefined) throw new ClosedError("the runner is closed");
-    return this.#host.call(undefined, "sagaRunnerStatistics", this.#sink.number);
+    return this.#host.call(options.signal, "sagaRunnerStatistics", this.#sink.number);
   }
 
   /**
    * Begins no more calls, waits for those that run up to `timeoutMs` (unless given: the engine's drainTimeoutMs), and
    * leaves the sagas to others. Resolves to the number of calls that have not returned: what they still do does not
-   * count. Idempotent. Inside a handler of the engine it resolves at once, and the rest happens later.
+   * count. Idempotent. Inside a handler of the engine it resolves at once, and the rest happens later. Aborting `signal`
+   * ends the wait alone: the closing goes on.
    */
-  async close(options: { timeoutMs?: number } = {}): Promise<number> {
+  async close(options: CloseOptions = {}): Promise<number> {
     checkClosing(options);
     this.#closing ??= this.#close(options.timeoutMs);
-    if (!this.#host.isInHandler) return this.#closing;
+    if (!this.#host.isInHandler) return orAborted(this.#closing, options.signal);
     this.#closing.catch(() => {});
     return 0;
   }

@@ -5,9 +5,11 @@
 //     await engine.publish("orders", order, { delayMs: 30_000 });
 //     await clock.advanceAndSettle(engine, 30_000); // the handler has run
 
+import { checkOptions } from "./arguments.js";
 import type { Engine } from "./engine.js";
 import { InvalidArgumentError } from "./errors.js";
 import { type Handle, native } from "./native.js";
+import { type Cancellable, throwIfAborted } from "./signals.js";
 import { shown } from "./words.js";
 
 /**
@@ -38,9 +40,17 @@ export class VirtualClock {
     native.clockStepWall(this.native, ms);
   }
 
-  /** Advances and waits until nothing is due, receivable or running. */
-  async advanceAndSettle(engine: Engine, ms: number): Promise<void> {
+  /**
+   * Advances by `ms` milliseconds and waits until nothing is due, receivable or running, at most `timeoutMs` (10 s unless
+   * given) of real time. Rejects as `advance` throws, and as `engine.settleDown` does. With a `signal` that is aborted
+   * already time stays where it is.
+   */
+  async advanceAndSettle(
+    engine: Engine, ms: number, options: { timeoutMs?: number } & Cancellable = {},
+  ): Promise<void> {
+    checkOptions(options, "timeoutMs");
+    throwIfAborted(options.signal);
     this.advance(ms);
-    await engine.settleDown();
+    await engine.settleDown(options);
   }
 }

@@ -24,6 +24,7 @@ const consumer = await orders.consume({ group: "g", ordering: "key", retry: { ma
   m.signal.throwIfAborted();
 });
 consumer.pause();
+await consumer.close({ timeoutMs: 5, signal: AbortSignal.timeout(10) });
 const settings: ConsumerOptions = { group: "g", ordering: "partition", start: "earliest" };
 await engine.consume("orders", { ...settings, start: new Date(0), signal: AbortSignal.timeout(1) }, () => {});
 const seeded: EngineOptions = { seed: 2n ** 62n };
@@ -49,7 +50,9 @@ await orders.publishBatch([{ value: { id: "1", total: 2 }, key: "c" }]);
 await orders.publishBatch([{ value: { id: "1" } }]);
 await orders.consumeBatches({ group: "b", batchCountMax: 100 }, async (batch) => {
   const totals: number[] = batch.map((m) => m.value.total);
-  const durable: Promise<void> = batch[0]!.ack({ wait: true });
+  const durable: Promise<void> = batch[0]!.ack({ wait: true, signal: AbortSignal.timeout(10) });
+  // @ts-expect-error: there is no wait that it could end
+  batch[0]!.ack({ signal: AbortSignal.timeout(10) });
   const atOnce: void = batch[1]?.nak({ afterMs: 10 });
   await durable;
   console.log(totals, atOnce);
