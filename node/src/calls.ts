@@ -4,7 +4,9 @@ import { EventEmitter } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { checkDate, checkHeaders, checkNames, checkObject, checkOptions, textsOf } from "./arguments.js";
+import type { Consumer } from "./consumer.js";
 import * as errors from "./errors.js";
+import type { Message } from "./message.js";
 import type { Fields, Port } from "./native.js";
 import type { IdempotencyOptions, RetryOptions, TopicOptions } from "./options.js";
 import { decode, encode, PayloadError } from "./payload.js";
@@ -136,9 +138,38 @@ interface IdempotencyAnswer {
   contentType: string;
 }
 
+/**
+ * What `engine.events` tells, to whoever listens when it happens. Those of messages are of the consumers of this engine,
+ * `messages()` included; of sagas and of events none are told. A listener runs behind what is done now, and what it
+ * throws is an uncaught exception that harms no other.
+ */
 export interface EngineEvents {
-  alert: [Alert];
-  log: [LogRecord];
+  /** Something that a person should look at. */
+  alert: [alert: Alert];
+  /** One record of the log, from the `logLevel` on that `Engine.open` was given. */
+  log: [record: LogRecord];
+  /**
+   * What an engine or a consumer met by itself and nobody waits for, such as an outcome that could not be stored: each
+   * record of the level "error", which is the `cause`. Without a listener nothing happens; with `logLevel: "off"` there
+   * is none.
+   */
+  error: [error: Error];
+  /** Handled: its handler has returned, or it was settled with `ack`. It is durable with the consumer's next commit. */
+  completed: [message: Message, consumer: Consumer];
+  /**
+   * An attempt has failed, by what the handler threw; by `nak` and `reject` it is what would have to be thrown for the
+   * same, a `Retry` or a `Reject`. Whether the message comes again or is a dead letter is decided behind it. `Defer` and
+   * `defer` fail nothing.
+   */
+  failed: [error: unknown, message: Message, consumer: Consumer];
+  /**
+   * The result of a handler that still runs does not count any more, and the message comes again: its time is up, or its
+   * lease lost. It is neither completed nor failed then. What closing gives back is not told.
+   */
+  stalled: [message: Message, consumer: Consumer];
+  /** `consumer.drain()` has ended: nothing is in flight, and the consumer is paused. */
+  drained: [consumer: Consumer];
+  /** The engine is closed. */
   closed: [];
 }
 
@@ -148,7 +179,7 @@ export interface EngineEvents {
  * be written is a `PayloadError`. Bad input is refused before any I/O and changes nothing.
  */
 export abstract class Calls {
-  /** 'alert' (an Alert), 'log' (level, station, text), 'closed'. */
+  /** What the engine tells by itself: see EngineEvents. */
   readonly events = new EventEmitter<EngineEvents>();
 
   /** @internal */

@@ -1,7 +1,7 @@
 // A running consumer, as its user holds it.
 
 import { checkClosing, checkOptions } from "./arguments.js";
-import type { OutgoingMessage } from "./calls.js";
+import type { EngineEvents, OutgoingMessage } from "./calls.js";
 import { ClosedError, InvalidArgumentError } from "./errors.js";
 import { type Handle, native, type Outcome, type Port } from "./native.js";
 import type { ConsumerStatistics, Receipt } from "./records.js";
@@ -29,6 +29,10 @@ export interface Host {
   forget(closed: { readonly number: number }): void;
   /** Throws when the engine is closed. */
   check(): void;
+  /** Whether somebody listens. */
+  isHeard(event: keyof EngineEvents): boolean;
+  /** To whoever listens, behind what is done now. */
+  tell<E extends keyof EngineEvents>(event: E, ...args: EngineEvents[E]): void;
   /** Whether the caller is one of its handlers, which nobody must wait for there. */
   readonly isInHandler: boolean;
 }
@@ -71,6 +75,7 @@ export class Consumer {
       throw new InvalidArgumentError("drain: a handler cannot wait until no handler runs; use pause()");
     }
     await this.host.call(options.signal, "drainConsumer", handle, options.timeoutMs ?? 30_000);
+    this.host.tell("drained", this);
   }
 
   /**
@@ -97,6 +102,11 @@ export class Consumer {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /** @internal */
+  get isClosing(): boolean {
+    return this.#closing !== undefined;
   }
 
   #open(): Handle {

@@ -4,8 +4,10 @@
 // published in one turn of the loop goes down in one call, and so do the outcomes of handlers. The loop is
 // kept alive while somebody waits for an answer or a consumer is open, and not otherwise.
 
+import type { EventEmitter } from "node:events";
+
 import { checkClosing, checkObject, checkOptions, textsOf } from "./arguments.js";
-import { Calls, type MessageOptions, type OutgoingMessage, type PublishOptions } from "./calls.js";
+import { Calls, type EngineEvents, type MessageOptions, type OutgoingMessage, type PublishOptions } from "./calls.js";
 import { Consumer, type Host } from "./consumer.js";
 import { Conversations } from "./conversations.js";
 import { ClosedError, InvalidArgumentError, InvalidConfigError } from "./errors.js";
@@ -211,6 +213,8 @@ export class Engine extends Calls {
       attach: (sink, signal, start, stop) => this.#attach(sink, signal, start, stop),
       forget: ({ number }) => this.#forget(number),
       check: () => this.#check(),
+      isHeard: (event) => this.events.listenerCount(event) > 0,
+      tell: (event, ...args) => this.#tell(event, ...args),
     };
     this.eventStore = new EventStore(this.#host);
     this.conversations = new Conversations(this.#host);
@@ -280,6 +284,7 @@ export class Engine extends Calls {
     const patterns = typeof topics === "string" ? [topics] : [...topics];
     const inBatches = sink instanceof BatchRunner;
     const consumer = new Consumer(this.#host, sink.number);
+    sink.consumer = consumer;
     const start = async () => {
       consumer.handle = await this.call<Handle>(
         undefined, "consume", sink.number, patterns, texts, inBatches);
@@ -386,7 +391,7 @@ export class Engine extends Calls {
         waiting.reject(unanswered(new ClosedError("the engine was closed before the answer came")));
       }
       this.#waiting.clear();
-      process.nextTick(() => this.events.emit("closed"));
+      this.#tell("closed");
     }
   }
 
@@ -530,7 +535,10 @@ export class Engine extends Calls {
         if (second !== 1) return this.#answer(first, false, values[third]);
         return this.#answer(first, true, receiptsOf(values[third] as PackedReceipts));
       case bridge.STOP:
-        for (const sink of this.#sinks.values()) sink.stop(first);
+        for (const sink of this.#sinks.values()) {
+          const message = sink.stop(first);
+          if (message !== undefined && this.#closing === undefined) sink.tellStalled(message);
+        }
         return;
       case bridge.SAGA_STOP: {
         const sink = this.#sinks.get(first);
@@ -540,7 +548,7 @@ export class Engine extends Calls {
       case bridge.LOG:
         return this.#tellLog(first, values[second] as string, values[third] as string);
       case bridge.ALERT:
-        return this.#tellAlert(values[first] as Alert);
+        return this.#tell("alert", values[first] as Alert);
     }
   }
 
@@ -568,13 +576,19 @@ export class Engine extends Calls {
     native.sagaFinish(call.handle, RELEASED, undefined); // its runner was closed meanwhile
   }
 
-  // A listener that throws must not lose the events behind this one.
-
-  #tellLog(level: number, station: string, text: string): void {
-    process.nextTick(() => this.events.emit("log", { level: LEVELS[level] ?? "error", station, text }));
+  #tellLog(number: number, station: string, text: string): void {
+    const level = LEVELS[number] ?? "error";
+    const record = { level, station, text };
+    this.#tell("log", record);
+    if (level === "error") this.#tell("error", new Error(`${station}: ${text}`, { cause: record }));
   }
 
-  #tellAlert(alert: Alert): void {
-    process.nextTick(() => this.events.emit("alert", alert));
+  /** A listener that throws must not lose the events behind this one, and 'error' is no exception for want of one. */
+  #tell<E extends keyof EngineEvents>(event: E, ...args: EngineEvents[E]): void {
+    if (this.events.listenerCount(event) === 0) return;
+    const told = this.events as EventEmitter;
+    process.nextTick(() => {
+      if (told.listenerCount(event) > 0) told.emit(event, ...args);
+    });
   }
 }

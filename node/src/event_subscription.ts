@@ -46,7 +46,7 @@ export class EventSink<T> extends Sink {
       });
   }
 
-  override stop(): void {}
+  override stop(): undefined {}
 
   override end(): void {
     this.#leaving.abort();

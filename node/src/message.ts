@@ -52,6 +52,19 @@ export class Defer extends Error {
   }
 }
 
+/** What was failed by this outcome, without anything thrown; undefined: nothing was. */
+export function failureOf(outcome: Outcome): Error | undefined {
+  const [kind, afterMs, , why] = outcome ?? [];
+  if (kind === NAK) return new Retry(why, afterMs === undefined ? {} : { afterMs });
+  if (kind === DEAD_LETTER) return new Reject(why);
+  return undefined;
+}
+
+/** Whether it counts as an attempt that has failed. */
+export function isFailure(outcome: Outcome): boolean {
+  return outcome !== undefined && [FAIL, NAK, DEAD_LETTER].includes(outcome[0]);
+}
+
 /** The furthest that the boundary takes; the engine has bounds of its own. */
 const DELAY_MS_MAX = 9e12;
 
@@ -125,14 +138,17 @@ export class Message<T = unknown> {
   readonly #host: Host;
   readonly #drained: bridge.Drained;
   readonly #at: number;
-  #onSettled: (() => void) | undefined;
+  #onSettled: ((message: Message, outcome: Outcome) => void) | undefined;
+  #settledAs: Outcome | typeof UNREAD = UNREAD;
   #details: Details | undefined = undefined;
   #value: T | typeof UNREAD = UNREAD;
   #controller: AbortController | undefined = undefined;
   #isStopped = false;
 
   /** @internal The delivery event that begins at `at`. */
-  constructor(host: Host, drained: bridge.Drained, at: number, onSettled: (() => void) | undefined) {
+  constructor(
+    host: Host, drained: bridge.Drained, at: number, onSettled?: (message: Message, outcome: Outcome) => void,
+  ) {
     this.#host = host;
     this.#drained = drained;
     this.#at = at;
@@ -245,7 +261,7 @@ export class Message<T = unknown> {
    */
   transaction<R>(body: (transaction: Transaction) => R extends PromiseLike<unknown> ? never : R): void {
     runTransaction(this.#deliveries(), this.#number(bridge.PLACE), body);
-    this.#onSettled?.();
+    this.#settled(undefined);
   }
 
   /** Gives the handler so many milliseconds more, from now. At most 24 hours. */
@@ -260,6 +276,12 @@ export class Message<T = unknown> {
   /** Whether `signal` has fired, without making one. */
   get isStopped(): boolean {
     return this.#isStopped;
+  }
+
+  /** @internal What counts of it when its handler has ended with `outcome`; undefined in a list: nothing does. */
+  counted(outcome: Outcome): [Outcome] | undefined {
+    if (this.#settledAs !== UNREAD) return [this.#settledAs];
+    return this.#isStopped ? undefined : [outcome];
   }
 
   /** @internal */
@@ -305,14 +327,19 @@ export class Message<T = unknown> {
       throw new InvalidArgumentError("signal ends a wait, and without wait: true there is none");
     }
     native.settle(this.#deliveries(), this.#number(bridge.PLACE), outcome);
-    this.#onSettled?.();
+    this.#settled(outcome);
+  }
+
+  #settled(outcome: Outcome): void {
+    this.#settledAs = outcome;
+    this.#onSettled?.(this as Message, outcome);
   }
 
   async #settleDurably(outcome: Outcome, signal: AbortSignal | undefined): Promise<void> {
     throwIfAborted(signal);
     const settling = this.#host
       .call<void>(undefined, "settleDurably", this.#deliveries(), this.#number(bridge.PLACE), outcome)
-      .then(() => this.#onSettled?.());
+      .then(() => this.#settled(outcome));
     return orAborted(settling, signal);
   }
 }

@@ -36,7 +36,7 @@ export class SagaSink extends Sink {
   }
 
   /** Numbers of calls are not those of deliveries. */
-  override stop(): void {}
+  override stop(): undefined {}
 
   stopCall(number: number): void {
     this.#running.get(number)?.stop();

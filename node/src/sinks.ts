@@ -3,8 +3,8 @@
 
 import { AsyncLocalStorage } from "node:async_hooks";
 
-import type { Host } from "./consumer.js";
-import { Message, outcomeOf, RELEASED } from "./message.js";
+import type { Consumer, Host } from "./consumer.js";
+import { failureOf, isFailure, Message, outcomeOf, RELEASED } from "./message.js";
 import { BATCH_LEFT, type Drained, NUMBER, type Outcome } from "./native.js";
 import { traceHandler } from "./tracing.js";
 
@@ -40,6 +40,8 @@ export abstract class Sink {
   protected readonly host: Host;
   /** What is told when its result does not count any more. */
   protected readonly open = new Map<number, Message>();
+  /** Of those that have one. */
+  consumer: Consumer | undefined = undefined;
 
   constructor(host: Host, number: number) {
     this.host = host;
@@ -49,9 +51,27 @@ export abstract class Sink {
   /** The delivery event that begins at `at`. */
   abstract deliver(drained: Drained, at: number): void;
 
-  /** What comes of this one does not count any more. */
-  stop(number: number): void {
-    this.open.get(number)?.stop();
+  /** What comes of this one does not count any more. The message, when it was open here. */
+  stop(number: number): Message | undefined {
+    const message = this.open.get(number);
+    message?.stop();
+    return message;
+  }
+
+  /** What its handler has come to, or whoever settled it; `thrown` when it was by an exception. */
+  tell(message: Message, outcome: Outcome, thrown?: readonly [unknown]): void {
+    const { host, consumer } = this;
+    if (consumer === undefined || !(host.isHeard("completed") || host.isHeard("failed"))) return;
+    const counted = message.counted(outcome);
+    if (counted === undefined) return;
+    const [end] = counted;
+    if (end === undefined) host.tell("completed", message, consumer);
+    else if (isFailure(end)) host.tell("failed", thrown !== undefined ? thrown[0] : failureOf(end), message, consumer);
+  }
+
+  tellStalled(message: Message): void {
+    const { consumer } = this;
+    if (consumer !== undefined && !consumer.isClosing) this.host.tell("stalled", message, consumer);
   }
 
   /** Nothing comes any more. */
@@ -68,16 +88,20 @@ export class Inbox extends Sink {
 
   deliver(drained: Drained, at: number): void {
     const number = drained[1][at + NUMBER] as number;
-    const message = new Message(this.host, drained, at, () => this.#finish(number, undefined));
+    const message = new Message(this.host, drained, at, (settled, outcome) => {
+      this.#finish(number, undefined);
+      this.tell(settled, outcome);
+    });
     this.open.set(number, message);
     this.#waiting.push(message);
     this.#wake?.();
   }
 
   /** Its place is free at once, since nobody returns from here. */
-  override stop(number: number): void {
-    super.stop(number);
+  override stop(number: number): Message | undefined {
+    const message = super.stop(number);
     this.#finish(number, RELEASED);
+    return message;
   }
 
   override end(): void {
@@ -110,16 +134,26 @@ abstract class Runner extends Sink {
     this.isManual = isManual;
   }
 
-  override stop(number: number): void {
-    super.stop(number);
+  override stop(number: number): Message | undefined {
+    const message = super.stop(number);
     if (this.isManual) this.open.delete(number);
+    return message;
   }
 
   /** A message that is open until it is settled. */
   protected manual(drained: Drained, at: number, number: number): Message {
-    const message = new Message(this.host, drained, at, () => void this.open.delete(number));
+    const message = new Message(this.host, drained, at, (settled, outcome) => {
+      this.open.delete(number);
+      this.tell(settled, outcome);
+    });
     this.open.set(number, message);
     return message;
+  }
+
+  /** The handler of a message has ended. By hand it is settled otherwise, unless by an exception. */
+  protected tellEnd(number: number, message: Message, outcome: Outcome, thrown?: readonly [unknown]): void {
+    const isSettled = this.isManual && (thrown === undefined || !this.open.delete(number));
+    if (!isSettled) this.tell(message, outcome, thrown);
   }
 
   protected run(
@@ -139,19 +173,19 @@ export class MessageRunner extends Runner {
 
   deliver(drained: Drained, at: number): void {
     const number = drained[1][at + NUMBER] as number;
-    const message = this.isManual
-      ? this.manual(drained, at, number) : new Message(this.host, drained, at, undefined);
+    const message = this.isManual ? this.manual(drained, at, number) : new Message(this.host, drained, at);
     if (!this.isManual) this.open.set(number, message);
     this.run(
       () => this.#handler(message), { message },
-      () => this.#finish(number, undefined),
-      (error) => this.#finish(number, outcomeOf(error, message)));
+      () => this.#finish(number, message, undefined),
+      (error) => this.#finish(number, message, outcomeOf(error, message), [error]));
   }
 
-  /** Its handler has returned. */
-  #finish(number: number, outcome: Outcome): void {
+  /** Its handler has returned, or thrown. */
+  #finish(number: number, message: Message, outcome: Outcome, thrown?: readonly [unknown]): void {
     if (!this.isManual) this.open.delete(number);
     this.host.finish(number, outcome);
+    this.tellEnd(number, message, outcome, thrown);
   }
 }
 
@@ -178,18 +212,21 @@ export class BatchRunner extends Runner {
     const batch = this.#coming;
     batch.numbers.push(number);
     batch.messages.push(this.isManual
-      ? this.manual(drained, at, number) : new Message(this.host, drained, at, undefined));
+      ? this.manual(drained, at, number) : new Message(this.host, drained, at));
     if ((drained[1][at + BATCH_LEFT] as number) > 0) return;
     this.#coming = new Batch();
     this.#handle(batch);
   }
 
-  override stop(number: number): void {
-    super.stop(number);
+  override stop(number: number): Message | undefined {
+    let message = super.stop(number);
     for (const batch of [this.#coming, ...this.#running]) {
       const place = batch.numbers.indexOf(number);
-      if (place >= 0) batch.messages[place]?.stop();
+      if (place < 0) continue;
+      message = batch.messages[place];
+      message?.stop();
     }
+    return message;
   }
 
   /** Closed in the middle of a batch: nobody handles what came of it. */
@@ -210,12 +247,22 @@ export class BatchRunner extends Runner {
       () => {
         this.#running.delete(batch);
         this.host.finishAll(batch.numbers);
+        if (this.host.isHeard("completed") || this.host.isHeard("failed")) this.#tellAll(batch);
       },
       (error) => {
         this.#running.delete(batch);
         for (const [place, number] of batch.numbers.entries()) {
-          this.host.finish(number, outcomeOf(error, batch.messages[place] as Message));
+          const message = batch.messages[place] as Message;
+          const outcome = outcomeOf(error, message);
+          this.host.finish(number, outcome);
+          this.tellEnd(number, message, outcome, [error]);
         }
       });
+  }
+
+  #tellAll(batch: Batch): void {
+    for (const [place, number] of batch.numbers.entries()) {
+      this.tellEnd(number, batch.messages[place] as Message, undefined);
+    }
   }
 }

@@ -42,6 +42,10 @@ for await (const m of orders.messages({ group: "h" })) {
 const result: { a: number } = await engine.once("k", async () => ({ a: 1 }));
 const code: string = new LeaseLostError("x").code + result.a;
 engine.events.on("alert", (alert) => console.log(alert.topic, code));
+engine.events.on("failed", (why: unknown, message, from) => console.log(why, message.id, from.statistics().failed));
+engine.events.on("error", (met) => console.log(met.message));
+// @ts-expect-error: nothing of this name is told
+engine.events.on("complete", () => {});
 const error: TowlineError | undefined = (await engine.publishBatch([{ topic: "a", value: 1 }]))[0]?.error;
 console.log(error?.retryable);
 
