@@ -59,26 +59,6 @@ test("waiting for handlers inside a handler is refused", async (t) => {
   assert.ok(error instanceof InvalidArgumentError);
 });
 
-test("every call after close says that it is closed", async () => {
-  const engine = await Engine.open("memory:");
-  const consumer = await engine.consume("a", { group: "g" }, () => {});
-  await engine.close();
-  const id = "01890000-0000-7000-8000-000000000000";
-  const calls = {
-    publish: ["a", 1], publishBatch: [[{ topic: "a", value: 1 }]], publishWithRetry: ["a", 1], cancel: [id],
-    reschedule: [id, 0], pending: [], declareTopic: ["a"], backlog: [], blockedKeys: ["g", "a"],
-    releaseKey: ["g", "a", "k"], deadLetters: [], findDeadLetter: [id], deadLetterGroups: [], redrive: [id],
-    redriveAll: [], discardDeadLetter: [id], once: ["k", () => 1], statistics: [], health: [], findings: [],
-    settleDown: [], consume: ["a", { group: "g" }, () => {}],
-  };
-  for (const [name, args] of Object.entries(calls)) {
-    await assert.rejects(engine[name](...args), ClosedError, name);
-  }
-  await assert.rejects(engine.messages("a", { group: "g" }).next(), ClosedError);
-  for (const name of ["pause", "resume", "statistics"]) assert.throws(() => consumer[name](), ClosedError);
-  await assert.rejects(consumer.close(), ClosedError);
-});
-
 test("a handler that never ends does not hold up close, and its message is handed out again", async (t) => {
   const url = `sqlite:${path.join(folderOf(t), "a.db")}`;
   const engine = await Engine.open(url);

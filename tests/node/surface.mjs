@@ -9,7 +9,7 @@ const { Engine, Limiter, Saga } = towline;
 const ID = "01890000-0000-7000-8000-000000000000";
 const BASES = new Set([Object.prototype, Error.prototype, TypeError.prototype, Function.prototype]);
 /** They are of the package alone. */
-const INTERNAL = new Set(["Engine.call", "Engine.send", "Message.stop", "Message.reply", "SagaCall.stop", "SagaCall.end",
+const INTERNAL = new Set(["Engine.call", "Engine.send", "Message.stop", "Message.reply", "Message.counted", "SagaCall.stop", "SagaCall.end",
   "Saga.fields", "Saga.handlers", "Choreography.fields", "Choreography.handlers"]);
 
 function nameOf(key) {
