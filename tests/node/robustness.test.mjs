@@ -3,11 +3,14 @@
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import path from "node:path";
-import { test } from "node:test";
+import { afterEach, test } from "node:test";
 
 import { Defer, Engine, Limiter, Retry } from "towline";
 
-import { folderOf, open, run, runModule, until } from "./support.mjs";
+import { collect, folderOf, open, run, runModule, until } from "./support.mjs";
+
+// What was given back too early, or twice, shows where it is collected.
+afterEach(collect);
 
 const withGc = (text, ...args) =>
   run(process.execPath, ["--expose-gc", "--input-type=module", "--eval", text, "--", ...args]);

@@ -5,6 +5,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 
 import { Engine } from "towline";
 
@@ -39,6 +41,21 @@ export async function until(condition, what = condition.toString()) {
     if (value) return value;
     if (Date.now() > deadline) throw new Error(`waited 20 s in vain for: ${what}`);
     await sleep(5);
+  }
+}
+
+/** Also where the flag was not given. */
+function exposed() {
+  setFlagsFromString("--expose-gc");
+  return runInNewContext("gc");
+}
+const gc = globalThis.gc ?? exposed();
+
+/** Whatever nobody keeps is gone, and its finalizers have run. */
+export async function collect() {
+  for (let i = 0; i < 5; i += 1) {
+    gc();
+    await new Promise(setImmediate); // finalizers run in a turn of their own
   }
 }
 

@@ -31,6 +31,7 @@ async function oneAfterAnother() {
     // At different moments of its life: while it loads, opens, publishes and handles.
     await until(() => events >= (started % 5) * 3, `work of ${name}`);
     await worker.terminate();
+    gc(); // what the worker has left behind here
   }
 }
 
