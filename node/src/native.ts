@@ -173,23 +173,36 @@ interface Native {
   gateStatistics(gate: Handle): LimiterStatistics;
 }
 
+/** What this machine needs; a glibc is not named, since all that is brought for Linux is for one. */
+function platformOf(): string {
+  const platform = `${process.platform}-${process.arch}`;
+  if (process.platform !== "linux") return platform;
+  const { header } = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
+  return header?.glibcVersionRuntime === undefined ? `${platform} without glibc (such as Alpine, with musl)` : platform;
+}
+
+function folders(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return []; // there is none at all
+  }
+}
+
 function load(): Native {
   const given = process.env["TOWLINE_NODE_BINARY"];
-  const platform = `${process.platform}-${process.arch}`;
   const prebuilds = path.join(__dirname, "..", "..", "prebuilds");
-  const file = given ? path.resolve(given) : path.join(prebuilds, platform, "towline.node");
+  const file = given ? path.resolve(given)
+    : path.join(prebuilds, `${process.platform}-${process.arch}`, "towline.node");
   try {
     return require(file) as Native;
   } catch (cause) {
-    let known: string[] = [];
-    try {
-      known = readdirSync(prebuilds);
-    } catch {
-      // There is none at all; the message says so.
-    }
-    const brought = known.length > 0 ? known.join(", ") : "none";
-    throw new Error(`towline: ${file} cannot be loaded on ${platform}; the package brings: ${brought}`,
-      { cause });
+    const brought = folders(prebuilds).map((one) => (one.startsWith("linux-") ? `${one} with glibc` : one));
+    const known = brought.length > 0 ? brought.join(", ") : "nothing, as in a checkout";
+    const what = given ? "see whether TOWLINE_NODE_BINARY names an addon that was built for this machine"
+      : "run on one of these (Debian's images have glibc, those of Alpine do not), or build the addon from its source and "
+        + "name it in TOWLINE_NODE_BINARY";
+    throw new Error(`towline: ${file} cannot be loaded on ${platformOf()}; the package brings ${known}; ${what}`, { cause });
   }
 }
 

@@ -1,7 +1,7 @@
 // The package as users get it: what is in it, and that it works in an empty folder, without a compiler.
 
 import assert from "node:assert/strict";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
 
@@ -85,6 +85,40 @@ test("the declarations hold for users, in strict mode, from import and from requ
     "-p",
     path.join(root, "tests/node/types")], { cwd: folder });
   assert.deepEqual([types.code, types.out], [0, ""]);
+});
+
+test("where the addon cannot be loaded the error says which platforms there are, and what to do", async (t) => {
+  const folder = folderOf(t);
+  cpSync(path.join(root, "node/dist"), path.join(folder, "node/dist"), { recursive: true });
+  mkdirSync(path.join(folder, "prebuilds/linux-x64"), { recursive: true });
+  writeFileSync(path.join(folder, "prebuilds/linux-x64/towline.node"), "no addon");
+  const messageOn = async (fake, variables = {}) => {
+    const { out, err } = await run(process.execPath, ["--eval", `
+      for (const name of ["platform", "arch"]) {
+        const value = ${JSON.stringify(fake)}[name];
+        if (value) Object.defineProperty(process, name, { value });
+      }
+      if (${"musl" in fake}) process.report.getReport = () => ({ header: {} });
+      try {
+        require("./node/dist/index.js");
+      } catch (error) {
+        console.log(error.message + (error.cause ? "" : " WITHOUT CAUSE"));
+      }`], { cwd: folder, env: { ...environment, ...variables } });
+    assert.equal(err, "");
+    return out;
+  };
+  const brings = "the package brings linux-x64 with glibc; run on one of these";
+  const mac = await messageOn({ platform: "darwin", arch: "arm64" });
+  assert.ok(mac.includes("on darwin-arm64; ") && mac.includes(brings), mac);
+  const arm = await messageOn({ platform: "linux", arch: "arm64" });
+  assert.ok(arm.includes("on linux-arm64; ") && arm.includes(brings), arm);
+  const musl = await messageOn({ platform: "linux", arch: "x64", musl: true });
+  assert.ok(musl.includes("on linux-x64 without glibc (such as Alpine, with musl); ") && musl.includes(brings), musl);
+  const named = await messageOn({}, { TOWLINE_NODE_BINARY: path.join(folder, "nowhere.node") });
+  assert.match(named, /nowhere\.node cannot be loaded on .*TOWLINE_NODE_BINARY names/);
+  assert.ok(![mac, arm, musl, named].some((one) => one.includes("WITHOUT CAUSE")));
+  const { os: systems, libc } = JSON.parse(readFileSync(path.join(root, "package.json"), "utf8"));
+  assert.deepEqual([systems, libc], [["linux"], ["glibc"]]);
 });
 
 test("publint and arethetypeswrong find nothing in what is packed", { timeout: 120_000 }, async (t) => {
