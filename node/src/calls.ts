@@ -18,6 +18,7 @@ import { type Cancellable, cancelled, checkSignal, orAborted } from "./signals.j
 import { messageOf } from "./thrown.js";
 import { kindOf, otherNames } from "./words.js";
 
+/** Which part of a listing. */
 export interface Paged {
   /** [1, 1000]; 100 unless given. */
   countMax?: number;
@@ -29,6 +30,7 @@ export interface Paged {
 export interface MessageOptions {
   /** Messages of one key keep their order where a consumer asks for it. */
   key?: string | null;
+  /** Names and texts; what handlers get. */
   headers?: Record<string, string>;
   /** Said by the kind of the payload unless given. */
   contentType?: string;
@@ -38,10 +40,15 @@ export interface MessageOptions {
   ttlMs?: number;
   /** A second publish with the same one answers the first one's id and stores nothing. */
   dedupId?: string;
+  /** `dedupId` counts for as long as the first message is not finished. */
   dedupWhileUnfinished?: boolean;
+  /** What belongs together; handed on as it is. */
   correlationId?: string;
+  /** Of what this message follows from; handed on as it is. */
   causationId?: string;
+  /** Of W3C Trace Context; handed on as it is. */
   traceparent?: string;
+  /** How long it waits before it is delivered, in milliseconds. */
   delayMs?: number;
   /** A number is milliseconds since 1970. */
   dueAt?: Date | number;
@@ -51,11 +58,14 @@ export interface MessageOptions {
   id?: string;
 }
 
+/** How a message is published, and how its caller may leave. */
 export type PublishOptions = MessageOptions & Cancellable;
 
 /** One message of a batch. */
 export interface OutgoingMessage extends MessageOptions {
+  /** Where it goes. */
   topic: string;
+  /** What `publish` takes. */
   value: unknown;
 }
 

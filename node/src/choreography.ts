@@ -5,6 +5,7 @@ import type { SagaStepOptions } from "./options.js";
 import { SagaDefinition, type SagaDefinitionOptions, type SagaHandler, stepOf } from "./saga.js";
 import { kindOf } from "./words.js";
 
+/** Of a step of a choreography. */
 export interface EventStepOptions extends SagaStepOptions {
   /** Unless given, `onSuccess`. */
   name?: string;
@@ -40,6 +41,7 @@ function checkText(text: unknown, what: string): void {
  * which its events carry.
  */
 export class Choreography extends SagaDefinition {
+  /** The topic whose events begin a saga. */
   readonly beginsWith: string;
 
   constructor(type: string, beginsWith: string, options: SagaDefinitionOptions = {}) {

@@ -43,6 +43,7 @@ export class Consumer {
   readonly number: number;
   /** @internal */
   handle: Handle | undefined;
+  /** @internal */
   protected readonly host: Host;
   #closing: Promise<number> | undefined;
 
@@ -56,6 +57,7 @@ export class Consumer {
   pause(): void {
     native.consumerPause(this.#open());
   }
+  /** Takes in again, after `pause` or `drain`. Throws ClosedError. */
   resume(): void {
     native.consumerResume(this.#open());
   }
@@ -63,6 +65,7 @@ export class Consumer {
   setConcurrency(concurrency: number): void {
     native.consumerSetConcurrency(this.#open(), concurrency);
   }
+  /** Counts since it began. Throws ClosedError. */
   statistics(): ConsumerStatistics {
     return native.consumerStatistics(this.#open());
   }
@@ -100,6 +103,7 @@ export class Consumer {
     return 0;
   }
 
+  /** Closes, as `close` without options. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }

@@ -12,6 +12,7 @@ export interface NewConversationMessage {
   readonly sender: string;
   /** Bytes as they are, strings as UTF-8, else JSON. */
   readonly value: unknown;
+  /** As those of a message that is published. */
   readonly headers?: Readonly<Record<string, string>>;
   /** Said by the kind of the value unless given. */
   readonly contentType?: string;
@@ -21,20 +22,27 @@ export interface NewConversationMessage {
 
 /** What an append came to. `duplicate`: it was there already, and nothing was changed or fanned out. */
 export interface AppendedMessage {
+  /** In its conversation, from 1. */
   readonly sequence: bigint;
+  /** Of the message. */
   readonly id: string;
+  /** The id was there already, and nothing was changed. */
   readonly duplicate: boolean;
 }
 
 /** Some of what was asked for was trimmed. There are messages from `oldest` to `newest`, included. */
 export interface ConversationGap {
+  /** The first sequence that is kept. */
   readonly oldest: bigint;
+  /** The last sequence. */
   readonly newest: bigint;
 }
 
 /** Messages in a row; nothing more is there now when `end`. */
 export interface ConversationPage<T = unknown> {
+  /** In their order. */
   readonly messages: ConversationMessage<T>[];
+  /** Nothing more is there now. */
   readonly end: boolean;
   /** Between what was asked for and the first of them. */
   readonly gap: ConversationGap | undefined;
@@ -42,14 +50,19 @@ export interface ConversationPage<T = unknown> {
 
 /** What a client missed of one conversation. Not `end`: the next page goes on with it. */
 export interface CatchUp<T = unknown> extends ConversationPage<T> {
+  /** Its name. */
   readonly conversation: string;
 }
 
 /** What a user missed of one conversation while no client of the user was there. */
 export interface MissedConversation {
+  /** Its name. */
   readonly conversation: string;
+  /** Messages that were missed. */
   readonly count: number;
+  /** Of the first of them. */
   readonly firstSequence: bigint;
+  /** Of the last of them. */
   readonly lastSequence: bigint;
 }
 
@@ -79,13 +92,19 @@ const HEADERS = ["towline-conversation", "towline-sequence", "towline-sender"] a
 
 /** A message of a conversation. */
 export class ConversationMessage<T = unknown> {
+  /** Its name. */
   readonly conversation: string;
   /** In its conversation, from 1, without gaps. */
   readonly sequence: bigint;
+  /** A UUID. */
   readonly id: string;
+  /** Who has said it. */
   readonly sender: string;
+  /** The bytes. */
   readonly payload: Buffer;
+  /** Of the payload; "" for bytes. */
   readonly contentType: string;
+  /** As they were given. */
   readonly headers: Readonly<Record<string, string>>;
   /** Says nothing about order. */
   readonly sentAt: Date;

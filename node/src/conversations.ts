@@ -13,11 +13,13 @@ import { encode } from "./payload.js";
 import type { Page } from "./records.js";
 import { type Cancellable, orAborted, throwIfAborted } from "./signals.js";
 
+/** How much at once. */
 export interface CountOptions extends Cancellable {
   /** [1, 10000] (of `missed` 1000); 100 unless given. */
   countMax?: number;
 }
 
+/** Which part of a listing. */
 export interface PageOptions extends CountOptions {
   /** Of the page before; the first page unless given. */
   cursor?: string;

@@ -37,6 +37,7 @@ const DRAIN_COUNT = 1_024;
 const LEVELS: readonly LogLevel[] = ["debug", "info", "warning", "error"];
 const ORDERINGS = { none: "unordered", key: "key_ordered", partition: "partition_ordered" } as const;
 
+/** Of `Engine.open`. */
 export interface OpenOptions extends EngineOptions, Cancellable {
   /** Of `towline/testing`: time stands still until it is advanced. */
   clock?: VirtualClock;
@@ -44,6 +45,7 @@ export interface OpenOptions extends EngineOptions, Cancellable {
   logLevel?: LogLevel | "off";
 }
 
+/** Of a consumer; aborting `signal` closes it. */
 export interface ConsumeOptions extends ConsumerOptions, Cancellable {}
 
 type Topics = string | readonly string[];
@@ -106,11 +108,13 @@ function consumerTexts(options: ConsumeOptions): string[] {
 
 /** One message of a batch for a topic. */
 export interface TopicMessage<T> extends MessageOptions {
+  /** Of the topic's type. */
   value: T;
 }
 
 /** One topic, typed. */
 export class Topic<T> {
+  /** As it was given. */
   readonly name: string;
   readonly #engine: Engine;
 
@@ -120,6 +124,7 @@ export class Topic<T> {
     this.name = name;
   }
 
+  /** As `engine.publish`. */
   publish(value: T, options: PublishOptions = {}): Promise<Receipt> {
     return this.#engine.publish(this.name, value, options);
   }
@@ -129,12 +134,15 @@ export class Topic<T> {
     const named = isList ? messages.map((one: TopicMessage<T>) => ({ ...one, topic: this.name })) : messages;
     return this.#engine.publishBatch(named as OutgoingMessage[], options);
   }
+  /** As `engine.consume`. */
   consume(options: ConsumeOptions, handler: Handler<T>): Promise<Consumer> {
     return this.#engine.consume<T>(this.name, options, handler);
   }
+  /** As `engine.consumeBatches`. */
   consumeBatches(options: ConsumeOptions, handler: BatchHandler<T>): Promise<Consumer> {
     return this.#engine.consumeBatches<T>(this.name, options, handler);
   }
+  /** As `engine.messages`. */
   messages(options: ConsumeOptions = {}): AsyncIterableIterator<Message<T>> {
     return this.#engine.messages<T>(this.name, options);
   }
@@ -367,6 +375,7 @@ export class Engine extends Calls {
     return 0;
   }
 
+  /** Closes, as `close` without options. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }

@@ -14,8 +14,11 @@ export interface ErrorContext {
  * and in logs. `retryable`: whether the same call may succeed later without a change by the caller.
  */
 export class TowlineError extends Error {
+  /** The same in every language; what C++ calls the code. */
   readonly number: number = 0;
+  /** The contract: the same text in every language. */
   readonly code: string = "ERR_INTERNAL";
+  /** Whether the same call may succeed later. */
   readonly retryable: boolean = false;
   /** The provider's own code, when there is one. */
   readonly nativeCode: number | undefined;
@@ -27,6 +30,7 @@ export class TowlineError extends Error {
     this.nativeCode = context.nativeCode;
   }
 
+  /** That of its class. */
   override get name(): string {
     return this.constructor.name;
   }

@@ -13,6 +13,7 @@ export interface NewEvent {
   readonly type: string;
   /** Bytes as they are, strings as UTF-8, else JSON. */
   readonly value: unknown;
+  /** As those of a message that is published. */
   readonly headers?: Readonly<Record<string, string>>;
   /** Said by the kind of the value unless given. */
   readonly contentType?: string;
@@ -22,23 +23,33 @@ export interface NewEvent {
 
 /** What an append came to. `duplicate`: all the events were there already, and nothing was changed. */
 export interface Appended {
+  /** Of the first event. */
   readonly firstVersion: bigint;
+  /** Of the last event: the stream's. */
   readonly lastVersion: bigint;
+  /** Of the last event, among all. */
   readonly lastPosition: bigint;
+  /** All were there already, and nothing was changed. */
   readonly duplicate: boolean;
 }
 
 /** Some events in a row. `next` is where the next page begins; nothing more is there now when `end`. */
 export interface EventPage<T = unknown> {
+  /** In the order that was asked for. */
   readonly events: RecordedEvent<T>[];
+  /** For `from` of the next page. */
   readonly next: bigint;
+  /** Nothing more is there now. */
   readonly end: boolean;
 }
 
 /** A stream. `oldestVersion` is greater than 1 when it was truncated. */
 export interface StreamInfo {
+  /** As it was appended to. */
   readonly name: string;
+  /** The first one that is kept. */
   readonly oldestVersion: bigint;
+  /** The last one. */
   readonly newestVersion: bigint;
 }
 
@@ -72,15 +83,21 @@ export interface RawSnapshot {
 
 /** An event of the store. */
 export class RecordedEvent<T = unknown> {
+  /** Its name. */
   readonly stream: string;
   /** In its stream, from 1, without gaps. */
   readonly version: bigint;
   /** Among all events, growing, with gaps. */
   readonly position: bigint;
+  /** A UUID. */
   readonly id: string;
+  /** What happened. */
   readonly type: string;
+  /** The bytes. */
   readonly payload: Buffer;
+  /** Of the payload; "" for bytes. */
   readonly contentType: string;
+  /** As they were given. */
   readonly headers: Readonly<Record<string, string>>;
   /** Says nothing about order. */
   readonly recordedAt: Date;
@@ -106,9 +123,13 @@ export class RecordedEvent<T = unknown> {
 
 /** The state of a stream's owner at a version, so that not all events must be read again. */
 export class Snapshot<T = unknown> {
+  /** Of the stream that it stands for. */
   readonly version: bigint;
+  /** The bytes. */
   readonly state: Buffer;
+  /** Of the state; "" for bytes. */
   readonly contentType: string;
+  /** When it was kept. */
   readonly savedAt: Date;
 
   /** @internal */

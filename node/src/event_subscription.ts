@@ -11,12 +11,15 @@ import { runHandler, Sink } from "./sinks.js";
 
 /** `active`: this process has the lease; else it stands by. `handled` and `failures` are of a handler, and `streamTo`. */
 export interface EventSubscriptionStatistics {
+  /** This process has the lease. */
   readonly active: boolean;
   /** Everything up to here was handled. */
   readonly checkpoint: bigint;
+  /** Events. */
   readonly handled: bigint;
   /** In a row. */
   readonly failures: bigint;
+  /** Of the last failure; "" when there was none. */
   readonly lastError: string;
 }
 
@@ -149,6 +152,7 @@ export class EventSubscription<T = unknown> implements AsyncIterable<RecordedEve
     await this.#host.call(options.signal, "checkpointEvents", this.#handle, placeFrom(place, "place"));
   }
 
+  /** What it has come to. Rejects with ClosedError when the engine is closed. */
   async statistics(options: Cancellable = {}): Promise<EventSubscriptionStatistics> {
     checkOptions(options);
     return this.#host.call(options.signal, "eventSubscriptionStatistics", this.#handle);
@@ -181,6 +185,7 @@ export class EventSubscription<T = unknown> implements AsyncIterable<RecordedEve
     }
   }
 
+  /** Closes, as `close` without options. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }

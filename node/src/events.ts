@@ -15,6 +15,7 @@ import type { Page } from "./records.js";
 import { type Cancellable, orAborted, throwIfAborted } from "./signals.js";
 import { kindOf } from "./words.js";
 
+/** Which events of a stream. */
 export interface ReadOptions extends Cancellable {
   /** Included; whole. */
   from?: bigint | number;
@@ -22,6 +23,7 @@ export interface ReadOptions extends Cancellable {
   countMax?: number;
 }
 
+/** Of a subscription. */
 export interface FollowOptions
   extends Omit<EventSubscriptionOptions, "name" | "intervalMs" | "retry">, Cancellable {}
 
@@ -30,7 +32,9 @@ export interface HandleEventsOptions extends FollowOptions {
   retry?: RetryOptions;
 }
 
+/** Of `streamTo`. */
 export interface StreamToOptions extends EventSubscriptionOptions, Cancellable {
+  /** Its place is kept under it. */
   name: string;
 }
 

@@ -9,6 +9,7 @@ import { type Cancellable, cancelled, throwIfAborted } from "./signals.js";
 /** Of a timer; longer waits are several timers. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
 
+/** Of `acquire`. */
 export interface AcquireOptions extends Cancellable {
   /** Permits at once, [1, limit]; 1 unless given. */
   weight?: number;
@@ -39,6 +40,7 @@ export class Permit {
     release?.();
   }
 
+  /** As `release`. */
   [Symbol.dispose](): void {
     this.release();
   }
@@ -125,6 +127,7 @@ export class Limiter {
     native.gateSetLimit(this.#gate, limit);
   }
 
+  /** Counts since it was made, and what is there now. */
   statistics(): LimiterStatistics {
     return native.gateStatistics(this.#gate);
   }

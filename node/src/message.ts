@@ -23,6 +23,7 @@ const UNREAD = Symbol("unread");
 
 /** Throw it to be tried again after `afterMs` (left out: as the retry policy says). Counts as an attempt. */
 export class Retry extends Error {
+  /** In milliseconds; undefined: as the retry policy says. */
   readonly afterMs: number | undefined;
   constructor(why = "", options: { afterMs?: number } = {}) {
     super(why);
@@ -42,6 +43,7 @@ export class Reject extends Error {
 
 /** Throw it to be handed the message again after `afterMs`; counts nothing. */
 export class Defer extends Error {
+  /** In milliseconds. */
   readonly afterMs: number;
   constructor(afterMs: number) {
     super(`deferred by ${afterMs} ms`);
@@ -109,10 +111,12 @@ function milliseconds(value: unknown, name: string): number {
 
 /** Makes settling wait until it is durable. Who aborts `signal` leaves the wait; the decision stays. */
 export interface Waiting extends Cancellable {
+  /** The promise resolves when the decision is durable. */
   wait: true;
 }
 /** Settles at once, and waits for nothing. */
 export interface NotWaiting {
+  /** Nothing is waited for. */
   wait?: false;
 }
 type Settling = Waiting | NotWaiting;
@@ -155,13 +159,16 @@ export class Message<T = unknown> {
     this.#onSettled = onSettled;
   }
 
+  /** Where it was published. */
   get topic(): string {
     return this.#drained[2][this.#number(bridge.TOPIC)] as string;
   }
+  /** As it was published; null: none. */
   get key(): string | null {
     const place = this.#number(bridge.KEY);
     return place < 0 ? null : (this.#drained[2][place] as string);
   }
+  /** As it was published, or said by the kind of the payload; "" for bytes. */
   get contentType(): string {
     return this.#drained[2][this.#number(bridge.CONTENT_TYPE)] as string;
   }
@@ -188,24 +195,31 @@ export class Message<T = unknown> {
   get id(): string {
     return this.#more().id;
   }
+  /** That handles it here. */
   get group(): string {
     return this.#more().group;
   }
+  /** Of its key. */
   get partition(): number {
     return this.#more().partition;
   }
+  /** As they were published. */
   get headers(): Record<string, string> {
     return this.#more().headers;
   }
+  /** As it was published; "" when it was not given. */
   get correlationId(): string {
     return this.#more().correlationId;
   }
+  /** As it was published; "" when it was not given. */
   get causationId(): string {
     return this.#more().causationId;
   }
+  /** As it was published; "" when it was not given. */
   get traceparent(): string {
     return this.#more().traceparent;
   }
+  /** When it was published. */
   get publishedAt(): Date {
     return this.#more().publishedAt;
   }
@@ -217,6 +231,7 @@ export class Message<T = unknown> {
   get redelivered(): boolean {
     return this.#more().redelivered;
   }
+  /** How often it was sent back from the dead letters. */
   get redrives(): number {
     return this.#more().redrives;
   }
@@ -230,11 +245,13 @@ export class Message<T = unknown> {
     return this.#controller.signal;
   }
 
+  /** It is handled. */
   ack(options?: NotWaiting): void;
   ack(options: Waiting): Promise<void>;
   ack(options: Settling = {}): void | Promise<void> {
     return this.#settle(undefined, options);
   }
+  /** This attempt has failed: as throwing `Retry`. */
   nak(options?: NakOptions & NotWaiting): void;
   nak(options: NakOptions & Waiting): Promise<void>;
   nak(options: NakOptions & Settling = {}): void | Promise<void> {
@@ -242,11 +259,13 @@ export class Message<T = unknown> {
     const after = options.afterMs === undefined ? undefined : milliseconds(options.afterMs, "afterMs");
     return this.#settle([NAK, after, "Nak", String(options.why ?? ""), ""], options);
   }
+  /** It comes again after so many milliseconds, and nothing is counted: as throwing `Defer`. */
   defer(afterMs: number, options?: NotWaiting): void;
   defer(afterMs: number, options: Waiting): Promise<void>;
   defer(afterMs: number, options: Settling = {}): void | Promise<void> {
     return this.#settle([DEFER, milliseconds(afterMs, "afterMs"), "", "", ""], options);
   }
+  /** It is a dead letter: as throwing `Reject`. */
   reject(why?: string, options?: NotWaiting): void;
   reject(why: string, options: Waiting): Promise<void>;
   reject(why = "", options: Settling = {}): void | Promise<void> {

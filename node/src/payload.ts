@@ -7,7 +7,9 @@ const BYTES_TYPE = "";
 
 /** The payload cannot be read, or a value cannot be written: never retried. */
 export class PayloadError extends TypeError {
+  /** The same text in every language. */
   readonly code = "ERR_PAYLOAD";
+  /** The same call fails again. */
   readonly retryable = false;
   /** Of a publish: the message is surely not stored. */
   outcome: "rejected" | "unknown" | undefined;

@@ -14,11 +14,13 @@ import { kindOf } from "./words.js";
  */
 export type SagaHandler<C = unknown> = (call: SagaCall<C>) => unknown;
 
+/** Of a definition. */
 export interface SagaDefinitionOptions extends SagaOptions {
   /** [1, 4294967295]; 1 unless given. Grows when the steps change: running sagas go on under theirs. */
   version?: number;
 }
 
+/** Of a step. */
 export interface StepOptions<C = unknown> extends SagaStepOptions {
   /** Undoes the step. Without one it says `changesNothing`, or stands at or behind the pivot. */
   compensate?: SagaHandler<C>;
@@ -26,7 +28,9 @@ export interface StepOptions<C = unknown> extends SagaStepOptions {
 
 /** One of several steps that run side by side. */
 export interface SagaBranch<C = unknown> extends StepOptions<C> {
+  /** Of the step, unique in its saga. */
   name: string;
+  /** Runs the step; left out where a command does. */
   execute?: SagaHandler<C>;
 }
 
@@ -71,6 +75,7 @@ export function stepOf(branch: SagaBranch, events = NO_EVENTS): Step {
 export abstract class SagaDefinition {
   /** 1 to 64 letters, digits, '-', '_'. */
   readonly type: string;
+  /** Of the definition. */
   readonly version: number;
   readonly #texts: string[];
   readonly #beginsWith: string;

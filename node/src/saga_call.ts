@@ -24,9 +24,13 @@ export interface RawCall {
  * is some, else as bytes.
  */
 export class SagaCall<C = unknown> {
+  /** Of the saga. */
   readonly type: string;
+  /** Of the saga. */
   readonly id: string;
+  /** Its name. */
   readonly step: string;
+  /** Whether it is run or undone. */
   readonly phase: "execute" | "compensate";
   /** 1 the first time; grows with every attempt, also with those whose process died. */
   readonly attempt: number;

@@ -99,6 +99,7 @@ export class SagaRunner {
     return 0;
   }
 
+  /** Closes, as `close` without options. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }

@@ -8,7 +8,9 @@ import { failureOf, isFailure, Message, outcomeOf, RELEASED } from "./message.js
 import { BATCH_LEFT, type Drained, NUMBER, type Outcome } from "./native.js";
 import { traceHandler } from "./tracing.js";
 
+/** Handles a message: returning acknowledges it, throwing fails the attempt. */
 export type Handler<T = unknown> = (message: Message<T>) => unknown;
+/** Handles many messages at once: returning acknowledges all, throwing fails all that are not settled. */
 export type BatchHandler<T = unknown> = (messages: Message<T>[]) => unknown;
 
 /** Whose handler runs: closing an engine inside one must not wait for that handler. */

@@ -20,6 +20,7 @@ export class VirtualClock {
   /** @internal */
   readonly native: Handle = native.makeClock();
 
+  /** The time that stands still. */
   now(): Date {
     return new Date(native.clockNow(this.native));
   }
