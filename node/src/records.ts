@@ -299,7 +299,7 @@ export interface ConsumerStatistics {
   readonly leaseLost: number;
   /** Messages that had been handled already. */
   readonly duplicates: number;
-  /** Results that did not count any more: the message was handed back. */
+  /** Messages that were given up without a dead letter. */
   readonly discarded: number;
   /** Received and not settled. */
   readonly inFlight: number;

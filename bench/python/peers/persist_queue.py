@@ -1,9 +1,9 @@
 """persist-queue's queue with acknowledgements on SQLite, durable on power loss; it has no call for many at
 once. Each entry is asked for behind the last one, or every look would pass over all that is acknowledged.
 
-Each call is one commit: the queue with acknowledgements warns that it does not support auto_commit=False, and
-commits all the same. The queues that have it, with task_done() for many entries at once, acknowledge no single
-entry and so are no peers; they are faster, but not by a multiple.
+Each call is one commit: the queue with acknowledgements warns that it does not support auto_commit=False and
+commits all the same. The queues that have it, with task_done() for many entries at once, acknowledge no
+single entry and so are no peers; they are faster, but not by a multiple.
 
     python persist_queue.py <file> <count>
 """
