@@ -88,6 +88,7 @@ export const LEFT_BY_SIGNAL = {
     publishBatch: (w, o) => w.engine.publishBatch([{ topic: "a", value: 1 }], o),
     publishWithRetry: (w, o) => w.engine.publishWithRetry("a", 1, o),
     cancel: (w, o) => w.engine.cancel(ID, o),
+    cancelBatch: (w, o) => w.engine.cancelBatch([ID], o),
     reschedule: (w, o) => w.engine.reschedule(ID, 0, o),
     pending: (w, o) => w.engine.pending(o),
     declareTopic: (w, o) => w.engine.declareTopic("b", o),
