@@ -26,7 +26,7 @@ struct AddonData {
   Napi::FunctionReference make_error;
 };
 
-// ---- errors (errors.cpp) ------------------------------------------------------------------------
+// ---- errors (addon.cpp) -------------------------------------------------------------------------
 
 /// The error of the table; not thrown yet.
 [[nodiscard]] Napi::Value error_of(Napi::Env env, const Error& error);
@@ -247,7 +247,7 @@ void define_sagas(Napi::Env env, Napi::Object exports);
 
 void define_port(Napi::Env env, Napi::Object exports);
 
-// ---- handles (handles.cpp) ----------------------------------------------------------------------
+// ---- handles (addon.cpp) ------------------------------------------------------------------------
 
 /// What was drained together has one handle, and a message is its place there.
 using Deliveries = std::shared_ptr<std::vector<Delivery>>;
