@@ -80,9 +80,12 @@ void EventFollower::main() {
     pause_until(not_before);
     step(context_->clock->monotonic() + kLookInterval);
   }
-  const std::lock_guard lock(life_mutex_);
-  runs_ = false;
-  life_changed_.notify_all();
+  {
+    const std::lock_guard lock(life_mutex_);
+    runs_ = false;
+    life_changed_.notify_all();
+  }
+  give_back_late();
 }
 
 Result<void> EventFollower::check_open() const {
@@ -423,15 +426,34 @@ bool EventFollower::close(MonotonicTime deadline) {
     stuck = runs_;
     if (thread_.joinable()) stuck ? thread_.detach() : thread_.join();
   }
-  const std::lock_guard lock(mutex_);
-  // What a stuck handler still does must not count: the turn ends by itself.
-  if (has_turn_ && !stuck) {
-    if (auto done = write_cursor(handled_place(), {}, {}); !done)
-      context_->log(LogLevel::kWarning, "events", done.error().to_string());
+  {
+    const std::lock_guard lock(mutex_);
+    // What a stuck handler still does must not count: the turn goes when it has returned, or its lease ends.
+    if (has_turn_ && stuck) {
+      late_turn_ = true;
+    } else if (has_turn_) {
+      if (auto done = write_cursor(handled_place(), {}, {}); !done)
+        context_->log(LogLevel::kWarning, "events", done.error().to_string());
+    }
+    has_turn_ = false;
+    ended_.store(true);
   }
-  has_turn_ = false;
-  ended_.store(true);
+  if (stuck && !runs()) give_back_late();  // it has returned just now
   return stuck;
+}
+
+bool EventFollower::runs() {
+  const std::lock_guard lock(life_mutex_);
+  return runs_;
+}
+
+void EventFollower::give_back_late() {
+  const std::lock_guard lock(mutex_);
+  if (!late_turn_ || context_->closed()) return;
+  late_turn_ = false;
+  auto done = write_cursor(cursor_.place, {}, {});
+  if (!done && done.error().code != ErrorCode::kLeaseLost)
+    context_->log(LogLevel::kWarning, "events", done.error().to_string());
 }
 
 void EventFollower::hasten(MonotonicTime deadline) {

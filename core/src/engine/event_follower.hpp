@@ -75,6 +75,9 @@ class EventFollower : public std::enable_shared_from_this<EventFollower> {
   EventFollower(std::shared_ptr<Context> context, EventSubscriptionOptions options,
                 policy::TopicPatternSet types, Work work, bool fill);
   void main();
+  [[nodiscard]] bool runs();
+  /// Gives the turn away when the handler has returned that close() left behind.
+  void give_back_late();
   [[nodiscard]] Result<void> check_open() const;
   [[nodiscard]] Result<std::vector<RecordedEvent>> take(std::size_t count_max, MonotonicTime deadline);
   void fill_up(std::vector<RecordedEvent>& events);
@@ -112,6 +115,7 @@ class EventFollower : public std::enable_shared_from_this<EventFollower> {
   spi::EventCursor cursor_;
   bool has_turn_ = false;
   MonotonicTime turn_until_{};
+  bool late_turn_ = false;  ///< the turn is still its own, and nothing counts any more
   /// The outcome of the last write is not known.
   bool unsure_ = false;
   /// What was received is to come again.

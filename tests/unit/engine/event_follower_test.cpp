@@ -3,6 +3,9 @@
 
 #include "engine/event_follower.hpp"
 
+#include <future>
+
+#include "support/eventually.hpp"
 #include "unit/engine/world.hpp"
 
 namespace towline::engine {
@@ -161,6 +164,25 @@ TEST(EventFollower, ClosingGivesTheTurnAway) {
   EXPECT_EQ(Story::types(second->receive(10, 0s)), Names{"one"});
   EXPECT_EQ(first->receive(10, 0s).error().code, ErrorCode::kClosed);
   EXPECT_EQ(first->checkpoint(1).error().code, ErrorCode::kClosed);
+}
+
+TEST(EventFollower, TheTurnOfAHandlerThatClosingLeftBehindGoesWithItAndNothingItDidCounts) {
+  Story world;
+  world.append("a", {"one"});
+  std::promise<void> begun, over;
+  world.during = [&] {
+    begun.set_value();
+    over.get_future().wait();
+  };
+  const auto first = world.follow({}, world.notes());
+  first->start();
+  begun.get_future().wait();
+  EXPECT_TRUE(first->close(MonotonicTime::min()));
+  const auto second = world.follow();
+  EXPECT_EQ(Story::types(second->receive(10, 0s)), Names{}) << "its handler is still at work";
+  over.set_value();
+  EXPECT_TRUE(support::eventually([&] { return Story::types(second->receive(10, 0s)) == Names{"one"}; }));
+  EXPECT_EQ(second->statistics().checkpoint, 0U);
 }
 
 TEST(EventFollower, AHandlerThatFailsGetsTheSameEventsAgainAfterTheBackoff) {
