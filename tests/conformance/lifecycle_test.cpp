@@ -23,6 +23,7 @@ std::map<std::string, ErrorCode> answers_of(Engine& engine, const Message& messa
   codes["publish_batch"] = code(engine.publish_batch({message}));
   codes["publish_with_retry"] = engine.publish_with_retry(message, {}, 100ms).error.code;
   codes["cancel"] = code(engine.cancel(id));
+  codes["cancel_batch"] = code(engine.cancel_batch({id}));
   codes["reschedule"] = code(engine.reschedule(id, system_clock()->now()));
   codes["pending"] = code(engine.pending());
   codes["declare_topic"] = code(engine.declare_topic("orders"));

@@ -42,7 +42,7 @@ from towline import Engine
 got = []
 with Engine("sqlite:store.db") as engine:
     engine.consume("orders", got.append, group="g")
-    engine.publish("orders", {"id": 1}, delay=0.01)
+    engine.publish("orders", {"id": 1})
     engine.settle_down()
 assert got == [{"id": 1}], got
 """

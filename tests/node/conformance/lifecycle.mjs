@@ -18,6 +18,7 @@ function callsOf(engine, id) {
     publishBatch: () => engine.publishBatch([{ topic: "orders", value: "late" }]),
     publishWithRetry: () => engine.publishWithRetry("orders", "late"),
     cancel: () => engine.cancel(id),
+    cancelBatch: () => engine.cancelBatch([id]),
     reschedule: () => engine.reschedule(id, new Date()),
     pending: () => engine.pending(),
     declareTopic: () => engine.declareTopic("orders"),

@@ -43,6 +43,7 @@ async def test_conf_66_every_call_after_close_answers_closed(store: Store) -> No
             lambda: engine.publish_batch([{"topic": "orders", "payload": "late"}]),
             lambda: engine.publish_with_retry("orders", "late"),
             lambda: engine.cancel(UNKNOWN),
+            lambda: engine.cancel_batch([UNKNOWN]),
             lambda: engine.reschedule(UNKNOWN, 0),
             engine.pending,
             lambda: engine.declare_topic("orders"),
