@@ -205,9 +205,14 @@ TEST_P(Delay, Conf47_OfCancellingAndFiringExactlyOneWins) {
   std::vector<std::thread> cancellers;
   for (std::size_t t = 0; t < 2; ++t) {
     cancellers.emplace_back([&, t] {
-      for (std::size_t i = t; i < ids.size(); i += 2) {
-        // From a little before to a little after its time.
-        const TimePoint aim = times[i] + Duration((static_cast<std::int64_t>(i) % 21 - 12) * 500);
+      // Each from a little before to a little after its time. Where a commit takes longer than the next one
+      // is away, those between are left to fire, or every race would be lost.
+      std::vector<std::pair<TimePoint, std::size_t>> aims;
+      for (std::size_t i = t; i < ids.size(); i += 2)
+        aims.emplace_back(times[i] + Duration((static_cast<std::int64_t>(i) % 21 - 12) * 1'500), i);
+      std::sort(aims.begin(), aims.end());
+      for (const auto& [aim, i] : aims) {
+        if (wall() > aim + 1ms) continue;
         (void)eventually([&] { return wall() >= aim; });
         answers[i] = (i % 4 < 2 ? engine : other).cancel(ids[i]).value();
       }
@@ -219,11 +224,13 @@ TEST_P(Delay, Conf47_OfCancellingAndFiringExactlyOneWins) {
       static_cast<std::size_t>(std::count(answers.begin(), answers.end(), ScheduleAnswer::kAlreadyFired));
   const auto cancelled =
       static_cast<std::size_t>(std::count(answers.begin(), answers.end(), ScheduleAnswer::kDone));
-  EXPECT_EQ(fired + cancelled, ids.size());
+  const auto left =
+      static_cast<std::size_t>(std::count(answers.begin(), answers.end(), ScheduleAnswer::kNotFound));
+  EXPECT_EQ(fired + cancelled + left, ids.size());
   EXPECT_GT(fired, 0U) << "the race was never lost";
   EXPECT_GT(cancelled, 0U) << "the race was never won";
-  ASSERT_TRUE(seen.reaches(fired)) << seen.count() << " of " << fired;
-  EXPECT_TRUE(holds_for([&] { return seen.count() == fired; }, 200ms));
+  ASSERT_TRUE(seen.reaches(fired + left)) << seen.count() << " of " << fired + left;
+  EXPECT_TRUE(holds_for([&] { return seen.count() == fired + left; }, 200ms));
   const auto times_handled = seen.times();
   for (std::size_t i = 0; i < ids.size(); ++i) {
     const auto found = times_handled.find(std::to_string(i));
